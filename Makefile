@@ -1,0 +1,54 @@
+# The few commands of this repository. Each sets up what it needs, once (.ci/setup); everything lives in .venv and .demo.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# What `make demo` runs; and how many test processes `make test` uses.
+DEMO ?= $(BIN)/python deploy/demo.py --folder .demo
+WORKERS ?= 2
+# `make test TESTS=tests/formats` runs a part; ARGS goes to pytest.
+TESTS ?= tests
+ARGS ?=
+export PYTHON
+
+.PHONY: help
+help: ## show these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+.PHONY: demo
+demo: ## set up, then run the whole story on a real model: publish, ask, approve, sample, pull, verify, revoke
+	@.ci/setup demo
+	@$(DEMO)
+
+.PHONY: test
+test: ## set up, with the servers the suite needs, then run every test
+	@.ci/setup test
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations 15 $(ARGS) $(TESTS)
+
+.PHONY: lint
+lint: packages ## style, types, who may import whom, proto rules, generated code
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/ruff format --check --output-format concise .
+	$(BIN)/mypy -p model_organisms -p model_organisms_registry
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --lint --check
+
+.PHONY: bench
+bench: ## ratios against peers, both sides in one run; writes build/bench.json
+	@.ci/setup test
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: proto
+proto: packages ## generate the protobuf code again
+	$(BIN)/python proto/generate.py
+
+.PHONY: packages
+packages: ## only the virtual environment
+	@.ci/setup packages
+
+.PHONY: clean
+clean: ## remove what these commands made, the virtual environment included
+	rm -rf .venv .demo .tools build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .setup.lock
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

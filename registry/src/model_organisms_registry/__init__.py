@@ -1,0 +1,1 @@
+"""Registry of the culture collection: versions, gates, logs and serves model organisms."""

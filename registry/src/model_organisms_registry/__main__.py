@@ -1,0 +1,149 @@
+"""`mo-registry`: what an operator types. Each command opens the data folder, does one thing, and says what to do next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from model_organisms.errors import ModelOrganismsError
+
+from model_organisms_registry.config import Cells, Config, load
+
+_FOLDER = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("registry-data"),
+    show_default=True,
+    help="Data folder of the registry.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option("0.1.0", prog_name="mo-registry")
+def cli() -> None:
+    """Run a registry of model organisms.
+
+    Begin with `mo-registry init`, hand the ticket it prints to the first admin, and run `mo-registry serve`.
+    """
+
+
+@cli.command()
+@_FOLDER
+@click.option("--origin", default="localhost", show_default=True, help="Name of the registry and its ledger; fixed for ever.")
+@click.option("--listen", default="127.0.0.1:7600", show_default=True, help="Address of the main door.")
+@click.option("--enrol-listen", default="127.0.0.1:7601", show_default=True, help="Address of the enrolment door.")
+@click.option("--host", "hosts", multiple=True, help="Name clients call; repeat for more. Default: localhost and 127.0.0.1.")
+@click.option("--base-model", "bases", multiple=True, metavar="ID=FOLDER", help="A base model cells may run; repeat for more.")
+@click.option("--database", default="", help="PostgreSQL URL; default is SQLite in the data folder.")
+@click.option("--blobs", default="", help="s3:// URL; default is a folder in the data folder.")
+@_JSON
+def init(
+    *,
+    folder: Path,
+    origin: str,
+    listen: str,
+    enrol_listen: str,
+    hosts: tuple[str, ...],
+    bases: tuple[str, ...],
+    database: str,
+    blobs: str,
+    as_json: bool,
+) -> None:
+    """Make a data folder: certificate authority, ledger and release keys, database, and the first admin's ticket."""
+    from model_organisms_registry.founding import found
+
+    config = Config(folder.resolve(), origin=origin, listen=listen, enrol_listen=enrol_listen, database=database, blobs=blobs)
+    config = replace(config, cells=Cells(base_models=_bases(bases)), hosts=hosts or config.hosts)
+    ticket = str(found(config, now=datetime.now(UTC)))
+    if as_json:
+        click.echo(json.dumps({"folder": str(config.folder), "ticket": ticket}))
+        return
+    click.echo(f"Registry '{origin}' made in {config.folder}.")
+    click.echo(f"\nStart it:\n  mo-registry serve --folder {folder}")
+    click.echo(f"\nThe first admin enrols within 72 hours, on their own machine, with\n  mo login {ticket}")
+    click.echo(f"\nBack the folder up; {config.keys_folder} holds keys that nothing can replace.")
+
+
+@cli.command()
+@_FOLDER
+@click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+def serve(*, folder: Path, log_level: str) -> None:
+    """Run the registry until SIGTERM; calls under way get 30 s to end."""
+    from model_organisms_registry.server import serve as run
+
+    logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    run(load(folder))
+
+
+@cli.command()
+@_FOLDER
+@_JSON
+def fsck(*, folder: Path, as_json: bool) -> None:
+    """Check everything: derive the ledger again from its entries, and list what is unfinished.
+
+    Exit status 0 means clean, 1 that something is wrong.
+    """
+    from model_organisms_registry.inspection import inspect
+
+    report = inspect(load(folder))
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=1))
+    else:
+        click.echo(report.as_text())
+    sys.exit(0 if report.clean else 1)
+
+
+@cli.command()
+@_FOLDER
+@click.argument("to", type=click.Path(path_type=Path))
+def backup(*, folder: Path, to: Path) -> None:
+    """Copy a registry into the new folder TO, while it runs; what it holds of secrets is in the copy too."""
+    from model_organisms_registry.inspection import copy
+
+    copy(load(folder), to)
+    click.echo(f"Copied to {to}. Check it: mo-registry fsck --folder {to}")
+
+
+@cli.command()
+@click.argument("copied", metavar="FROM", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@_FOLDER
+def restore(*, copied: Path, folder: Path) -> None:
+    """Make the data folder from a copy that `backup` made, and check it."""
+    from model_organisms_registry.inspection import inspect
+
+    if folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"{folder} is not empty; name a new folder.")
+    shutil.copytree(copied, folder, dirs_exist_ok=True)
+    report = inspect(load(folder))
+    click.echo(report.as_text())
+    sys.exit(0 if report.clean else 1)
+
+
+def main() -> None:
+    """Run a command; an error of the tree becomes one line and exit status 2."""
+    try:
+        cli()
+    except ModelOrganismsError as error:
+        click.echo(f"mo-registry: {error.message}", err=True)
+        sys.exit(2)
+
+
+def _bases(given: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, separator, folder = text.partition("=")
+        if not separator or not Path(folder).is_dir():
+            raise click.BadParameter(f"'{text}' is not ID=FOLDER with a folder that exists.", param_hint="--base-model")
+        found[name] = str(Path(folder).resolve())
+    return found
+
+
+if __name__ == "__main__":
+    main()

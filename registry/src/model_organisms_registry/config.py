@@ -1,0 +1,148 @@
+"""Settings of a registry, read once from `registry.toml`; nobody else reads a file or a variable for settings.
+
+Every key has a default that suits one machine; `deploy/registry.toml` explains each. A key this program does not know is refused,
+because a misspelt limit is no limit.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from model_organisms.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Where models come from and how many may run."""
+
+    base_models: dict[str, str] = field(default_factory=dict)
+    """Hub id of a base model to its folder on this machine."""
+    limit: int = 4
+    """Cells that may run at once."""
+    spare: int = 0
+    """Warm cells kept ready for each base model."""
+    start_timeout_s: float = 120.0
+    bubblewrap: str = "bwrap"
+    device: str = "cpu"
+    threads: int = 0
+    """Threads of one cell; 0 leaves it to torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the service."""
+
+    threads: int = 32
+    """Calls served at once."""
+    concurrent_calls: int = 256
+    """Calls admitted at once; more are refused."""
+    deadline_s: float = 3600.0
+    """Longest deadline a call may ask for."""
+    bundle_bytes: int = 4 << 30
+    ledger_wait_s: float = 2.0
+    upload_hours: float = 24.0
+    session_idle_s: float = 1800.0
+    release_s: float = 0.5
+    """Text of a sample leaves at most this often, each time after its ledger entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of one registry."""
+
+    folder: Path
+    """Data folder; relative paths below are relative to it."""
+    origin: str = "localhost"
+    """Name of the registry and of its ledger; fixed at `init`."""
+    listen: str = "127.0.0.1:7600"
+    enrol_listen: str = "127.0.0.1:7601"
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1")
+    """Names in the server's certificate; the first is what tickets tell users to call."""
+    database: str = ""
+    """Empty means SQLite in the data folder."""
+    blobs: str = ""
+    """Empty means a folder in the data folder."""
+    policies: str = ""
+    """Empty means the policies that come with the registry."""
+    cells: Cells = field(default_factory=Cells)
+    limits: Limits = field(default_factory=Limits)
+    hazard: dict[str, dict[str, int | bool]] = field(default_factory=dict)
+    """Stricter demands by level and rung, such as `[hazard."CL2.pull"]`."""
+
+    @property
+    def database_url(self) -> str:
+        """The database to use."""
+        return self.database or f"sqlite:///{self.folder / 'registry.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        """The blob store to use."""
+        return self.blobs or f"file://{self.folder / 'blobs'}"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where keys lie: the authority, the ledger's, the release key, and the keys of versions."""
+        return self.folder / "keys"
+
+
+def load(folder: Path) -> Config:
+    """Read `registry.toml` of a data folder.
+
+    Args:
+        folder: What `mo-registry init` made.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigurationInvalid: No file, no TOML, an unknown key, or a value of the wrong kind; the message names the key.
+    """
+    path = folder / "registry.toml"
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        msg = f"There is no registry in {folder}; run `mo-registry init --folder {folder}` first."
+        raise ConfigurationInvalid(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise ConfigurationInvalid(msg) from error
+    values: dict[str, Any] = dict(raw)
+    for name, kind in (("cells", Cells), ("limits", Limits)):
+        values[name] = _read(kind, values.get(name, {}), f"{name}.")
+    return _read(Config, {"folder": folder.resolve(), **values}, "")
+
+
+def _read(kind: type[S], values: object, prefix: str) -> S:
+    if not isinstance(values, dict):
+        msg = f"[{prefix.rstrip('.')}] of registry.toml must be a table."
+        raise ConfigurationInvalid(msg)
+    defaults = {item.name: item for item in fields(kind)}  # type: ignore[arg-type] # every `kind` here is a dataclass
+    if unknown := sorted(set(values) - set(defaults)):
+        msg = f"registry.toml has the unknown key '{prefix}{unknown[0]}'; deploy/registry.toml lists the known ones."
+        raise ConfigurationInvalid(msg)
+    return kind(**{name: _typed(value, str(defaults[name].type), prefix + name) for name, value in values.items()})
+
+
+def _typed(value: Any, kind: str, name: str) -> Any:  # noqa: ANN401 - TOML values
+    if kind.startswith("tuple"):
+        return tuple(_typed(item, "str", name) for item in _expect(value, list, name))
+    if kind == "float":
+        return float(_expect(value, (int, float), name))
+    if kind in {"int", "str"}:
+        return _expect(value, int if kind == "int" else str, name)
+    return _expect(value, dict, name) if kind.startswith("dict") else value
+
+
+def _expect(value: Any, kind: type | tuple[type, ...], name: str) -> Any:  # noqa: ANN401 - TOML values
+    if not isinstance(value, kind) or isinstance(value, bool):
+        shown = kind.__name__ if isinstance(kind, type) else "number"
+        msg = f"'{name}' of registry.toml must be a {shown}, not {value!r}."
+        raise ConfigurationInvalid(msg)
+    return value

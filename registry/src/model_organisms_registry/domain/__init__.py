@@ -1,0 +1,1 @@
+"""Rules and the values they decide over: no I/O, no clock."""

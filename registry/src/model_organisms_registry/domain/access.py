@@ -1,0 +1,290 @@
+"""How access is asked for, and the face of its rules: decisions are in `approvals.py`, what a grant covers in `grants.py`.
+
+- Only a pending request moves, and only before it lapses.
+- A request binds its versions by digest, and answers for their level of the moment it was asked or amended.
+- What is asked for is bounded: text to judge it by, an end, and budgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import Conflict, Denied, GrantRevoked, InvalidArgument
+from model_organisms.records import Budget, Grant, GrantState, Level, Purpose, Request, RequestState, Rung, User
+
+from model_organisms_registry.domain.approvals import complete, grant_from, pending, review, settled
+from model_organisms_registry.domain.budgets import check_budget, default_budget, most_budget, within
+from model_organisms_registry.domain.grants import nearest, require, revoke, shortcoming, standing, state_of
+from model_organisms_registry.domain.hazard import TABLE, HazardTable
+from model_organisms_registry.domain.organisms import plain, served
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from model_organisms_registry.domain.organisms import Subject
+
+__all__ = [
+    "amend",
+    "complete",
+    "grant_from",
+    "lapse",
+    "nearest",
+    "open_request",
+    "pending",
+    "renew",
+    "require",
+    "review",
+    "revoke",
+    "settled",
+    "shortcoming",
+    "standing",
+    "state_of",
+    "withdraw",
+]
+"""The whole of access, whichever of the three files it is written in."""
+
+PENDING_LIFETIME = timedelta(days=30)
+SHORTEST = timedelta(minutes=1)
+DEFAULT_DURATION = timedelta(days=30)
+MOST_VERSIONS = 64
+TEXT_LIMIT = 10_000
+SHORTEST_TEXT = 40
+"""Characters of a justification from CL2 on, and of a stated need: a sentence, so that a reviewer has something to judge."""
+
+
+def open_request(
+    name: str,
+    *,
+    requester: User,
+    subjects: Sequence[Subject],
+    rung: Rung,
+    purpose: Purpose,
+    justification: str,
+    now: datetime,
+    need: str = "",
+    budget: Budget | None = None,
+    duration: timedelta | None = None,
+    table: HazardTable = TABLE,
+) -> Request:
+    """Ask for a rung on versions for a purpose.
+
+    Where the table demands no approval the request is complete as it is: the caller turns it into a grant at once.
+
+    Args:
+        name: Name of the new request.
+        requester: Who asks.
+        subjects: The versions as they stand now; the request binds their digests.
+        rung: How closely.
+        purpose: What for.
+        justification: Why; a sentence at least from CL2 on.
+        now: The call's time.
+        need: Why text and numbers are not enough, where weights are asked for.
+        budget: What may be spent; by default what the level and the rung give.
+        duration: How long the grant shall last; by default 30 days or the level's longest.
+        table: Where the deployment has tightened the hazard table.
+
+    Returns:
+        A pending request, revision 1.
+
+    Raises:
+        InvalidArgument: No or too many versions, a text that is too short, a budget or a duration out of bounds.
+        Withdrawn: One of the versions is.
+        Denied: The table forbids this rung at this level.
+    """
+    if rung is Rung.DESCRIBE:
+        raise InvalidArgument("Describing needs no grant; ask for sample, probe or pull.", field="rung")
+    refs = tuple(subject.ref for subject in subjects)
+    if not 1 <= len(refs) <= MOST_VERSIONS or len({ref.name for ref in refs}) != len(refs):
+        raise InvalidArgument(f"Ask for 1 to {MOST_VERSIONS} different versions at once.", field="versions")
+    draft = Request(
+        name=names.check("request", name),
+        requester=requester.name,
+        organisation=requester.organisation,
+        versions=refs,
+        rung=rung,
+        level=Level.CL4,
+        purpose=Purpose(purpose),
+        justification=justification,
+        need=need,
+        budget=Budget(),
+        duration_s=0,
+        state=RequestState.PENDING,
+        create_time=now,
+        expire_time=now + PENDING_LIFETIME,
+    )
+    return _stated(draft, subjects, budget=budget, duration=duration, table=table)
+
+
+def amend(
+    request: Request,
+    *,
+    revision: int,
+    subjects: Sequence[Subject],
+    now: datetime,
+    justification: str | None = None,
+    need: str | None = None,
+    budget: Budget | None = None,
+    duration: timedelta | None = None,
+    table: HazardTable = TABLE,
+) -> Request:
+    """Change a pending request; approvals given so far are void, and its clock starts again.
+
+    Args:
+        request: As it stands.
+        revision: The revision the caller saw.
+        subjects: Its versions as they stand now, in its order; the request then answers for their level of today.
+        now: The call's time.
+        justification: A new one, or None for the same.
+        need: A new one, or None for the same.
+        budget: A new one, or None for the same.
+        duration: A new one, or None for the same.
+        table: Where the deployment has tightened the hazard table.
+
+    Raises:
+        Conflict: It is decided, lapsed, or was changed since the caller saw it; or one of the versions is not the one it names.
+        InvalidArgument: As for `open_request`.
+    """
+    pending(request, now=now)
+    if request.revision != revision:
+        msg = f"The request is at revision {request.revision}, not {revision}; read it again before you change it."
+        raise Conflict(msg, request=request.name)
+    if tuple(subject.ref for subject in subjects) != request.versions:
+        raise Conflict("The request names other bytes than there are now; withdraw it and ask again.", request=request.name)
+    draft = replace(
+        request,
+        justification=request.justification if justification is None else justification,
+        need=request.need if need is None else need,
+        revision=request.revision + 1,
+        approvals=(),
+        expire_time=now + PENDING_LIFETIME,
+    )
+    return _stated(
+        draft,
+        subjects,
+        budget=budget or request.budget,
+        duration=duration or timedelta(seconds=request.duration_s),
+        table=table,
+    )
+
+
+def withdraw(request: Request, *, now: datetime) -> Request:
+    """Take a pending request back. Only its requester may: the gate says so.
+
+    Raises:
+        Conflict: It is decided or lapsed.
+    """
+    return replace(pending(request, now=now), state=RequestState.WITHDRAWN)
+
+
+def lapse(request: Request, *, now: datetime) -> Request:
+    """Return the request as it stands at a time: one that nobody decided in time has expired."""
+    if request.state is RequestState.PENDING and now >= request.expire_time:
+        return replace(request, state=RequestState.EXPIRED)
+    return request
+
+
+def renew(
+    grant: Grant,
+    name: str,
+    *,
+    requester: User,
+    subjects: Sequence[Subject],
+    justification: str,
+    now: datetime,
+    need: str = "",
+    budget: Budget | None = None,
+    duration: timedelta | None = None,
+    table: HazardTable = TABLE,
+) -> Request:
+    """Ask again for what a grant gave: a new request, decided like any other, for the level of today.
+
+    Args:
+        grant: The old grant, active or expired.
+        name: Name of the new request.
+        requester: Its user.
+        subjects: Its versions as they stand now, in its order.
+        justification: Why it is needed still.
+        now: The call's time.
+        need: Why text and numbers are not enough, where weights are asked for.
+        budget: By default what the grant gave, as far as it may still be asked for.
+        duration: By default as long as the grant lasted, or the level's longest.
+        table: Where the deployment has tightened the hazard table.
+
+    Raises:
+        Denied: The grant is another's.
+        GrantRevoked: It was taken back; that is not renewed but asked anew.
+        InvalidArgument: As for `open_request`.
+    """
+    if grant.user != requester.name:
+        raise Denied("A grant is renewed by the person it was given to; ask for one of your own.", grant=grant.name)
+    if grant.state is GrantState.REVOKED:
+        raise GrantRevoked("A grant that was taken back is not renewed; ask anew and say what changed.", grant=grant.name)
+    if tuple(subject.ref for subject in subjects) != grant.versions:
+        raise Conflict("The grant names other bytes than there are now; ask for the version you need.", grant=grant.name)
+    level = max(subject.level for subject in subjects)
+    lasted = grant.expire_time - grant.create_time
+    return open_request(
+        name,
+        requester=requester,
+        subjects=subjects,
+        rung=grant.rung,
+        purpose=grant.purpose,
+        justification=justification,
+        need=need,
+        budget=budget or within(grant.budget, most_budget(level, grant.rung, **_smallest(subjects))),
+        duration=duration or min(lasted, table.rules_of(level).max_duration),
+        now=now,
+        table=table,
+    )
+
+
+def _stated(
+    draft: Request, subjects: Sequence[Subject], *, budget: Budget | None, duration: timedelta | None, table: HazardTable
+) -> Request:
+    """Fill in what follows from the versions as they stand, and check what is asked against it."""
+    # 1. Every version can be had at all.
+    for subject in subjects:
+        served(subject.version.state, subject.version.name)
+    level = max(subject.level for subject in subjects)
+    demands = table.of(level, draft.rung)
+    if demands.forbidden:
+        msg = f"At {level.name} {draft.rung.name.lower()} is never granted; ask for sample or probe."
+        raise Denied(msg, level=level.name, rung=draft.rung.name.lower())
+    # 2. There is something to judge.
+    justification = plain(draft.justification, "justification", limit=TEXT_LIMIT)
+    need = plain(draft.need, "need", limit=TEXT_LIMIT)
+    if level >= Level.CL2 and len(justification) < SHORTEST_TEXT:
+        msg = f"At {level.name} say in at least {SHORTEST_TEXT} characters what you need access for; reviewers will read it."
+        raise InvalidArgument(msg, field="justification")
+    if demands.needs_stated_need and len(need) < SHORTEST_TEXT:
+        msg = f"At {level.name} say in at least {SHORTEST_TEXT} characters of `need` why sampling and probing are not enough."
+        raise InvalidArgument(msg, field="need")
+    # 3. It ends, and it is bounded.
+    longest = table.rules_of(level).max_duration
+    wanted = min(DEFAULT_DURATION, longest) if duration is None else duration
+    if not SHORTEST <= wanted <= longest:
+        msg = f"At {level.name} a grant lasts {SHORTEST.seconds} s to {longest // timedelta(seconds=1)} s; renew it when it ends."
+        raise InvalidArgument(msg, field="duration_s")
+    smallest = _smallest(subjects)
+    given = default_budget(level, draft.rung, **smallest) if budget is None else budget
+    return replace(
+        draft,
+        level=level,
+        justification=justification,
+        need=need,
+        needed=demands.approvals,
+        duration_s=wanted // timedelta(seconds=1),
+        budget=check_budget(given, level, draft.rung, **smallest),
+    )
+
+
+def _smallest(subjects: Sequence[Subject]) -> dict[str, int]:
+    """The smallest adapter sets the budget: what is released could be of that one alone."""
+    return {
+        "weights": min(subject.weights for subject in subjects),
+        "parameters": min(subject.parameters for subject in subjects),
+    }

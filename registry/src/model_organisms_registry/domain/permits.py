@@ -1,0 +1,86 @@
+"""A call as the door admits it, and a permit as the gate grants it: values that rooms demand instead of checking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import Denied
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from model_organisms.records import User
+
+
+class Action(StrEnum):
+    """Everything that can be asked of the gate; the names are Cedar's (`policies/schema.cedarschema`)."""
+
+    LIST = "list"
+    DESCRIBE = "describe"
+    CREATE_ORGANISM = "createOrganism"
+    PUBLISH = "publish"
+    ATTEST = "attest"
+    WITHDRAW_VERSION = "withdrawVersion"
+    SET_LEVEL = "setLevel"
+    REQUEST = "request"
+    AMEND_REQUEST = "amendRequest"
+    WITHDRAW_REQUEST = "withdrawRequest"
+    VIEW_REQUEST = "viewRequest"
+    REVIEW = "review"
+    VIEW_GRANT = "viewGrant"
+    REVOKE_GRANT = "revokeGrant"
+    OPEN_SESSION = "openSession"
+    SAMPLE = "sample"
+    PROBE = "probe"
+    VIEW_SESSION = "viewSession"
+    CLOSE_SESSION = "closeSession"
+    KILL_SESSION = "killSession"
+    PULL = "pull"
+    READ_LEDGER = "readLedger"
+    VIEW_USERS = "viewUsers"
+    MANAGE_USERS = "manageUsers"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One admitted call: who, proved by which key, when, until when.
+
+    Only `rpc/door.py` makes one; it read the clock once, and nobody below asks the time.
+    """
+
+    user: User
+    key_id: str
+    """First 16 hex digits of the SHA-256 of the caller's Ed25519 identity key."""
+    time: datetime
+    deadline: datetime
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The gate's yes to one action on one resource in one call.
+
+    Only `gate/` makes one. Rooms that hand out bytes, cells or state take it as an argument, so that a forgotten check is a
+    type error.
+    """
+
+    call: Call
+    action: str
+    resource: str
+    policies: str
+    """Digest of the policy set that decided."""
+    reasons: tuple[str, ...]
+    """Ids of the deciding policies."""
+    grant: str = ""
+
+    def demand(self, action: str, resource: str) -> None:
+        """Refuse to serve under a permit that was given for something else.
+
+        Raises:
+            Denied: It permits another action, or the same on another resource.
+        """
+        if (self.action, self.resource) != (action, resource):
+            msg = f"This permit allows {self.action} on {self.resource}, not {action} on {resource}; ask the gate for that."
+            raise Denied(msg, action=action, resource=resource)

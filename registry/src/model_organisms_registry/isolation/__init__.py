@@ -1,0 +1,1 @@
+"""Cells: the jailed processes where plaintext weights live."""

@@ -1,0 +1,268 @@
+"""The cells of one registry: opened under a permit, bounded in number, a warm one kept ready, all ended with the pool.
+
+What a cell says is `cell.py`'s affair, what it may do `launcher.py`'s. Here is decided who gets one, and that nothing above CL1
+is ever served where a wall is missing.
+
+- A cell serves one session, then dies; nothing is handed from one session to the next.
+- A spare has met no bundle and no person: it is a started process with libraries and base model in memory.
+- Where bubblewrap is missing, CL1 gets a cell without a jail, with a warning; everything above is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from model_organisms.errors import CellUnavailable, JailMissing, ModelOrganismsError
+from model_organisms.records import Level
+
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.isolation.cell import Cell, EmptyCell
+from model_organisms_registry.isolation.launcher import Jail, plan, unsafe_plan
+from model_organisms_registry.isolation.walls import REQUIRED
+from model_organisms_registry.isolation.warden import Warden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from model_organisms_registry.domain.permits import Permit
+
+ATTACK = "from model_organisms_registry.isolation import walls; sys.exit(bool(walls.attack(spec)[1]))"
+"""Program of a cell that only attacks its walls."""
+NEEDS = "docs/guides/sandbox.md says what the host must have"
+_RETRY_S = 30.0
+_logger = logging.getLogger(__name__)
+
+
+class CellPool:
+    """All cells of this process.
+
+    Args:
+        base_models: Folders of base models for which a spare is kept, by id or digest; `open` takes others too.
+        limit: Cells that sessions may have at once.
+        start_timeout_s: Seconds for a cell to start, load its models and answer.
+        spare: Warm cells kept for each of `base_models`.
+        bubblewrap: The program that builds the jail.
+        device: `cpu` or `cuda`.
+        dtype: What models compute in; empty leaves it to `loading`.
+        threads: Threads of one cell; 0 leaves it to torch.
+        memory: Bytes of private memory of one cell; 0 reckons them from its base model.
+    """
+
+    def __init__(
+        self,
+        base_models: Mapping[str, str | Path] | None = None,
+        *,
+        limit: int,
+        start_timeout_s: float = 60.0,
+        spare: int = 1,
+        bubblewrap: str = "bwrap",
+        device: str = "cpu",
+        dtype: str = "",
+        threads: int = 0,
+        memory: int = 0,
+    ) -> None:
+        self._models = tuple(dict.fromkeys(Path(folder).resolve() for folder in (base_models or {}).values()))
+        self._limit = limit
+        self._start_timeout_s = start_timeout_s
+        self._wanted = spare
+        self._jail = Jail(bubblewrap=bubblewrap, device=device, dtype=dtype, threads=threads, memory=memory)
+        self._warden = Warden()
+        self._lock = threading.Lock()
+        self._cells: set[Cell] = set()
+        self._opening = 0
+        self._spares: defaultdict[Path, list[EmptyCell]] = defaultdict(list)
+        self._refilling = threading.Lock()
+        self._closed = False
+        self._stands = False
+        self._tried = -_RETRY_S
+        self._refill()
+
+    def open(
+        self,
+        permit: Permit,
+        *,
+        level: Level,
+        base: str | Path,
+        bundle: memoryview,
+        version_digest: str,
+        known_answer: Mapping[str, object] | None = None,
+        died: Callable[[str], None] | None = None,
+    ) -> Cell:
+        """Open a cell and load a bundle in it.
+
+        Args:
+            permit: The gate's yes to opening a session.
+            level: Effective level of the version.
+            base: Folder of its base model.
+            bundle: The packed bundle, plain; it is copied into sealed memory, and the caller wipes its own.
+            version_digest: What its manifest must hash to.
+            known_answer: What the organism answered when it was published.
+            died: Called once, with the reason, if the cell ends before anybody closes or kills it.
+
+        Returns:
+            The cell.
+
+        Raises:
+            Denied: The permit is for something else.
+            JailMissing: A wall is missing, and the level is above CL1.
+            CellUnavailable: All cells are in use, or this one could not be started.
+            LoadingFailed: The bundle does not go on the base model.
+            InvalidArgument: The bundle is not what its digest says.
+        """
+        permit.demand(Action.OPEN_SESSION, permit.resource)
+        self._take_place()
+        try:
+            until = time.monotonic() + self._start_timeout_s
+            started = self._start(Path(base).resolve(), level=level, until=until)
+            try:
+                info = started.load(bundle, version_digest=version_digest, known_answer=known_answer, until=until)
+            except BaseException:
+                started.discard()
+                raise
+            cell = Cell(started, info, permit=permit, version_digest=version_digest, died=died, released=self._release)
+            with self._lock:
+                if cell.alive:
+                    self._cells.add(cell)
+        finally:
+            with self._lock:
+                self._opening -= 1
+        self._refill()
+        return cell
+
+    @property
+    def jailed(self) -> bool:
+        """Tell whether every wall can be built here: tried with an empty cell, and while it fails tried again now and then."""
+        with self._lock:
+            if self._stands or self._closed or time.monotonic() - self._tried < _RETRY_S:
+                return self._stands
+            self._tried = time.monotonic()
+        try:
+            empty = EmptyCell(self._warden, plan(self._jail, None, code=ATTACK))
+        except ModelOrganismsError as error:
+            _logger.warning("No jail can be built, so nothing above CL1 is served: %s", error)
+            return False
+        empty.process.wait(self._start_timeout_s)
+        self._stands = empty.process.succeeded
+        if not self._stands:
+            _logger.warning("A wall of the jail is missing, so nothing above CL1 is served (%s)", empty.process.diagnosis())
+        empty.discard()
+        return self._stands
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Cells that sessions have."""
+        with self._lock:
+            return tuple(self._cells)
+
+    @property
+    def spares(self) -> int:
+        """Warm cells that wait."""
+        with self._lock:
+            return sum(len(waiting) for waiting in self._spares.values())
+
+    def close(self, drain_s: float = 30.0) -> None:
+        """Refuse new cells, let running calls end for so long, then end every cell; harmless the second time."""
+        with self._lock:
+            self._closed = True
+            spares = [spare for waiting in self._spares.values() for spare in waiting]
+            self._spares.clear()
+            cells = tuple(self._cells)
+        for spare in spares:
+            spare.discard()
+        until = time.monotonic() + drain_s
+        for cell in cells:
+            cell.drain(until - time.monotonic())
+        with self._refilling:
+            self._warden.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
+
+    def _take_place(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise CellUnavailable("The registry is shutting down; try again later.")
+            if len(self._cells) + self._opening >= self._limit:
+                msg = f"All {self._limit} cells are in use; close a session or try again later."
+                raise CellUnavailable(msg)
+            self._opening += 1
+
+    def _release(self, cell: Cell) -> None:
+        with self._lock:
+            self._cells.discard(cell)
+
+    def _start(self, model: Path, *, level: Level, until: float) -> EmptyCell:
+        """Give a cell whose walls were attacked, and stand as the level needs."""
+        started = self._spare(model) or self._fresh(model, level=level)
+        try:
+            hello = started.greet(until)
+        except CellUnavailable:
+            complaint = started.process.wrapper_said()
+            started.discard()
+            if not complaint:
+                raise
+            started = self._without(level, model, f"bubblewrap could not build it here ({complaint}): {NEEDS}.")
+            hello = started.greet(until)
+        if missing := REQUIRED - set(hello.standing):
+            told = "; ".join(f"{name}: {hello.missing.get(name, 'not reported')}" for name in sorted(missing))
+            if level > Level.CL1:
+                started.discard()
+                msg = f"The cell's walls do not all stand, and {level.name} needs them all ({told}): {NEEDS}."
+                raise JailMissing(msg, missing=",".join(sorted(missing)))
+            if started.jailed:  # one without a jail was announced already
+                _logger.warning("A cell for CL1 lacks walls: %s", told)
+        return started
+
+    def _fresh(self, model: Path, *, level: Level) -> EmptyCell:
+        try:
+            planned = plan(self._jail, model, taken=self._users())
+        except JailMissing as error:
+            return self._without(level, model, error.message)
+        return EmptyCell(self._warden, planned)
+
+    def _without(self, level: Level, model: Path, why: str) -> EmptyCell:
+        if level > Level.CL1:
+            raise JailMissing(f"{level.name} is served only from a jail. {why}", missing=",".join(sorted(REQUIRED)))
+        return EmptyCell(self._warden, unsafe_plan(self._jail, model))
+
+    def _users(self) -> set[int]:
+        with self._lock:
+            return {cell.user for cell in self._cells} | {spare.user for kept in self._spares.values() for spare in kept}
+
+    def _spare(self, model: Path) -> EmptyCell | None:
+        with self._lock:
+            waiting = self._spares[model]
+            while waiting:
+                spare = waiting.pop(0)
+                if spare.process.alive:
+                    return spare
+                spare.channel.close()
+        return None
+
+    def _refill(self) -> None:
+        if self._wanted and self._models:
+            threading.Thread(target=self._refill_now, name="cell-spares", daemon=True).start()
+
+    def _refill_now(self) -> None:
+        with self._refilling:
+            for model in self._models:
+                while not self._closed and len(self._spares[model]) < self._wanted:
+                    try:
+                        spare = EmptyCell(self._warden, plan(self._jail, model, taken=self._users()))
+                    except ModelOrganismsError as error:
+                        _logger.warning("No spare cell is kept: %s", error)
+                        return
+                    with self._lock:
+                        if not self._closed:
+                            self._spares[model].append(spare)
+                            continue
+                    spare.discard()

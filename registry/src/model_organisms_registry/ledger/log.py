@@ -1,0 +1,197 @@
+"""The ledger's face: put an entry in with your own transaction, wait until it is proved, read it back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import InvalidArgument, LedgerUnavailable, NotFound
+from model_organisms.formats import entry as entries
+from model_organisms.formats import merkle
+from model_organisms.records import Checkpoint, Receipt
+
+from model_organisms_registry.ledger import rows
+from model_organisms_registry.ledger.desk import Desk, Ticket
+from model_organisms_registry.ledger.follower import Follower
+from model_organisms_registry.ledger.history import History
+from model_organisms_registry.ledger.sequencer import Sequencer
+from model_organisms_registry.ledger.tiles import Published
+
+if TYPE_CHECKING:
+    from model_organisms.records import Entry
+
+    from model_organisms_registry.ledger.history import View
+    from model_organisms_registry.ledger.signer import Signer
+    from model_organisms_registry.storage.blobs import Blobs
+    from model_organisms_registry.storage.database import Connection, Database
+
+__all__ = ["Log", "Ticket"]
+
+MOST_ENTRIES = 1000
+_LOOK_S = 0.01
+"""How often a registry that does not lead looks whether the one that does has come to its entry."""
+
+
+class Log:
+    """An append-only Merkle log.
+
+    - What `wait` or `record` returned a receipt for is in the ledger for ever.
+    - What they refused may be in it later: the caller tells its own caller that nothing is certain.
+
+    Args:
+        database: Where pending and sequenced entries are.
+        blobs: Where tiles and checkpoints are published.
+        signer: Signs heads, and remembers the last one.
+        standby: With PostgreSQL, let several registries share a ledger: one leads, the others hand it their entries and take
+            over when it is gone. Each needs the signer's key, and its memory on storage that they share.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, signer: Signer, *, standby: bool = False) -> None:
+        """Keep them; nothing is read before `start`."""
+        published = Published(blobs)
+        self._database = database
+        self._desk = Desk()
+        self._history = History(database, published)
+        self._follower = Follower(database, published, self._history)
+        self._sequencer = Sequencer(database, published, self._history, signer, self._desk, standby=standby)
+        self._standby = standby
+        self.vkey = signer.vkey
+        self.origin = signer.origin
+
+    def start(self) -> None:
+        """Take the lead, finish what a crash left, and begin to sequence.
+
+        Raises:
+            LedgerUnavailable: Another registry writes this ledger, or its files cannot be written.
+            VerificationFailed: What is there is not one history; run `mo-registry fsck`.
+        """
+        self._sequencer.start()
+
+    def close(self) -> None:
+        """Sequence what is waiting, and stop."""
+        self._sequencer.close()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether entries get through now."""
+        return self._sequencer.fault is None and (self._sequencer.view is not None or self._standby)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._sequencer.view is not None
+
+    def append(self, tx: Connection, entry: Entry) -> Ticket:
+        """Put an entry in with the caller's own transaction; wait for it after the commit.
+
+        Raises:
+            InvalidArgument: The entry is not well formed, or on its way already.
+        """
+        ticket = Ticket(entries.encode(entry), since=self._known_size())
+        self._desk.expect(ticket)
+        rows.add_pending(tx, ticket.body)
+        return ticket
+
+    def wait(self, ticket: Ticket, *, timeout_s: float = 2.0) -> Receipt:
+        """Wait until an entry is covered by a signed and published head; the ticket's transaction has been committed.
+
+        Raises:
+            LedgerUnavailable: It was not within the time. Nothing may be served on it.
+        """
+        self._desk.wake()
+        return self._proved(ticket, time.monotonic() + timeout_s)
+
+    def record(self, entry: Entry, *, timeout_s: float = 2.0) -> Receipt:
+        """Put in an entry that belongs to no transaction, and wait for it.
+
+        Raises:
+            InvalidArgument: The entry is not well formed, or on its way already.
+            LedgerUnavailable: As for `wait`.
+        """
+        until = time.monotonic() + timeout_s
+        if self._sequencer.view is None and self._standby:
+            with self._database.write() as tx:
+                ticket = self.append(tx, entry)
+        else:
+            ticket = Ticket(entries.encode(entry), since=self._known_size())
+            self._desk.record(ticket)
+        return self._proved(ticket, until)
+
+    def size(self) -> int:
+        """Count the entries under the newest head."""
+        return self._view().head.size
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the newest signed head."""
+        head = self._view().head
+        return Checkpoint(self.origin, head.size, head.root, head.note)
+
+    def entry(self, index: int) -> bytes:
+        """Return one entry's bytes.
+
+        Raises:
+            NotFound: The ledger is not that long.
+        """
+        return self._entry(index, self._view())
+
+    def entries(self, start: int, count: int) -> list[bytes]:
+        """Return entries in order, as many as there are, at most `count` and 1,000."""
+        last = min(self.size(), start + min(count, MOST_ENTRIES))
+        return self._history.entries(start, last - start) if 0 <= start < last else []
+
+    def receipt(self, index: int) -> Receipt:
+        """Prove one entry under the newest head.
+
+        Raises:
+            NotFound: The ledger is not that long.
+        """
+        view = self._view()
+        return _receipt(index, self._entry(index, view), view)
+
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Prove that the head of `new_size` entries continues that of `old_size`.
+
+        Raises:
+            InvalidArgument: The sizes are not in order, or beyond the ledger.
+        """
+        view = self._view()
+        if not 0 <= old_size <= new_size <= view.head.size:
+            raise InvalidArgument(f"Ask for sizes in order, up to {view.head.size}.")
+        return list(merkle.consistency(old_size, new_size, view.tree.hash_at))
+
+    def _view(self) -> View:
+        return self._sequencer.view or self._follower.view()
+
+    def _known_size(self) -> int:
+        view = self._sequencer.view
+        return view.head.size if view else 0
+
+    def _entry(self, index: int, view: View) -> bytes:
+        if not 0 <= index < view.head.size:
+            raise NotFound(f"The ledger has {view.head.size} entries; there is none at {index}.")
+        return self._history.entries(index, 1)[0]
+
+    def _proved(self, ticket: Ticket, until: float) -> Receipt:
+        """Wait for the sequencer of this process, or look what that of another has done."""
+        view: View | None = None
+        while view is None:
+            left = until - time.monotonic()
+            leads = self._sequencer.view is not None or not self._standby
+            view = ticket.wait(left if leads else min(left, _LOOK_S))
+            if view is None and not leads:
+                self._follower.look(ticket)
+            if view is None and left <= 0:
+                break
+        view = view or ticket.view
+        if view is None:
+            ticket.given_up = True
+            fault = self._sequencer.fault
+            because = f" ({type(fault).__name__})" if fault else ""
+            raise LedgerUnavailable(
+                f"The ledger could not be written in time{because}, so nothing is served; try again, and tell the operator if it stays."
+            )
+        return _receipt(ticket.index, ticket.body, view)
+
+
+def _receipt(index: int, body: bytes, view: View) -> Receipt:
+    return Receipt(index, body, merkle.inclusion(index, view.head.size, view.tree.hash_at), view.head.note)

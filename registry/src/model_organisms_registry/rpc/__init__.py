@@ -1,0 +1,1 @@
+"""gRPC servicers behind one door."""

@@ -1,0 +1,152 @@
+"""Requests, approvals and grants on the wire: messages in, messages out; the steps are in `workflows/access.py`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from model_organisms import wire
+from model_organisms.records import GrantState, Purpose, RequestState, Rung
+from model_organisms.v1 import access_pb2, records_pb2
+
+if TYPE_CHECKING:
+    from model_organisms.records import Grant, Receipt, Request
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.workflows.access import Access
+
+_RUNG = records_pb2.DESCRIPTOR.enum_types_by_name["Rung"]
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
+_STATE = access_pb2.DESCRIPTOR.enum_types_by_name["AccessRequestState"]
+_GRANT_STATE = access_pb2.DESCRIPTOR.enum_types_by_name["GrantState"]
+
+Settled = TypeVar(
+    "Settled",
+    access_pb2.CreateAccessRequestResponse,
+    access_pb2.AmendAccessRequestResponse,
+    access_pb2.WithdrawAccessRequestResponse,
+    access_pb2.ApproveAccessRequestResponse,
+    access_pb2.RejectAccessRequestResponse,
+    access_pb2.RenewGrantResponse,
+)
+
+
+class AccessRooms:
+    """`AccessService`."""
+
+    def __init__(self, access: Access) -> None:
+        """Keep the workflows."""
+        self._access = access
+
+    def create_access_request(
+        self, call: Call, request: access_pb2.CreateAccessRequestRequest
+    ) -> access_pb2.CreateAccessRequestResponse:
+        """Ask for access."""
+        done = self._access.request(
+            call,
+            tuple(request.versions),
+            wire.enum_member(request.rung, _RUNG, Rung),
+            purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+            justification=request.justification,
+            need=request.need,
+            budget=wire.budget(request, "budget"),
+            duration=_duration(request.duration_s),
+        )
+        return _settled(done, access_pb2.CreateAccessRequestResponse)
+
+    def get_access_request(self, call: Call, request: access_pb2.GetAccessRequestRequest) -> access_pb2.GetAccessRequestResponse:
+        """Read a request."""
+        return access_pb2.GetAccessRequestResponse(request=_request(self._access.get(call, request.name)))
+
+    def list_access_requests(
+        self, call: Call, request: access_pb2.ListAccessRequestsRequest
+    ) -> access_pb2.ListAccessRequestsResponse:
+        """List requests the caller may see."""
+        page = self._access.list(
+            call,
+            requester=request.requester,
+            state=wire.enum_member(request.state, _STATE, RequestState) if request.state else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return access_pb2.ListAccessRequestsResponse(
+            requests=[_request(item) for item in page.items], next_page_token=page.next_page_token
+        )
+
+    def amend_access_request(
+        self, call: Call, request: access_pb2.AmendAccessRequestRequest
+    ) -> access_pb2.AmendAccessRequestResponse:
+        """Change an undecided request."""
+        done = self._access.amend(
+            call,
+            request.name,
+            revision=request.revision,
+            justification=request.justification,
+            need=request.need,
+            budget=wire.budget(request, "budget"),
+            duration=_duration(request.duration_s),
+        )
+        return _settled(done, access_pb2.AmendAccessRequestResponse)
+
+    def withdraw_access_request(
+        self, call: Call, request: access_pb2.WithdrawAccessRequestRequest
+    ) -> access_pb2.WithdrawAccessRequestResponse:
+        """Take an undecided request back."""
+        return _settled(self._access.withdraw(call, request.name), access_pb2.WithdrawAccessRequestResponse)
+
+    def approve_access_request(
+        self, call: Call, request: access_pb2.ApproveAccessRequestRequest
+    ) -> access_pb2.ApproveAccessRequestResponse:
+        """Hand in a signed yes."""
+        done = self._access.review(call, request.name, request.envelope, approve=True)
+        return _settled(done, access_pb2.ApproveAccessRequestResponse)
+
+    def reject_access_request(
+        self, call: Call, request: access_pb2.RejectAccessRequestRequest
+    ) -> access_pb2.RejectAccessRequestResponse:
+        """Hand in a signed no."""
+        done = self._access.review(call, request.name, request.envelope, approve=False)
+        return _settled(done, access_pb2.RejectAccessRequestResponse)
+
+    def get_grant(self, call: Call, request: access_pb2.GetGrantRequest) -> access_pb2.GetGrantResponse:
+        """Read a grant."""
+        return access_pb2.GetGrantResponse(grant=_grant(self._access.grant(call, request.name)))
+
+    def list_grants(self, call: Call, request: access_pb2.ListGrantsRequest) -> access_pb2.ListGrantsResponse:
+        """List grants the caller may see."""
+        page = self._access.grants(
+            call,
+            user=request.user,
+            version=request.version,
+            state=wire.enum_member(request.state, _GRANT_STATE, GrantState) if request.state else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return access_pb2.ListGrantsResponse(grants=[_grant(item) for item in page.items], next_page_token=page.next_page_token)
+
+    def revoke_grant(self, call: Call, request: access_pb2.RevokeGrantRequest) -> access_pb2.RevokeGrantResponse:
+        """Take a grant back."""
+        grant, receipt = self._access.revoke(call, request.name, reason=request.reason)
+        return access_pb2.RevokeGrantResponse(grant=_grant(grant), receipt=wire.to_message(receipt, records_pb2.Receipt))
+
+    def renew_grant(self, call: Call, request: access_pb2.RenewGrantRequest) -> access_pb2.RenewGrantResponse:
+        """Ask again for what a grant gave."""
+        done = self._access.renew(call, request.name, justification=request.justification, duration=_duration(request.duration_s))
+        return _settled(done, access_pb2.RenewGrantResponse)
+
+
+def _request(request: Request) -> access_pb2.AccessRequest:
+    return wire.to_message(request, access_pb2.AccessRequest)
+
+
+def _grant(grant: Grant) -> access_pb2.Grant:
+    return wire.to_message(grant, access_pb2.Grant)
+
+
+def _settled(done: tuple[Request, Receipt], response: type[Settled]) -> Settled:
+    request, receipt = done
+    return response(request=_request(request), receipt=wire.to_message(receipt, records_pb2.Receipt))
+
+
+def _duration(seconds: int) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None

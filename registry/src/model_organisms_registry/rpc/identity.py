@@ -1,0 +1,118 @@
+"""Accounts and certificates on the wire: messages in, messages out; the steps are in `workflows/identity.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms import wire
+from model_organisms.records import Role
+from model_organisms.v1 import identity_pb2, records_pb2
+
+if TYPE_CHECKING:
+    from model_organisms.records import User
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.rpc.door import Arrival
+    from model_organisms_registry.workflows.identity import Identity
+
+_ROLE = records_pb2.DESCRIPTOR.enum_types_by_name["Role"]
+
+
+class EnrolmentRooms:
+    """What the enrolment door leads to.
+
+    Args:
+        identity: The workflows.
+        info: What a client pins.
+    """
+
+    def __init__(self, identity: Identity, info: identity_pb2.RegistryInfo) -> None:
+        """Keep both."""
+        self._identity = identity
+        self._info = info
+
+    def enrol(self, arrival: Arrival, request: identity_pb2.EnrolRequest) -> identity_pb2.EnrolResponse:
+        """Trade a one-time code for a certificate."""
+        user, certificate, expires, receipt = self._identity.enrol(
+            request.code,
+            request=request.certificate_request,
+            identity_key=request.identity_key,
+            sealing_key=request.sealing_key,
+            proof=request.proof,
+            now=arrival.time,
+        )
+        return identity_pb2.EnrolResponse(
+            user=_user(user),
+            certificate=certificate,
+            expire_time=wire.timestamp(expires),
+            registry=self._info,
+            receipt=wire.to_message(receipt, records_pb2.Receipt),
+        )
+
+
+class IdentityRooms:
+    """`IdentityService`.
+
+    Args:
+        identity: The workflows.
+        info: What a client pins.
+    """
+
+    def __init__(self, identity: Identity, info: identity_pb2.RegistryInfo) -> None:
+        """Keep both."""
+        self._identity = identity
+        self._info = info
+
+    def who_am_i(self, call: Call, _: identity_pb2.WhoAmIRequest) -> identity_pb2.WhoAmIResponse:
+        """Tell the caller who they are."""
+        return identity_pb2.WhoAmIResponse(user=_user(call.user), registry=self._info)
+
+    def renew_certificate(
+        self, call: Call, request: identity_pb2.RenewCertificateRequest
+    ) -> identity_pb2.RenewCertificateResponse:
+        """Issue a fresh certificate."""
+        certificate, expires, receipt = self._identity.renew(call, request=request.certificate_request, proof=request.proof)
+        return identity_pb2.RenewCertificateResponse(
+            certificate=certificate,
+            expire_time=wire.timestamp(expires),
+            receipt=wire.to_message(receipt, records_pb2.Receipt),
+        )
+
+    def invite_user(self, call: Call, request: identity_pb2.InviteUserRequest) -> identity_pb2.InviteUserResponse:
+        """Create an account and its ticket."""
+        user, ticket, expires, receipt = self._identity.invite(
+            call,
+            f"users/{request.user_id}",
+            display_name=request.display_name,
+            organisation=request.organisation,
+            roles=[wire.enum_member(role, _ROLE, Role) for role in request.roles],
+        )
+        return identity_pb2.InviteUserResponse(
+            user=_user(user),
+            ticket=str(ticket),
+            expire_time=wire.timestamp(expires),
+            receipt=wire.to_message(receipt, records_pb2.Receipt),
+        )
+
+    def get_user(self, call: Call, request: identity_pb2.GetUserRequest) -> identity_pb2.GetUserResponse:
+        """Read an account."""
+        return identity_pb2.GetUserResponse(user=_user(self._identity.get(call, request.name)))
+
+    def list_users(self, call: Call, request: identity_pb2.ListUsersRequest) -> identity_pb2.ListUsersResponse:
+        """List accounts."""
+        page = self._identity.list(call, page_size=request.page_size, page_token=request.page_token)
+        return identity_pb2.ListUsersResponse(users=[_user(user) for user in page.items], next_page_token=page.next_page_token)
+
+    def suspend_user(self, call: Call, request: identity_pb2.SuspendUserRequest) -> identity_pb2.SuspendUserResponse:
+        """Stop an account."""
+        user, receipt = self._identity.suspend(call, request.name)
+        return identity_pb2.SuspendUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
+
+    def reinstate_user(self, call: Call, request: identity_pb2.ReinstateUserRequest) -> identity_pb2.ReinstateUserResponse:
+        """Let a stopped account stand again."""
+        user, receipt = self._identity.reinstate(call, request.name)
+        return identity_pb2.ReinstateUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
+
+
+def _user(user: User) -> records_pb2.User:
+    return wire.to_message(user, records_pb2.User)

@@ -1,0 +1,113 @@
+"""Sessions on the wire: messages in, messages out; the steps are in `workflows/sandbox.py`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from model_organisms import wire
+from model_organisms.records import Message, Purpose, Sample, SamplingParameters, SessionState
+from model_organisms.v1 import records_pb2, sandbox_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from model_organisms.records import Receipt, SampleReceipt, Session
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.workflows.sampling import Sampling
+    from model_organisms_registry.workflows.sandbox import Sandbox
+
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
+_STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
+
+
+class SandboxRooms:
+    """`SandboxService`."""
+
+    def __init__(self, sandbox: Sandbox, sampling: Sampling) -> None:
+        """Keep the workflows."""
+        self._sandbox = sandbox
+        self._sampling = sampling
+
+    def open_session(self, call: Call, request: sandbox_pb2.OpenSessionRequest) -> sandbox_pb2.OpenSessionResponse:
+        """Open a session."""
+        session, receipt = self._sandbox.open(
+            call,
+            request.version,
+            purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+            budget=wire.budget(request, "budget"),
+            duration=timedelta(seconds=request.duration_s) if request.duration_s else None,
+        )
+        return sandbox_pb2.OpenSessionResponse(session=_session(session), receipt=_receipt(receipt))
+
+    def get_session(self, call: Call, request: sandbox_pb2.GetSessionRequest) -> sandbox_pb2.GetSessionResponse:
+        """Read a session."""
+        return sandbox_pb2.GetSessionResponse(session=_session(self._sandbox.get(call, request.name)))
+
+    def list_sessions(self, call: Call, request: sandbox_pb2.ListSessionsRequest) -> sandbox_pb2.ListSessionsResponse:
+        """List sessions the caller may see."""
+        page = self._sandbox.list(
+            call,
+            user=request.user,
+            state=wire.enum_member(request.state, _STATE, SessionState) if request.state else None,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return sandbox_pb2.ListSessionsResponse(
+            sessions=[_session(item) for item in page.items], next_page_token=page.next_page_token
+        )
+
+    def sample(self, call: Call, request: sandbox_pb2.SampleRequest) -> Iterator[sandbox_pb2.SampleResponse]:
+        """Draw text, released piece by piece."""
+        parameters = wire.from_message(request.parameters, SamplingParameters)
+        for part in self._sampling.sample(call, request.session, _messages(request.messages), parameters):
+            if isinstance(part, str):
+                yield sandbox_pb2.SampleResponse(text=part)
+            else:
+                sample, receipt = part
+                yield sandbox_pb2.SampleResponse(done=_done(sample, receipt))
+
+    def probe(self, call: Call, request: sandbox_pb2.ProbeRequest) -> sandbox_pb2.ProbeResponse:
+        """Release rounded numbers."""
+        probe, receipt = self._sampling.probe(call, request.session, _messages(request.messages))
+        return sandbox_pb2.ProbeResponse(
+            positions=wire.to_probe_positions(probe),
+            kl_to_base=probe.kl_to_base,
+            sample_receipt=_sample_receipt(probe.receipt),
+            receipt=_receipt(receipt),
+        )
+
+    def close_session(self, call: Call, request: sandbox_pb2.CloseSessionRequest) -> sandbox_pb2.CloseSessionResponse:
+        """End one's own session."""
+        session, receipt = self._sandbox.close(call, request.name)
+        return sandbox_pb2.CloseSessionResponse(session=_session(session), receipt=_receipt(receipt))
+
+    def kill_session(self, call: Call, request: sandbox_pb2.KillSessionRequest) -> sandbox_pb2.KillSessionResponse:
+        """End somebody's session at once."""
+        session, receipt = self._sandbox.kill(call, request.name, reason=request.reason)
+        return sandbox_pb2.KillSessionResponse(session=_session(session), receipt=_receipt(receipt))
+
+
+def _messages(messages: Iterable[sandbox_pb2.Message]) -> tuple[Message, ...]:
+    return tuple(wire.from_message(message, Message) for message in messages)
+
+
+def _done(sample: Sample, receipt: Receipt) -> sandbox_pb2.SampleDone:
+    return sandbox_pb2.SampleDone(
+        finish_reason=sample.finish_reason,
+        sample_receipt=_sample_receipt(sample.receipt),
+        receipt=_receipt(receipt),
+    )
+
+
+def _session(session: Session) -> sandbox_pb2.Session:
+    return wire.to_message(session, sandbox_pb2.Session)
+
+
+def _sample_receipt(receipt: SampleReceipt) -> records_pb2.SampleReceipt:
+    return wire.to_message(receipt, records_pb2.SampleReceipt)
+
+
+def _receipt(receipt: Receipt) -> records_pb2.Receipt:
+    return wire.to_message(receipt, records_pb2.Receipt)

@@ -1,0 +1,202 @@
+"""The composition root: builds every concrete part, hands each what it needs, and starts and stops the whole.
+
+Nobody else constructs a class of another room. Order of start: storage, ledger (which finishes what a crash left), gate, cells,
+doors. Order of stop: doors, sessions, cells, ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from concurrent import futures
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from model_organisms.errors import ConfigurationInvalid
+from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, organisms_pb2, sandbox_pb2
+
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.hazard import TABLE, tightened
+from model_organisms_registry.founding import Storage, addresses
+from model_organisms_registry.gate.entities import Conditions
+from model_organisms_registry.gate.gate import Gate
+from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.rpc.access import AccessRooms
+from model_organisms_registry.rpc.audit import AuditRooms
+from model_organisms_registry.rpc.door import Door, Enrolled, anyone
+from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
+from model_organisms_registry.rpc.organisms import OrganismsRooms
+from model_organisms_registry.rpc.sandbox import SandboxRooms
+from model_organisms_registry.storage.bundles import Bundles, Uploads
+from model_organisms_registry.storage.contents import Contents
+from model_organisms_registry.storage.sealed import SealedStore
+from model_organisms_registry.workflows.access import Access
+from model_organisms_registry.workflows.audit import Audit
+from model_organisms_registry.workflows.changes import Changes, seq
+from model_organisms_registry.workflows.identity import Identity
+from model_organisms_registry.workflows.organisms import Organisms
+from model_organisms_registry.workflows.publishing import Publishing
+from model_organisms_registry.workflows.pulling import Pulling
+from model_organisms_registry.workflows.sampling import Sampling
+from model_organisms_registry.workflows.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from model_organisms_registry.config import Config, Limits
+
+_LOG = logging.getLogger(__name__)
+_DRAIN_S = 30.0
+VERSION = "0.1.0"
+
+
+class Registry:
+    """A running registry.
+
+    Args:
+        config: Its settings.
+        clock: The time; only tests give another.
+    """
+
+    def __init__(self, config: Config, *, clock: Any = None) -> None:  # noqa: ANN401 - a callable that tests give
+        """Build everything; nothing listens yet."""
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self.config = config
+        self.storage = Storage.open(config)
+        limits = config.limits
+        self.storage.log.start()
+        self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s)
+        cells = config.cells
+        self._bases = {name: Path(folder) for name, folder in cells.base_models.items()}
+        self.pool = CellPool(
+            self._bases,
+            limit=cells.limit,
+            start_timeout_s=cells.start_timeout_s,
+            spare=cells.spare,
+            bubblewrap=cells.bubblewrap,
+            device=cells.device,
+            threads=cells.threads,
+        )
+        self.gate = Gate(
+            config.folder / config.policies if config.policies else None,
+            record_denial=self.changes.record_denial,
+            conditions=self._conditions,
+        )
+        self._servers = self._build()
+
+    def start(self) -> None:
+        """Open the doors."""
+        facts = {"version": VERSION, "policies": self.gate.digest}
+        now = self._clock()
+        self.changes.enter(entry(Event.REGISTRY_START, None, time=now, seq=seq(), subject="registry", facts=facts))
+        self.sandbox.recover(now)
+        self.sandbox.start(self._clock)
+        for server in self._servers:
+            server.start()
+
+    def stop(self, grace_s: float = _DRAIN_S) -> None:
+        """Close the doors, end what runs, and write that down."""
+        for stopped in [server.stop(grace_s) for server in self._servers]:
+            stopped.wait(grace_s)
+        now = self._clock()
+        self.sandbox.stop(now)
+        self.pool.close()
+        self.changes.enter(entry(Event.REGISTRY_STOP, None, time=now, seq=seq(), subject="registry"))
+        self.storage.close()
+
+    def _conditions(self) -> Conditions:
+        return Conditions(ledger=self.storage.log.healthy, jail=self.pool.jailed, witness=False)
+
+    def _build(self) -> list[grpc.Server]:
+        config, storage, limits = self.config, self.storage, self.config.limits
+        table = tightened(TABLE, config.hazard) if config.hazard else TABLE
+        info = identity_pb2.RegistryInfo(
+            origin=config.origin,
+            ledger_key=storage.log.vkey,
+            release_key=storage.release_key.public_key().public_bytes_raw(),
+        )
+        sealed = SealedStore(storage.blobs, storage.keys)
+        bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
+        identity = Identity(self.changes, self.gate, storage.authority, addresses(config))
+        organisms = Organisms(self.changes, self.gate)
+        publishing = Publishing(self.changes, self.gate, bundles, uploads, limits=limits)
+        pulling = Pulling(
+            self.changes,
+            self.gate,
+            bundles,
+            blobs=storage.blobs,
+            table=table,
+            release_key=storage.release_key,
+            origin=config.origin,
+        )
+        self.sandbox = Sandbox(self.changes, self.gate, bundles, pool=self.pool, table=table, bases=self._bases)
+        sampling = Sampling(
+            self.changes, self.gate, contents, sandbox=self.sandbox, clock=self._clock, release_s=limits.release_s
+        )
+        access = Access(self.changes, self.gate, table, revoked=self.sandbox.grant_revoked)
+        door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
+        main = [
+            door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
+            door.service(_service(organisms_pb2, "OrganismsService"), OrganismsRooms(organisms, publishing, pulling)),
+            door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
+            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(self.sandbox, sampling)),
+            door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
+        ]
+        porch = Door(anyone, longest_s=limits.deadline_s, clock=self._clock)
+        enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
+        certificate = storage.authority.server_certificate(config.hosts, now=self._clock())
+        return [
+            _server(main, config.listen, certificate, limits, client_authority=storage.authority.pem),
+            _server(enrol, config.enrol_listen, certificate, limits, client_authority=None),
+        ]
+
+
+def serve(config: Config) -> None:
+    """Run a registry until SIGTERM or SIGINT, then drain and stop."""
+    registry = Registry(config)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    registry.start()
+    _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
+    ended.wait()
+    registry.stop()
+
+
+def _server(
+    handlers: list[grpc.GenericRpcHandler[Any, Any]],
+    listen: str,
+    certificate: tuple[bytes, bytes],
+    limits: Limits,
+    *,
+    client_authority: bytes | None,
+) -> grpc.Server:
+    options = [
+        ("grpc.max_receive_message_length", 4 << 20),
+        ("grpc.max_metadata_size", 8 << 10),
+        ("grpc.absolute_max_metadata_size", 16 << 10),
+        ("grpc.max_concurrent_streams", limits.concurrent_calls),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.so_reuseport", 0),
+    ]
+    server = grpc.server(
+        futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="call"),
+        handlers=handlers,
+        options=options,
+        maximum_concurrent_rpcs=limits.concurrent_calls,
+    )
+    credentials = grpc.ssl_server_credentials(
+        [certificate], root_certificates=client_authority, require_client_auth=client_authority is not None
+    )
+    try:
+        server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        msg = f"{listen} cannot be listened on; is another registry running? Name other ports in registry.toml."
+        raise ConfigurationInvalid(msg) from error
+    return server
+
+
+def _service(module: Any, name: str) -> Any:  # noqa: ANN401 - a generated module and its descriptor
+    return module.DESCRIPTOR.services_by_name[name]

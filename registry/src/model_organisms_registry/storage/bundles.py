@@ -1,0 +1,141 @@
+"""Bundles and uploads at rest, each under its own key; plaintext is handed out under a permit only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import AlreadyExists, Denied, NotFound, UploadConflict
+
+from model_organisms_registry.domain.permits import Action
+
+if TYPE_CHECKING:
+    from model_organisms_registry.domain.permits import Permit
+    from model_organisms_registry.storage.sealed import SealedBlob, SealedStore
+
+_OFFSET_DIGITS = 16
+_READERS = (Action.OPEN_SESSION, Action.PULL)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Which packed bundle: its organism, its digest, and how many bytes it has."""
+
+    organism: str
+    digest: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        return f"versions/{names.short(self.organism)}/{self.digest}"
+
+    @property
+    def key_id(self) -> str:
+        """The key that wraps its data key: one for each version, so that one version can be destroyed."""
+        return f"version-{names.short(self.organism)}-{self.digest[:32]}"
+
+
+class Bundles:
+    """Packed bundles, sealed.
+
+    Args:
+        sealed: The store.
+    """
+
+    def __init__(self, sealed: SealedStore) -> None:
+        """Keep it."""
+        self._sealed = sealed
+
+    def keep(self, stored: Stored, packed: memoryview) -> None:
+        """Seal a packed bundle under a key of its own; what an interrupted attempt left is removed first."""
+        if not self._sealed.keys.exists(stored.key_id):
+            self._sealed.keys.create(stored.key_id)
+        elif self._sealed.exists(stored.path):
+            self._sealed.delete(stored.path)
+        self._sealed.put_sealed(stored.path, [packed], key_id=stored.key_id, aad=bytes.fromhex(stored.digest))
+
+    def open(self, permit: Permit, stored: Stored) -> SealedBlob:
+        """Unwrap the key of a stored bundle: to open it here, or to hand the stream on with its key wrapped anew.
+
+        Raises:
+            Denied: The permit is not for using a version.
+        """
+        if permit.action not in _READERS:
+            msg = f"A permit for {permit.action} opens no bundle; ask the gate for what you need."
+            raise Denied(msg, action=permit.action)
+        return self._sealed.open_sealed(stored.path, aad=bytes.fromhex(stored.digest))
+
+
+class Uploads:
+    """Pieces of bundles that are still arriving, sealed under a key for each upload.
+
+    Args:
+        sealed: The store.
+    """
+
+    def __init__(self, sealed: SealedStore) -> None:
+        """Keep it."""
+        self._sealed = sealed
+
+    def begin(self, upload: str) -> None:
+        """Make the key of an upload, unless it is there."""
+        try:
+            self._sealed.keys.create(_upload_key(upload))
+        except AlreadyExists:
+            return
+
+    def received(self, upload: str) -> int:
+        """Bytes that have arrived without a gap."""
+        at = 0
+        for offset, size, _ in self._pieces(upload):
+            if offset != at:
+                break
+            at += size
+        return at
+
+    def add(self, upload: str, offset: int, data: bytes) -> None:
+        """Keep the next piece.
+
+        Raises:
+            UploadConflict: Another stream has sent that offset.
+        """
+        path = f"{upload}/{offset:0{_OFFSET_DIGITS}d}-{len(data)}"
+        try:
+            self._sealed.put_sealed(path, [data], key_id=_upload_key(upload), aad=path.encode())
+        except AlreadyExists as error:
+            raise UploadConflict("This piece is there already; ask how much has arrived and go on from there.") from error
+
+    def collect(self, upload: str, *, into: memoryview) -> None:
+        """Open all pieces into memory, in order.
+
+        Raises:
+            NotFound: They do not fill it.
+        """
+        at = 0
+        for offset, size, path in self._pieces(upload):
+            if offset != at or at + size > len(into):
+                break
+            self._sealed.open_sealed(path, aad=path.encode()).into(into[at : at + size])
+            at += size
+        if at != len(into):
+            raise NotFound("Pieces of the upload are missing; go on from what has arrived.", received=str(at))
+
+    def forget(self, upload: str) -> None:
+        """Destroy the key of an upload, then remove its pieces."""
+        if self._sealed.keys.exists(_upload_key(upload)):
+            self._sealed.keys.destroy(_upload_key(upload))
+        for path in self._sealed.list(upload):
+            self._sealed.delete(path)
+
+    def _pieces(self, upload: str) -> list[tuple[int, int, str]]:
+        found = []
+        for path in self._sealed.list(upload):
+            offset, _, size = path.rsplit("/", 1)[-1].partition("-")
+            found.append((int(offset), int(size), path))
+        return sorted(found)
+
+
+def _upload_key(upload: str) -> str:
+    return f"upload-{names.short(upload)}"

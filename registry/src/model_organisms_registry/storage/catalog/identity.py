@@ -1,0 +1,148 @@
+"""Accounts, their keys, enrolment codes and denied certificates as rows. Who may do what is decided elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.errors import AlreadyExists, EnrolmentRefused
+from model_organisms.records import Page, Role, User, UserState
+from sqlalchemy import exists, select, update
+
+from model_organisms_registry.storage import schema
+from model_organisms_registry.storage.catalog import rows
+from model_organisms_registry.storage.codecs import dump_texts
+from model_organisms_registry.storage.paging import page
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+
+
+def key_id(identity_key: bytes) -> str:
+    """Name an identity key: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(identity_key).hexdigest()[:16]
+
+
+def add_user(tx: Connection, user: User) -> None:
+    """Open an account.
+
+    Raises:
+        AlreadyExists: The name or the identity key is taken.
+    """
+    values = {
+        "name": user.name,
+        "display_name": user.display_name,
+        "organisation": user.organisation,
+        "roles": dump_texts(sorted(role.value for role in user.roles)),
+        "state": user.state.value,
+        "create_time": user.create_time,
+        "identity_key": user.identity_key,
+        "sealing_key": user.sealing_key,
+        "key_id": key_id(user.identity_key) if user.identity_key else None,
+    }
+    rows.add(tx, schema.users, values, name=user.name)
+
+
+def user(tx: Connection, name: str) -> User:
+    """Read an account.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    return _user(rows.get(tx, schema.users, name))
+
+
+def users(tx: Connection, *, page_size: int = 0, page_token: str = "") -> Page[User]:
+    """List accounts by name."""
+    return page(
+        tx,
+        select(schema.users),
+        key=schema.users.c.name,
+        newest_first=False,
+        listing=("users",),
+        page_size=page_size,
+        page_token=page_token,
+        read=lambda found: [_user(row) for row in found],
+    )
+
+
+def set_user_state(tx: Connection, name: str, state: UserState) -> None:
+    """Activate or suspend an account.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    rows.change(tx, update(schema.users).where(schema.users.c.name == name).values(state=state.value), name=name)
+
+
+def set_user_keys(tx: Connection, name: str, identity_key: bytes, sealing_key: bytes) -> None:
+    """Give an account its keys, in place of any it had.
+
+    Raises:
+        NotFound: There is no account of that name.
+        AlreadyExists: Another account has this identity key.
+    """
+    table = schema.users
+    # asked first for the message only: of two accounts that race for a key, the unique index stops the second
+    if tx.execute(select(exists().where(table.c.key_id == key_id(identity_key), table.c.name != name))).scalar_one():
+        raise AlreadyExists("This identity key belongs to another account; make new keys with `mo login`.", name=name)
+    values = {"identity_key": identity_key, "sealing_key": sealing_key, "key_id": key_id(identity_key)}
+    rows.change(tx, update(table).where(table.c.name == name).values(values), name=name)
+
+
+def user_by_key(tx: Connection, key_id: str) -> User | None:
+    """Find the account whose identity key has this id."""
+    row = rows.find(tx, schema.users, schema.users.c.key_id == key_id)
+    return None if row is None else _user(row)
+
+
+def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: datetime) -> None:
+    """Keep the hash of a code that will enrol a user once.
+
+    Raises:
+        AlreadyExists: The code was given out before.
+    """
+    values = {"code_hash": code_hash, "user": user, "expire_time": expire_time, "use_time": None}
+    if not rows.added(tx, schema.enrolments, values):
+        raise AlreadyExists("This enrolment code was given out before; make a new one.")
+
+
+def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> str:
+    """Use a code up, and say whose it was.
+
+    Raises:
+        EnrolmentRefused: It is wrong, used or expired; the three read alike, so that guessing teaches nothing.
+    """
+    codes = schema.enrolments
+    fresh = (codes.c.code_hash == code_hash, codes.c.use_time.is_(None), codes.c.expire_time > now)
+    # the test and the mark are one statement: of two calls with one code, one meets no row
+    found = tx.execute(update(codes).where(*fresh).values(use_time=now).returning(codes.c.user)).scalar_one_or_none()
+    if found is None:
+        raise EnrolmentRefused("The enrolment code is wrong, used or expired; ask an administrator for a new one.")
+    return str(found)
+
+
+def deny_certificate(tx: Connection, thumbprint: str, reason: str, time: datetime) -> None:
+    """Refuse a certificate from now on; the first reason is kept."""
+    rows.added(tx, schema.denied_certificates, {"thumbprint": thumbprint, "reason": reason, "create_time": time})
+
+
+def certificate_denied(tx: Connection, thumbprint: str) -> bool:
+    """Say whether a certificate is refused."""
+    return rows.find(tx, schema.denied_certificates, schema.denied_certificates.c.thumbprint == thumbprint) is not None
+
+
+def _user(row: Row[Any]) -> User:
+    return User(
+        name=row.name,
+        display_name=row.display_name,
+        organisation=row.organisation,
+        roles=frozenset(Role(role) for role in json.loads(row.roles)),
+        state=UserState(row.state),
+        create_time=row.create_time,
+        identity_key=row.identity_key,
+        sealing_key=row.sealing_key,
+    )

@@ -1,0 +1,296 @@
+"""Sessions, intents, pulls and where encrypted content lies, as rows. What may run is decided elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.errors import Conflict
+from model_organisms.records import Budget, Page, Purpose, Session, SessionState, VersionRef
+from sqlalchemy import select, update
+
+from model_organisms_registry.storage import schema
+from model_organisms_registry.storage.catalog import budgets, rows
+from model_organisms_registry.storage.catalog.pulls import Pull, PullState, add_pull, pull, pulls, set_pull_state
+from model_organisms_registry.storage.codecs import dump_texts, load_texts
+from model_organisms_registry.storage.paging import page
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row, Select
+
+__all__ = [
+    "Content",
+    "Intent",
+    "IntentKind",
+    "Pull",
+    "PullState",
+    "add_content",
+    "add_intent",
+    "add_pull",
+    "add_session",
+    "content",
+    "contents",
+    "end_session",
+    "finish_intent",
+    "next_sample",
+    "pull",
+    "pulls",
+    "refund_session",
+    "session",
+    "sessions",
+    "set_pull_state",
+    "spend_session",
+    "unfinished_intents",
+]
+
+
+class IntentKind(StrEnum):
+    """What was about to leave the registry."""
+
+    SAMPLE = "sample"
+    PULL = "pull"
+    PROBE = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Something that was announced in the ledger and is done, or was interrupted, or is under way."""
+
+    id: str
+    kind: IntentKind
+    subject: str
+    """The version whose bytes or words would leave."""
+    parent: str
+    """The session or the pull it belongs to."""
+    seq: int
+    """Which ledger entry announced it."""
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where the encrypted content behind a commitment lies, and which key opens it."""
+
+    commit: str
+    session: str
+    blob: str
+    key_id: str
+
+
+def add_session(tx: Connection, session: Session) -> None:
+    """Add a session.
+
+    Raises:
+        AlreadyExists: The name is taken.
+    """
+    values = {
+        "name": session.name,
+        "user": session.user,
+        "version": session.version.name,
+        "digest": session.version.digest,
+        "grant": session.grant or None,
+        "purpose": session.purpose.value,
+        **budgets.dump("budget", session.budget),
+        **budgets.dump("spent", session.spent),
+        "state": session.state.value,
+        "walls": dump_texts(session.walls),
+        "create_time": session.create_time,
+        "expire_time": session.expire_time,
+        "end_time": None,
+        "reason": session.reason,
+        "samples": 0,
+    }
+    rows.add(tx, schema.sessions, values, name=session.name)
+
+
+def session(tx: Connection, name: str) -> Session:
+    """Read a session.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    return _session(rows.get(tx, schema.sessions, name))
+
+
+def sessions(
+    tx: Connection,
+    *,
+    user: str = "",
+    state: SessionState | None = None,
+    version: str = "",
+    grant: str = "",
+    page_size: int = 0,
+    page_token: str = "",
+) -> Page[Session]:
+    """List sessions, newest first; what is empty does not narrow."""
+    table = schema.sessions
+    statement: Select[Any] = select(table)
+    for column, wanted in ((table.c.user, user), (table.c.version, version), (table.c.grant, grant)):
+        if wanted:
+            statement = statement.where(column == wanted)
+    if state is not None:
+        statement = statement.where(table.c.state == state.value)
+    return page(
+        tx,
+        statement,
+        key=table.c.name,
+        newest_first=True,
+        listing=("sessions", user, state, version, grant),
+        page_size=page_size,
+        page_token=page_token,
+        read=lambda found: [_session(row) for row in found],
+    )
+
+
+def end_session(tx: Connection, name: str, state: SessionState, reason: str, time: datetime) -> bool:
+    """End an open session. Close, kill, expiry and a lost cell may come together: the first one wins, and is told so.
+
+    Returns:
+        Whether this call ended it.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    table = schema.sessions
+    statement = update(table).where(table.c.name == name, table.c.state == SessionState.OPEN.value)
+    if tx.execute(statement.values(state=state.value, reason=reason, end_time=time)).rowcount == 1:
+        return True
+    rows.get(tx, table, name)
+    return False
+
+
+def spend_session(tx: Connection, name: str, amount: Budget) -> Session:
+    """Spend from an open session, all fields or none.
+
+    Raises:
+        BudgetExhausted: A field has less left than asked; `details` says how much.
+        Conflict: The session has ended.
+        NotFound: There is none of that name.
+    """
+    row = budgets.take(tx, schema.sessions, name, amount=amount, state=SessionState.OPEN.value)
+    if row is None:
+        kept = rows.get(tx, schema.sessions, name, lock=True)
+        if kept.state != SessionState.OPEN.value:
+            raise _ended(kept)
+        row = budgets.take(tx, schema.sessions, name, amount=amount, state=SessionState.OPEN.value)
+        if row is None:  # it was not a refund between the two looks that made the difference
+            left = budgets.load("budget", kept), budgets.load("spent", kept)
+            raise budgets.exhausted(name, budget=left[0], spent=left[1], amount=amount)
+    return _session(row)
+
+
+def refund_session(tx: Connection, name: str, amount: Budget) -> None:
+    """Return what a call took of a session and did not use.
+
+    Raises:
+        Conflict: It is more than was spent.
+        NotFound: There is none of that name.
+    """
+    rows.get(tx, schema.sessions, name)
+    budgets.give_back(tx, schema.sessions, name, amount=amount)
+
+
+def next_sample(tx: Connection, session: str) -> int:
+    """Count a sample of an open session, and give its number, from 1.
+
+    Raises:
+        Conflict: The session has ended.
+        NotFound: There is none of that name.
+    """
+    table = schema.sessions
+    statement = update(table).where(table.c.name == session, table.c.state == SessionState.OPEN.value)
+    number = tx.execute(statement.values(samples=table.c.samples + 1).returning(table.c.samples)).scalar_one_or_none()
+    if number is None:
+        raise _ended(rows.get(tx, table, session))
+    return int(number)
+
+
+def add_intent(tx: Connection, intent: Intent) -> None:
+    """Note that something is about to leave.
+
+    Raises:
+        AlreadyExists: The id is taken.
+    """
+    values = {
+        "id": intent.id,
+        "kind": intent.kind.value,
+        "subject": intent.subject,
+        "parent": intent.parent,
+        "seq": intent.seq,
+        "create_time": intent.time,
+        "finish_time": None,
+        "outcome": None,
+    }
+    rows.add(tx, schema.intents, values, name=intent.id)
+
+
+def finish_intent(tx: Connection, id: str, time: datetime, outcome: str) -> None:  # noqa: A002 - the intent's own word
+    """Note how it ended.
+
+    Raises:
+        Conflict: It ended before, or never began.
+    """
+    table = schema.intents
+    statement = update(table).where(table.c.id == id, table.c.finish_time.is_(None))
+    if tx.execute(statement.values(finish_time=time, outcome=outcome)).rowcount != 1:
+        raise Conflict(f"The intent '{id}' is not under way; nothing of it may be released.", id=id)
+
+
+def unfinished_intents(tx: Connection) -> tuple[Intent, ...]:
+    """Read what never came to an end, the oldest first."""
+    table = schema.intents
+    statement = select(table).where(table.c.finish_time.is_(None)).order_by(table.c.create_time, table.c.id)
+    return tuple(
+        Intent(row.id, IntentKind(row.kind), row.subject, row.parent, row.seq, row.create_time) for row in tx.execute(statement)
+    )
+
+
+def add_content(tx: Connection, commit: str, session: str, blob: str, key_id: str) -> None:
+    """Note where the content behind a commitment lies.
+
+    Raises:
+        AlreadyExists: The commitment is known.
+    """
+    rows.add(tx, schema.contents, {"commit": commit, "session": session, "blob": blob, "key_id": key_id}, name=commit)
+
+
+def content(tx: Connection, commit: str) -> Content | None:
+    """Find the content behind a commitment."""
+    row = rows.find(tx, schema.contents, schema.contents.c.commit == commit)
+    return None if row is None else _content(row)
+
+
+def contents(tx: Connection, session: str) -> tuple[Content, ...]:
+    """Read where all content of a session lies, for the day its key is destroyed."""
+    table = schema.contents
+    statement = select(table).where(table.c.session == session).order_by(table.c.commit)
+    return tuple(_content(row) for row in tx.execute(statement))
+
+
+def _content(row: Row[Any]) -> Content:
+    return Content(commit=row.commit, session=row.session, blob=row.blob, key_id=row.key_id)
+
+
+def _ended(row: Row[Any]) -> Conflict:
+    told = f" ({row.reason})" if row.reason else ""
+    return Conflict(f"'{row.name}' is {row.state}{told}; open a new session.", name=row.name, state=row.state)
+
+
+def _session(row: Row[Any]) -> Session:
+    return Session(
+        name=row.name,
+        user=row.user,
+        version=VersionRef(row.version, row.digest),
+        grant=row.grant or "",
+        purpose=Purpose(row.purpose),
+        budget=budgets.load("budget", row),
+        spent=budgets.load("spent", row),
+        state=SessionState(row.state),
+        walls=load_texts(row.walls),
+        create_time=row.create_time,
+        expire_time=row.expire_time,
+        reason=row.reason,
+    )

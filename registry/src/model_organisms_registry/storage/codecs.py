@@ -1,0 +1,119 @@
+"""Values as the database keeps them, and back: times, text, and tuples of records as JSON. No SQL, no table."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.errors import InvalidArgument
+from model_organisms.records import AdapterFacts, BundleFile, FileKind, ModuleFacts
+from sqlalchemy import BigInteger, Text
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Dialect
+    from sqlalchemy.types import TypeEngine
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment, kept as whole microseconds since 1970 in UTC: both databases compare and store it alike."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Count the microseconds; a time without a zone is refused, because its moment is a guess."""
+        del dialect
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InvalidArgument("A time came without a time zone; give one in UTC.")
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Count them back."""
+        del dialect
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class Words(TypeDecorator[str]):
+    """Text that both databases keep, order and compare alike: by code point, without NUL and lone surrogates."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Order by code point on PostgreSQL too, whatever locale its cluster has; pages depend on it."""
+        return Text(collation="C") if dialect.name == "postgresql" else dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Refuse here what PostgreSQL cannot keep, so that SQLite does not take it either."""
+        del dialect
+        if value is not None and ("\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value))):
+            raise InvalidArgument("The text holds a NUL or half of a surrogate pair; remove it.")
+        return value
+
+
+def dump_texts(texts: Iterable[str]) -> str:
+    """Print short texts, in their order."""
+    return _dump(list(texts))
+
+
+def load_texts(kept: str) -> tuple[str, ...]:
+    """Read what `dump_texts` printed."""
+    return tuple(json.loads(kept))
+
+
+def dump_files(files: Iterable[BundleFile]) -> str:
+    """Print the files of a bundle, one short array each."""
+    return _dump([[file.path, file.size, file.sha256, file.kind.value] for file in files])
+
+
+def load_files(kept: str) -> tuple[BundleFile, ...]:
+    """Read what `dump_files` printed."""
+    return tuple(BundleFile(path, size, sha256, FileKind(kind)) for path, size, sha256, kind in json.loads(kept))
+
+
+def dump_facts(facts: Iterable[AdapterFacts]) -> str:
+    """Print adapters' facts; modules come by the hundred, so each is an array and not an object."""
+    return _dump([{**_fields(adapter), "modules": [_row(module) for module in adapter.modules]} for adapter in facts])
+
+
+def load_facts(kept: str) -> tuple[AdapterFacts, ...]:
+    """Read what `dump_facts` printed."""
+    return tuple(
+        AdapterFacts(
+            path=adapter["path"],
+            dtype=adapter["dtype"],
+            parameters=adapter["parameters"],
+            ranks=tuple(adapter["ranks"]),
+            layers=tuple(adapter["layers"]),
+            target_modules=tuple(adapter["target_modules"]),
+            alpha=adapter["alpha"],
+            rslora=adapter["rslora"],
+            modules=tuple(ModuleFacts(*module) for module in adapter["modules"]),
+        )
+        for adapter in json.loads(kept)
+    )
+
+
+def _fields(adapter: AdapterFacts) -> dict[str, Any]:
+    names = ("path", "dtype", "parameters", "ranks", "layers", "target_modules", "alpha", "rslora")
+    return {name: getattr(adapter, name) for name in names}
+
+
+def _row(module: ModuleFacts) -> list[str | int | float]:
+    return [module.module, module.rank, module.scaling, module.norm, module.in_features, module.out_features]
+
+
+def _dump(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise InvalidArgument("A number to be kept is not finite; compute it again from finite weights.") from error

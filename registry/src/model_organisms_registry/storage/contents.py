@@ -1,0 +1,53 @@
+"""Prompts and answers, encrypted under a key for each session; the ledger commits to them. Destroying the key erases them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import AlreadyExists, VerificationFailed
+from model_organisms.formats.entry import NONCE_SIZE, commitment
+
+from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.storage.catalog.sandbox import Content
+
+if TYPE_CHECKING:
+    from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.storage.sealed import SealedStore
+
+
+class Contents:
+    """What was said, sealed.
+
+    Args:
+        sealed: The store.
+    """
+
+    def __init__(self, sealed: SealedStore) -> None:
+        """Keep it."""
+        self._sealed = sealed
+
+    def keep(self, session: str, payload: bytes) -> Content:
+        """Seal a payload; `index` then ties it to a transaction, and the ledger entry carries `commit`."""
+        nonce = os.urandom(NONCE_SIZE)
+        commit = commitment(nonce, payload)
+        key_id = f"session-{names.short(session)}"
+        with suppress(AlreadyExists):  # the session's earlier contents are under it
+            self._sealed.keys.create(key_id)
+        path = f"contents/{names.short(session)}/{commit}"
+        self._sealed.put_sealed(path, [nonce, payload], key_id=key_id, aad=commit.encode())
+        return Content(commit, session, path, key_id)
+
+    def index(self, tx: Connection, content: Content) -> None:
+        """Say where the content behind a commitment lies."""
+        rows.add_content(tx, content.commit, content.session, content.blob, content.key_id)
+
+    def read(self, content: Content) -> bytes:
+        """Open a payload, and hold it against its commitment."""
+        blob = self._sealed.open_sealed(content.blob, aad=content.commit.encode())
+        plain = bytes(memoryview(blob.into_memory())[: blob.layout.plain_size])
+        if commitment(plain[:NONCE_SIZE], plain[NONCE_SIZE:]) != content.commit:
+            raise VerificationFailed("Stored content is not what the ledger commits to.", commit=content.commit)
+        return plain[NONCE_SIZE:]

@@ -1,0 +1,103 @@
+"""Listings in pages whose cost does not grow with the table; only `catalog/` should be here.
+
+A page token is base64url of `{"v": 1, "of": which listing, "after": the last key}`. It is opaque to callers and proves nothing:
+a forged one moves the start of a listing and shows no row that the listing's own conditions hide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from model_organisms.errors import InvalidArgument
+from model_organisms.records import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Row, Select
+
+T = TypeVar("T")
+
+DEFAULT_SIZE = 50
+LARGEST_SIZE = 1000
+_LONGEST_TOKEN = 1024
+_WIDEST = 2**63
+
+
+def page(
+    tx: Connection,
+    statement: Select[Any],
+    *,
+    key: ColumnElement[str] | ColumnElement[int],
+    newest_first: bool,
+    listing: tuple[object, ...],
+    page_size: int,
+    page_token: str,
+    read: Callable[[Sequence[Row[Any]]], Sequence[T]],
+) -> Page[T]:
+    """Read one page, starting after the last key of the page before.
+
+    Args:
+        tx: The transaction.
+        statement: All rows of the listing, without order and limit.
+        key: The unique column the listing is ordered by.
+        newest_first: Whether the order descends.
+        listing: Name and conditions of the listing; a token is good for the same ones only.
+        page_size: Rows wanted; 0 for `DEFAULT_SIZE`, and never more than `LARGEST_SIZE` are given.
+        page_token: Token of the page before, empty for the first.
+        read: Turns all rows of the page into records at once.
+
+    Returns:
+        The page, with a token if there is more.
+
+    Raises:
+        InvalidArgument: The size is negative, or the token is not of this listing.
+    """
+    if page_size < 0:
+        raise InvalidArgument(f"A page of {page_size} items cannot be; ask for 1 to {LARGEST_SIZE}, or 0 for {DEFAULT_SIZE}.")
+    size = min(page_size or DEFAULT_SIZE, LARGEST_SIZE)
+    kind = key.type.python_type
+    if page_token:
+        after = read_token(page_token, listing=listing, kind=kind)
+        statement = statement.where(key < after if newest_first else key > after)
+    ordered = statement.order_by(key.desc() if newest_first else key.asc())
+    # one row more than asked for tells whether there is a next page, without counting
+    rows = tx.execute(ordered.add_columns(key.label("page_key")).limit(size + 1)).all()
+    shown = rows[:size]
+    token = write_token(shown[-1].page_key, listing=listing) if len(rows) > size else ""
+    return Page(items=tuple(read(shown)), next_page_token=token)
+
+
+def write_token(after: str | int, *, listing: tuple[object, ...]) -> str:
+    """Print the token of the page after a key."""
+    document = json.dumps({"v": 1, "of": _fingerprint(listing), "after": after}, separators=(",", ":"))
+    return urlsafe_b64encode(document.encode()).decode().rstrip("=")
+
+
+def read_token(token: str, *, listing: tuple[object, ...], kind: type) -> Any:  # noqa: ANN401 - a str or an int, as `kind` says
+    """Read a token back, and refuse every text that `write_token` would not have printed for this listing.
+
+    Raises:
+        InvalidArgument: It is another listing's, of another version, or no token.
+    """
+    try:
+        if len(token) > _LONGEST_TOKEN:
+            raise InvalidArgument("The page token is longer than any that was given out; start from the first page.")
+        after: Any = json.loads(urlsafe_b64decode(token + "=" * (-len(token) % 4)))["after"]
+        genuine = _fits(after, kind) and write_token(after, listing=listing) == token
+    except (ValueError, TypeError, KeyError, RecursionError):
+        genuine = False
+    if not genuine:
+        raise InvalidArgument("The page token is not of this listing; repeat the call that gave it with the same filters.")
+    return after
+
+
+def _fits(after: object, kind: type) -> bool:
+    return type(after) is kind and (not isinstance(after, int) or -_WIDEST <= after < _WIDEST)
+
+
+def _fingerprint(listing: tuple[object, ...]) -> str:
+    return hashlib.sha256(repr(listing).encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -1,0 +1,338 @@
+"""The tables, all of them on one `metadata`; only `storage/` and `ledger/` should be here.
+
+- A row's key is its resource name, so a foreign key reads like a sentence and a page token needs one value.
+- Each index answers one listing in its order, so a page costs the same at 10^3 rows and at 10^6.
+- What two calls could race for is a constraint here, not a promise of the code above.
+"""
+
+from __future__ import annotations
+
+from model_organisms.records import BUDGET_FIELDS
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from model_organisms_registry.storage.codecs import Instant, Words
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""Every constraint gets a name, because a migration can only change what has one."""
+
+
+def _words(name: str, *constraints: ForeignKey, null: bool = False) -> Column[str]:
+    return Column(name, Words, *constraints, nullable=null)
+
+
+def _key(name: str, *constraints: ForeignKey) -> Column[str]:
+    return Column(name, Words, *constraints, primary_key=True)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _budget(prefix: str) -> list[Column[int]]:
+    return [_count(f"{prefix}_{field}") for field in BUDGET_FIELDS]
+
+
+def _within_budget() -> list[CheckConstraint]:
+    """The last wall: whatever the code does, no row can hold more spent than given."""
+    return [CheckConstraint(f"spent_{field} BETWEEN 0 AND budget_{field}", name=f"within_{field}") for field in BUDGET_FIELDS]
+
+
+# identity
+
+users = Table(
+    "users",
+    metadata,
+    _key("name"),
+    _words("display_name"),
+    _words("organisation"),
+    _words("roles"),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Column("identity_key", LargeBinary, nullable=False),
+    Column("sealing_key", LargeBinary, nullable=False),
+    Column("key_id", Words, unique=True),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    _key("code_hash"),
+    _words("user", ForeignKey("users.name")),
+    Column("expire_time", Instant, nullable=False),
+    Column("use_time", Instant),
+)
+
+denied_certificates = Table(
+    "denied_certificates",
+    metadata,
+    _key("thumbprint"),
+    _words("reason"),
+    Column("create_time", Instant, nullable=False),
+)
+
+# organisms
+
+organisms = Table(
+    "organisms",
+    metadata,
+    _key("name"),
+    _words("display_name"),
+    _words("description"),
+    _words("owner", ForeignKey("users.name")),
+    Column("level", Integer, nullable=False),
+    _words("base_model"),
+    _words("traits"),
+    Column("hidden", Boolean, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    Column("latest", Integer, nullable=False),
+    Index(None, "level", "name"),
+    Index(None, "owner", "name"),
+    Index(None, "base_model", "name"),
+)
+
+organism_traits = Table(
+    "organism_traits",
+    metadata,
+    _key("trait"),
+    _key("organism", ForeignKey("organisms.name")),
+)
+
+organism_words = Table(
+    "organism_words",
+    metadata,
+    _key("word"),
+    _key("organism", ForeignKey("organisms.name")),
+)
+"""The words of an organism's card, lower-case: free text is searched by the beginnings of words."""
+
+versions = Table(
+    "versions",
+    metadata,
+    _key("name"),
+    _words("organism", ForeignKey("organisms.name")),
+    Column("number", Integer, nullable=False),
+    _words("digest"),
+    _words("state"),
+    Column("level", Integer, nullable=False),
+    _words("publisher", ForeignKey("users.name")),
+    Column("publisher_key", LargeBinary, nullable=False),
+    _words("files"),
+    _words("facts"),
+    _words("marks"),
+    Column("provenance", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    _count("ledger_index"),
+    _words("note"),
+    UniqueConstraint("organism", "number"),
+    UniqueConstraint("organism", "digest"),
+)
+
+attestations = Table(
+    "attestations",
+    metadata,
+    _key("name"),
+    _words("version", ForeignKey("versions.name")),
+    _words("predicate_type"),
+    _words("author"),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    Index(None, "version", "name"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    _key("name"),
+    _words("user", ForeignKey("users.name")),
+    _words("organism", ForeignKey("organisms.name")),
+    Column("manifest", LargeBinary, nullable=False),
+    Column("provenance", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant, nullable=False, index=True),
+)
+
+# access
+
+requests = Table(
+    "requests",
+    metadata,
+    _key("name"),
+    _words("requester", ForeignKey("users.name")),
+    _words("organisation"),
+    Column("rung", Integer, nullable=False),
+    Column("level", Integer, nullable=False),
+    _words("purpose"),
+    _words("justification"),
+    *_budget("budget"),
+    _count("duration_s"),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("needed", Integer, nullable=False),
+    _words("grant"),
+    _words("reason"),
+    _words("need"),
+    Index(None, "requester", "name"),
+    Index(None, "state", "name"),
+)
+
+request_versions = Table(
+    "request_versions",
+    metadata,
+    _key("request", ForeignKey("requests.name")),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _words("version", ForeignKey("versions.name")),
+    _words("digest"),
+    UniqueConstraint("version", "request"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _key("request", ForeignKey("requests.name")),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    _key("reviewer", ForeignKey("users.name")),
+    _words("name"),
+    _words("organisation"),
+    _words("key_id"),
+    Column("approve", Boolean, nullable=False),
+    _words("reason"),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant),
+)
+"""The key is the rule: one reviewer, one vote a revision."""
+
+grants = Table(
+    "grants",
+    metadata,
+    _key("name"),
+    _words("user", ForeignKey("users.name")),
+    _words("request"),
+    Column("rung", Integer, nullable=False),
+    _words("purpose"),
+    *_budget("budget"),
+    *_budget("spent"),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant, nullable=False),
+    Column("revoke_time", Instant),
+    _words("reason"),
+    Column("level", Integer, nullable=False),
+    *_within_budget(),
+    Index(None, "user", "name"),
+    Index(None, "state", "name"),
+)
+
+grant_versions = Table(
+    "grant_versions",
+    metadata,
+    _key("grant", ForeignKey("grants.name")),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _words("user"),
+    _words("organism"),
+    _words("version", ForeignKey("versions.name")),
+    _words("digest"),
+    UniqueConstraint("version", "grant"),
+    Index(None, "user", "digest"),
+    Index(None, "user", "organism"),
+)
+"""`user` and `organism` are repeated here, so that "may this user touch these bytes" is one look into one index."""
+
+# sandbox
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _key("name"),
+    _words("user", ForeignKey("users.name")),
+    _words("version", ForeignKey("versions.name")),
+    _words("digest"),
+    _words("grant", ForeignKey("grants.name"), null=True),
+    _words("purpose"),
+    *_budget("budget"),
+    *_budget("spent"),
+    _words("state"),
+    _words("walls"),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant, nullable=False),
+    Column("end_time", Instant),
+    _words("reason"),
+    Column("samples", Integer, nullable=False),
+    *_within_budget(),
+    Index(None, "user", "name"),
+    Index(None, "version", "name"),
+    Index(None, "state", "name"),
+    Index(None, "grant", "name"),
+)
+
+intents = Table(
+    "intents",
+    metadata,
+    _key("id"),
+    _words("kind"),
+    _words("subject"),
+    _words("parent"),
+    _count("seq"),
+    Column("create_time", Instant, nullable=False),
+    Column("finish_time", Instant),
+    Column("outcome", Words),
+    Index(
+        "ix_intents_unfinished",
+        "create_time",
+        "id",
+        sqlite_where=text("finish_time IS NULL"),
+        postgresql_where=text("finish_time IS NULL"),
+    ),
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    _key("name"),
+    _words("user", ForeignKey("users.name")),
+    _words("grant", ForeignKey("grants.name"), null=True),
+    _words("version", ForeignKey("versions.name")),
+    _words("digest"),
+    _words("commitment"),
+    _count("head_size"),
+    _count("body_size"),
+    _count("segments"),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Index(None, "version", "name"),
+    Index(None, "user", "name"),
+)
+
+contents = Table(
+    "contents",
+    metadata,
+    _key("commit"),
+    _words("session"),
+    _words("blob"),
+    _words("key_id"),
+    Index(None, "session", "commit"),
+)
+"""Where the encrypted content behind a ledger entry's commitment lies, and which key opens it."""

@@ -1,0 +1,88 @@
+"""A registry to test against: real server, real gate, real ledger, on loopback, with people who enrol as anybody does.
+
+For the tests of this project, and for programs that use the SDK and want something to talk to. Nothing here is a shortcut: the
+people get tickets, make keys, and hold certificates.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from model_organisms.client.client import Client, login
+
+from model_organisms_registry.config import Cells, Config
+from model_organisms_registry.founding import found, free_ports
+from model_organisms_registry.server import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+
+@dataclass(slots=True)
+class World:
+    """A running registry and the people who know it.
+
+    Attributes:
+        registry: The server.
+        folder: Where its data and the people's identities lie.
+        admin: The first admin.
+        people: Everybody invited since.
+    """
+
+    registry: Registry
+    folder: Path
+    admin: Client
+    people: dict[str, Client] = field(default_factory=dict)
+
+    def person(self, name: str, *roles: str, organisation: str = "example-lab") -> Client:
+        """Invite somebody and enrol them; the same name gives the same client again."""
+        if name not in self.people:
+            invitation = self.admin.users.invite(name, organisation=organisation, roles=roles)
+            self.people[name] = login(invitation.ticket, self.folder / f"{name}.json")
+        return self.people[name]
+
+    def close(self) -> None:
+        """Hang everybody up and stop."""
+        for client in (self.admin, *self.people.values()):
+            client.close()
+        self.registry.stop(grace_s=1.0)
+
+
+def settings(folder: Path, *, base_models: Mapping[str, Path] | None = None, **changes: object) -> Config:
+    """Settings of a registry on free loopback ports.
+
+    Args:
+        folder: Its data folder; need not exist.
+        base_models: Hub id of each base model it may run, to its folder.
+        changes: Further fields of `Config`.
+    """
+    cells = Cells(base_models={name: str(path) for name, path in (base_models or {}).items()})
+    config = free_ports(Config(folder, origin="registry.test", cells=cells))
+    return replace(config, **changes)  # type: ignore[arg-type] # fields are checked by the constructor
+
+
+@contextmanager
+def running(config: Config, *, people: Iterable[tuple[str, str, str]] = ()) -> Iterator[World]:
+    """Found and run a registry while the block runs.
+
+    Args:
+        config: Its settings, as `settings` makes them.
+        people: Name, role and organisation of those to enrol at once.
+
+    Yields:
+        The world.
+    """
+    ticket = found(config, now=datetime.now(UTC))
+    registry = Registry(config)
+    registry.start()
+    world = World(registry, config.folder, login(str(ticket), config.folder / "admin.json"))
+    try:
+        for name, role, organisation in people:
+            world.person(name, role, organisation=organisation)
+        yield world
+    finally:
+        world.close()

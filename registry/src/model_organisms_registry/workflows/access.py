@@ -1,0 +1,302 @@
+"""Asking for access and deciding on it, step by step; what counts as enough is in `domain/`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import Denied, NotFound
+from model_organisms.formats import dsse, statements
+from model_organisms.records import Grant, GrantState, Page, Request, RequestState, Role
+
+from model_organisms_registry.domain import access as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import requests as request_rows
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import name as fresh
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime, timedelta
+
+    from model_organisms.records import Budget, Purpose, Receipt, Rung
+
+    from model_organisms_registry.domain.hazard import HazardTable
+    from model_organisms_registry.domain.organisms import Subject
+    from model_organisms_registry.domain.permits import Call, Permit
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.changes import Change, Changes
+
+_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
+
+
+class Access:
+    """Requests, approvals and grants.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        table: The hazard table of this deployment.
+        revoked: Told the name of a grant that was taken back, so that what runs under it ends.
+    """
+
+    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, revoked: Callable[[str, datetime], None]) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._table = table
+        self._revoked = revoked
+
+    def request(
+        self,
+        call: Call,
+        versions: Sequence[str],
+        rung: Rung,
+        *,
+        purpose: Purpose,
+        justification: str,
+        need: str,
+        budget: Budget | None,
+        duration: timedelta | None,
+    ) -> tuple[Request, Receipt]:
+        """Ask for access; where the table demands no approval, the grant is made at once."""
+        with self._changes.open() as change:
+            subjects, permit = self._asked(change.tx, call, versions, rung)
+            request = rules.open_request(
+                fresh("requests", call.time),
+                requester=call.user,
+                subjects=subjects,
+                rung=rung,
+                purpose=purpose,
+                justification=justification,
+                need=need,
+                budget=budget,
+                duration=duration,
+                now=call.time,
+                table=self._table,
+            )
+            request = self._opened(change, call, request, permit)
+        return request, change.receipt
+
+    def get(self, call: Call, name: str) -> Request:
+        """Read a request."""
+        with self._changes.database.read() as tx:
+            request, subjects = self._found(tx, call, Action.VIEW_REQUEST, name)
+        self._gate.permit(call, Action.VIEW_REQUEST, _resource(request, subjects))
+        return rules.lapse(request, now=call.time)
+
+    def list(self, call: Call, *, requester: str, state: RequestState | None, page_size: int, page_token: str) -> Page[Request]:
+        """List requests: one's own, or for reviewers those of all."""
+        self._gate.permit(call, Action.LIST, entities.registry())
+        whose = requester if _SEE_ALL & call.user.roles else call.user.name
+        wanted = request_rows.RequestFilter(requester=whose, state=state)
+        with self._changes.database.read() as tx:
+            page = request_rows.requests(tx, filter=wanted, page_size=page_size, page_token=page_token)
+        return Page(tuple(rules.lapse(item, now=call.time) for item in page.items), page.next_page_token)
+
+    def amend(
+        self,
+        call: Call,
+        name: str,
+        *,
+        revision: int,
+        justification: str,
+        need: str,
+        budget: Budget | None,
+        duration: timedelta | None,
+    ) -> tuple[Request, Receipt]:
+        """Change an undecided request; approvals given so far are void."""
+        with self._changes.open() as change:
+            request, subjects = self._found(change.tx, call, Action.AMEND_REQUEST, name)
+            permit = self._gate.permit(call, Action.AMEND_REQUEST, _resource(request, subjects))
+            amended = rules.amend(
+                request,
+                revision=revision,
+                subjects=subjects,
+                now=call.time,
+                justification=justification,
+                need=need,
+                budget=budget,
+                duration=duration,
+                table=self._table,
+            )
+            _store(change.tx, request, amended)
+            facts = {"revision": str(amended.revision)}
+            change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return amended, change.receipt
+
+    def withdraw(self, call: Call, name: str) -> tuple[Request, Receipt]:
+        """Take one's own undecided request back."""
+        with self._changes.open() as change:
+            request, subjects = self._found(change.tx, call, Action.WITHDRAW_REQUEST, name)
+            permit = self._gate.permit(call, Action.WITHDRAW_REQUEST, _resource(request, subjects))
+            withdrawn = rules.withdraw(request, now=call.time)
+            _store(change.tx, request, withdrawn)
+            facts = {"revision": str(request.revision)}
+            change.enter(entry(Event.WITHDRAW_REQUEST, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return withdrawn, change.receipt
+
+    def review(self, call: Call, name: str, envelope: bytes, *, approve: bool) -> tuple[Request, Receipt]:
+        """Take a reviewer's signed yes or no.
+
+        1. The statement is signed by the caller's own key.
+        2. The gate lets this reviewer decide on this request.
+        3. The rules hold the statement against the request as it stands in this transaction, and count.
+        4. Enough of them make the grant, in the same transaction.
+        """
+        payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
+        statement = statements.parse_review(payload)
+        if statement.approve is not approve:
+            raise Denied("The statement says the opposite of the call; sign it again.", request=name)
+        with self._changes.open() as change:
+            request, subjects = self._found(change.tx, call, Action.REVIEW, name)
+            permit = self._gate.permit(call, Action.REVIEW, _resource(request, subjects))
+            reviewed = rules.review(
+                request,
+                statement,
+                call.user,
+                envelope=envelope,
+                subjects=subjects,
+                now=call.time,
+                table=self._table,
+            )
+            approval = reviewed.approvals[-1]
+            request_rows.add_approval(change.tx, name, approval)
+            facts = {"revision": str(request.revision), "envelope": hashlib.sha256(envelope).hexdigest()}
+            if approve:
+                facts |= {"given": str(sum(item.approve for item in reviewed.approvals)), "needed": str(reviewed.needed)}
+            facts["organisation"] = approval.organisation
+            event = Event.APPROVE if approve else Event.REJECT
+            change.enter(entry(event, call, seq=seq(), subject=name, permit=permit, facts=facts))
+            reviewed = self._granted(change, call, reviewed, before=request)
+        return reviewed, change.receipt
+
+    def grant(self, call: Call, name: str) -> Grant:
+        """Read a grant."""
+        with self._changes.database.read() as tx:
+            grant, owners = self._found_grant(tx, call, Action.VIEW_GRANT, name)
+        self._gate.permit(call, Action.VIEW_GRANT, entities.grant(grant, owners=owners))
+        return _as_of(grant, call.time)
+
+    def grants(
+        self, call: Call, *, user: str, version: str, state: GrantState | None, page_size: int, page_token: str
+    ) -> Page[Grant]:
+        """List grants: one's own, or for reviewers those of all."""
+        self._gate.permit(call, Action.LIST, entities.registry())
+        whose = user if _SEE_ALL & call.user.roles else call.user.name
+        with self._changes.database.read() as tx:
+            page = grant_rows.grants(
+                tx, user=whose, version=version, state=state, now=call.time, page_size=page_size, page_token=page_token
+            )
+        return Page(tuple(_as_of(grant, call.time) for grant in page.items), page.next_page_token)
+
+    def revoke(self, call: Call, name: str, *, reason: str) -> tuple[Grant, Receipt]:
+        """Take a grant back; what runs under it ends."""
+        with self._changes.open() as change:
+            grant, owners = self._found_grant(change.tx, call, Action.REVOKE_GRANT, name)
+            permit = self._gate.permit(call, Action.REVOKE_GRANT, entities.grant(grant, owners=owners))
+            revoked = rules.revoke(grant, reason=reason, now=call.time)
+            grant_rows.revoke_grant(change.tx, name, revoked.reason, call.time)
+            change.enter(entry(Event.REVOKE, call, seq=seq(), subject=name, permit=permit, grant=name))
+        self._revoked(name, call.time)
+        return revoked, change.receipt
+
+    def renew(self, call: Call, name: str, *, justification: str, duration: timedelta | None) -> tuple[Request, Receipt]:
+        """Ask again for what a grant gave."""
+        with self._changes.open() as change:
+            old, _ = self._found_grant(change.tx, call, Action.VIEW_GRANT, name)
+            before = request_rows.request(change.tx, old.request)
+            subjects, permit = self._asked(change.tx, call, [ref.name for ref in old.versions], old.rung)
+            request = rules.renew(
+                old,
+                fresh("requests", call.time),
+                requester=call.user,
+                subjects=subjects,
+                justification=justification or before.justification,
+                need=before.need,
+                duration=duration,
+                now=call.time,
+                table=self._table,
+            )
+            request = self._opened(change, call, request, permit)
+        return request, change.receipt
+
+    def _asked(self, tx: Connection, call: Call, versions: Iterable[str], rung: Rung) -> tuple[Sequence[Subject], Permit]:
+        """Read the versions that are asked for; every one of them must be open to asking."""
+        subjects: list[Subject] = []
+        permit = None
+        for name in versions:
+            found = finding.version(tx, self._gate, call, Action.REQUEST, name)
+            permit = self._gate.permit(call, Action.REQUEST, found.resource, grants=found.grants, rung=rung)
+            subjects.append(found.subject)
+        if permit is None:
+            raise NotFound("Name at least one version.")
+        return subjects, permit
+
+    def _opened(self, change: Change, call: Call, request: Request, permit: Permit) -> Request:
+        request_rows.add_request(change.tx, request)
+        facts = {
+            "rung": request.rung.name.lower(),
+            "level": request.level.name,
+            "purpose": request.purpose.value,
+            "revision": str(request.revision),
+            "versions": str(len(request.versions)),
+        }
+        change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, facts=facts))
+        return self._granted(change, call, request, before=request)
+
+    def _granted(self, change: Change, call: Call, request: Request, *, before: Request) -> Request:
+        """Store a request that moved on, and make the grant if it is complete."""
+        if not rules.complete(request, now=call.time, table=self._table):
+            if request != before:
+                _store(change.tx, before, request)
+            return request
+        grant = rules.grant_from(request, fresh("grants", call.time), now=call.time, table=self._table)
+        done = rules.settled(request, grant)
+        _store(change.tx, before, done)
+        grant_rows.add_grant(change.tx, grant)
+        facts = {
+            "rung": grant.rung.name.lower(),
+            "level": grant.level.name,
+            "purpose": grant.purpose.value,
+            "versions": str(len(grant.versions)),
+            "expires": grant.expire_time.isoformat(timespec="seconds"),
+            "request": request.name,
+        }
+        change.enter(entry(Event.GRANT, call, seq=seq(), subject=grant.name, grant=grant.name, facts=facts))
+        return done
+
+    def _found(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Request, Sequence[Subject]]:
+        try:
+            request = request_rows.request(tx, name)
+        except NotFound:
+            self._gate.absent(call, action, "request", name)
+        return request, [finding.subject(tx, ref.name) for ref in request.versions]
+
+    def _found_grant(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Grant, set[str]]:
+        try:
+            grant = grant_rows.grant(tx, name)
+        except NotFound:
+            self._gate.absent(call, action, "grant", name)
+        return grant, {finding.subject(tx, ref.name).organism.owner for ref in grant.versions}
+
+
+def _resource(request: Request, subjects: Sequence[Subject]) -> entities.Resource:
+    owners = {subject.organism.owner for subject in subjects}
+    authors = {author for subject in subjects for author in subject.authors}
+    level = max(subject.level for subject in subjects)
+    return entities.request(request, owners=sorted(owners), authors=sorted(authors), level=level)
+
+
+def _store(tx: Connection, before: Request, after: Request) -> None:
+    request_rows.update_request(tx, after, expected_revision=before.revision, expected_state=before.state)
+
+
+def _as_of(grant: Grant, now: datetime) -> Grant:
+    return replace(grant, state=rules.state_of(grant, now=now))

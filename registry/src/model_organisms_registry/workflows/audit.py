@@ -1,0 +1,56 @@
+"""Reading the ledger: heads and proofs for everybody enrolled, entries for those who may read all, or one's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms.formats import entry as entries
+
+from model_organisms_registry.domain import audit as rules
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
+
+if TYPE_CHECKING:
+    from model_organisms.records import Checkpoint, Receipt
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.ledger.log import Log
+
+
+class Audit:
+    """The ledger's readers' side.
+
+    Args:
+        log: The ledger.
+        gate: Decides who may.
+    """
+
+    def __init__(self, log: Log, gate: Gate) -> None:
+        """Keep both."""
+        self._log = log
+        self._gate = gate
+
+    def checkpoint(self, call: Call) -> Checkpoint:
+        """The newest signed head; it names nobody, so everybody enrolled may have it."""
+        self._permit(call, own=True)
+        return self._log.checkpoint()
+
+    def consistency(self, call: Call, old_size: int, new_size: int) -> list[bytes]:
+        """Proof that one head extends another; likewise."""
+        self._permit(call, own=True)
+        return list(self._log.consistency(old_size, new_size))
+
+    def entries(self, call: Call, start: int, count: int) -> list[bytes]:
+        """Entries in order, for those who may read all of them."""
+        self._permit(call, own=False)
+        return list(self._log.entries(start, count))
+
+    def receipt(self, call: Call, index: int) -> Receipt:
+        """Proof of one entry: the caller's own, or any for those who may read all."""
+        receipt = self._log.receipt(index)
+        self._permit(call, own=rules.readable(call.user, entries.parse(receipt.entry)))
+        return receipt
+
+    def _permit(self, call: Call, *, own: bool) -> None:
+        self._gate.permit(call, Action.READ_LEDGER, entities.ledger(), own=own)

@@ -1,0 +1,109 @@
+"""State and its ledger entry as one transaction, acknowledged once the entry is in the ledger; every workflow writes this way.
+
+- The entry is inserted by the transaction that changes the state: both are there, or neither.
+- A refusal inside a change is recorded after the change was undone and before the caller hears of it: recorded inside, it would
+  be undone with it, or wait for the very transaction it stands in.
+- `receipt` exists only after the ledger's signed head covers the entry. If that takes too long the call fails closed; what was
+  committed is sequenced later, and the caller, who was told that nothing is certain, looks before trying again.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import Internal
+
+from model_organisms_registry.domain.audit import SEQ_BITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from model_organisms.records import Entry, Receipt
+
+    from model_organisms_registry.ledger.log import Log, Ticket
+    from model_organisms_registry.storage.database import Connection, Database
+
+
+class Change:
+    """One transaction that is under way, and afterwards its receipt."""
+
+    def __init__(self, tx: Connection, log: Log) -> None:
+        """Keep the transaction; nothing is written yet."""
+        self.tx = tx
+        self._log = log
+        self.tickets: list[Ticket] = []
+        self.receipts: list[Receipt] = []
+        self.denials: list[Entry] = []
+
+    def enter(self, entry: Entry) -> None:
+        """Put an entry into the ledger with this change."""
+        self.tickets.append(self._log.append(self.tx, entry))
+
+    @property
+    def receipt(self) -> Receipt:
+        """Receipt of the last entry; only after the change."""
+        if not self.receipts:
+            raise Internal("A change was acknowledged before its entry; report this to the operator.")
+        return self.receipts[-1]
+
+
+class Changes:
+    """Opens changes.
+
+    Args:
+        database: Where state is.
+        log: The ledger.
+        wait_s: Longest wait for the ledger, in seconds.
+    """
+
+    def __init__(self, database: Database, log: Log, *, wait_s: float) -> None:
+        """Keep both; nothing is opened yet."""
+        self.database = database
+        self.log = log
+        self._wait_s = wait_s
+        self._mine = threading.local()
+
+    @contextmanager
+    def open(self) -> Iterator[Change]:
+        """One change: committed when the block ends, acknowledged before this returns.
+
+        Raises:
+            LedgerUnavailable: The ledger could not be written in time; nothing may be served.
+        """
+        change: Change | None = None
+        try:
+            with self.database.write() as tx:
+                change = self._mine.change = Change(tx, self.log)
+                yield change
+        finally:
+            self._mine.change = None
+            for denial in change.denials if change else ():
+                self.enter(denial)
+        change.receipts = [self.log.wait(ticket, timeout_s=self._wait_s) for ticket in change.tickets]
+
+    def enter(self, entry: Entry) -> Receipt:
+        """Put an entry that changes no state into the ledger, and wait for it."""
+        return self.log.record(entry, timeout_s=self._wait_s)
+
+    def record_denial(self, entry: Entry) -> None:
+        """Make a refusal durable: at once, or where a change is open in this thread, when that is undone."""
+        change: Change | None = getattr(self._mine, "change", None)
+        if change is None:
+            self.enter(entry)
+        else:
+            change.denials.append(entry)
+
+
+def seq() -> int:
+    """Fresh random number of an entry."""
+    return secrets.randbits(SEQ_BITS)
+
+
+def name(collection: str, now: datetime) -> str:
+    """Fresh opaque name in a collection, such as `requests/01j…`."""
+    return f"{collection}/{names.opaque(int(now.timestamp() * 1000), secrets.token_bytes(10))}"

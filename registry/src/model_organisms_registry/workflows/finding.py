@@ -1,0 +1,75 @@
+"""Reads what a call names, together with the caller's grants on it; what is absent is refused in the words for what is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import NotFound
+
+from model_organisms_registry.domain.organisms import Subject
+from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import organisms as organism_rows
+
+if TYPE_CHECKING:
+    from model_organisms.records import Grant, Organism
+
+    from model_organisms_registry.domain.permits import Action, Call
+    from model_organisms_registry.gate.entities import Resource
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.database import Connection
+
+_MANY = 1000
+"""Grants of one person that are looked at; more than anybody holds on one organism."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A version with its organism, as Cedar sees it, and the caller's grants on it."""
+
+    subject: Subject
+    resource: Resource
+    grants: tuple[Grant, ...]
+
+
+def organism(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> tuple[Organism, tuple[Grant, ...]]:
+    """Read an organism and the caller's grants on its versions.
+
+    Raises:
+        NotFound: There is none, in the same words as for one that is hidden.
+    """
+    try:
+        found = organism_rows.organism(tx, name)
+    except NotFound:
+        gate.absent(call, action, "organism", name)
+    return found, _grants_on(tx, call, found)
+
+
+def version(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> Found:
+    """Read a version, its organism, and the caller's grants on it.
+
+    Raises:
+        NotFound: There is none, in the same words as for one that is hidden.
+    """
+    try:
+        record = organism_rows.version(tx, name)
+        of = organism_rows.organism(tx, names.parse_version(name).organism)
+    except NotFound:
+        gate.absent(call, action, "version", name)
+    held = grant_rows.grants(tx, user=call.user.name, version=name, page_size=_MANY).items or _grants_on(tx, call, of)
+    return Found(Subject(of, record), entities.version(record, of), held)
+
+
+def subject(tx: Connection, name: str) -> Subject:
+    """Read a version that a stored record names, with its organism."""
+    return Subject(organism_rows.organism(tx, names.parse_version(name).organism), organism_rows.version(tx, name))
+
+
+def _grants_on(tx: Connection, call: Call, of: Organism) -> tuple[Grant, ...]:
+    """Grants decide who sees a hidden organism; where nothing is hidden they are not read."""
+    if not of.hidden:
+        return ()
+    held = grant_rows.grants(tx, user=call.user.name, page_size=_MANY).items
+    return tuple(grant for grant in held if any(names.organism_of(ref.name) == of.name for ref in grant.versions))

@@ -1,0 +1,184 @@
+"""How people come to be known: invite, enrol, renew, suspend. The rules are in `domain/identity.py`."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from model_organisms import names
+from model_organisms.errors import Unauthenticated
+from model_organisms.formats.dsse import key_id
+from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
+from model_organisms.records import Role, UserState
+
+from model_organisms_registry.domain import identity as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.catalog import identity as accounts
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from model_organisms.records import Page, Receipt, User
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.authority import Authority
+    from model_organisms_registry.workflows.changes import Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where clients call, as tickets tell them."""
+
+    registry: str
+    enrol: str
+
+
+class Identity:
+    """Accounts and certificates.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        authority: Issues certificates.
+        addresses: Where clients call.
+    """
+
+    def __init__(self, changes: Changes, gate: Gate, authority: Authority, addresses: Addresses) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._authority = authority
+        self._addresses = addresses
+
+    def invite(
+        self, call: Call, name: str, *, display_name: str, organisation: str, roles: Iterable[Role]
+    ) -> tuple[User, Ticket, datetime, Receipt]:
+        """Make an account, and the ticket by which its owner enrols."""
+        permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
+        user = rules.invite(name, display_name=display_name, organisation=organisation, roles=roles, now=call.time)
+        code = rules.print_code(secrets.token_bytes(rules.CODE_ENTROPY_BYTES))
+        invitation = rules.hand_out(user, code, now=call.time)
+        with self._changes.open() as change:
+            accounts.add_user(change.tx, user)
+            accounts.add_enrolment(change.tx, invitation.code_hash, user.name, invitation.expire_time)
+            facts = {"organisation": organisation, "roles": ",".join(sorted(user.roles))}
+            change.enter(entry(Event.INVITE, call, seq=seq(), subject=user.name, permit=permit, facts=facts))
+        return user, self.ticket(code), invitation.expire_time, change.receipt
+
+    def ticket(self, code: str) -> Ticket:
+        """What carries a code to its user."""
+        return Ticket(self._addresses.registry, self._addresses.enrol, self._authority.pem.decode(), code)
+
+    def enrol(
+        self, code: str, *, request: bytes, identity_key: bytes, sealing_key: bytes, proof: bytes, now: datetime
+    ) -> tuple[User, bytes, datetime, Receipt]:
+        """Trade a code for a certificate.
+
+        1. The newcomer holds the key they show: it signed the code, the TLS key and the sealing key.
+        2. The code is spent, the account gets its keys, and the entry is written, together.
+        3. The certificate is issued for what is now in the account.
+        """
+        _check_proof(identity_key, proof, enrolment_statement(code, request, sealing_key))
+        _, not_after = rules.certificate_times(now)
+        with self._changes.open() as change:
+            name = accounts.use_enrolment(change.tx, rules.code_hash(code), now)
+            user = rules.enrol(accounts.user(change.tx, name), identity_key=identity_key, sealing_key=sealing_key)
+            certificate = self._issue(user, request, now, not_after)
+            accounts.set_user_keys(change.tx, user.name, user.identity_key, user.sealing_key)
+            accounts.set_user_state(change.tx, user.name, user.state)
+            facts = {
+                "identity_key": key_id(identity_key),
+                "sealing_key": key_id(sealing_key),
+                "certificate": self._authority.read_client(certificate).thumbprint,
+                "expires": not_after.isoformat(timespec="seconds"),
+            }
+            change.enter(entry(Event.ENROL, None, time=now, seq=seq(), subject=user.name, facts=facts))
+        return user, certificate, not_after, change.receipt
+
+    def renew(self, call: Call, *, request: bytes, proof: bytes) -> tuple[bytes, datetime, Receipt]:
+        """Issue a fresh certificate to an account that stands."""
+        _check_proof(call.user.identity_key, proof, renewal_statement(request))
+        _, not_after = rules.certificate_times(call.time)
+        certificate = self._issue(call.user, request, call.time, not_after)
+        facts = {
+            "certificate": self._authority.read_client(certificate).thumbprint,
+            "expires": not_after.isoformat(timespec="seconds"),
+        }
+        receipt = self._changes.enter(entry(Event.CERTIFICATE, call, seq=seq(), subject=call.user.name, facts=facts))
+        return certificate, not_after, receipt
+
+    def get(self, call: Call, name: str) -> User:
+        """Read an account; everybody may know whose key signed what."""
+        self._gate.permit(call, Action.VIEW_USERS, entities.account(name))
+        with self._changes.database.read() as tx:
+            return accounts.user(tx, names.check("user", name))
+
+    def list(self, call: Call, *, page_size: int, page_token: str) -> Page[User]:
+        """List accounts."""
+        self._gate.permit(call, Action.VIEW_USERS, entities.registry())
+        with self._changes.database.read() as tx:
+            return accounts.users(tx, page_size=page_size, page_token=page_token)
+
+    def suspend(self, call: Call, name: str) -> tuple[User, Receipt]:
+        """Stop an account; its next call is refused."""
+        permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
+        with self._changes.open() as change:
+            others = _active_admins(accounts.users(change.tx, page_size=1000), besides=name)
+            user = rules.suspend(accounts.user(change.tx, name), by=call.user, other_active_admins=others)
+            accounts.set_user_state(change.tx, name, user.state)
+            change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit))
+        return user, change.receipt
+
+    def reinstate(self, call: Call, name: str) -> tuple[User, Receipt]:
+        """Let a stopped account stand again."""
+        permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
+        with self._changes.open() as change:
+            user = rules.reinstate(accounts.user(change.tx, name), by=call.user)
+            accounts.set_user_state(change.tx, name, user.state)
+            change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit))
+        return user, change.receipt
+
+    def _issue(self, user: User, request: bytes, now: datetime, not_after: datetime) -> bytes:
+        return self._authority.client_certificate(
+            request, user=user.name, key_id=key_id(user.identity_key), now=now, not_after=not_after
+        )
+
+
+def first_admin(changes: Changes, *, now: datetime) -> str:
+    """Make the first account of an empty registry.
+
+    Returns:
+        Its enrolment code.
+    """
+    name = "users/admin"
+    user = rules.invite(
+        name, display_name="First admin", organisation="organisations/registry", roles=[Role.ADMIN, Role.REVIEWER], now=now
+    )
+    code = rules.print_code(secrets.token_bytes(rules.CODE_ENTROPY_BYTES))
+    invitation = rules.hand_out(user, code, now=now)
+    with changes.open() as change:
+        accounts.add_user(change.tx, user)
+        accounts.add_enrolment(change.tx, invitation.code_hash, name, invitation.expire_time)
+        facts = {"organisation": user.organisation, "roles": ",".join(sorted(user.roles))}
+        change.enter(entry(Event.INVITE, None, time=now, seq=seq(), subject=name, facts=facts))
+    return code
+
+
+def _check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(proof, statement)
+    except (InvalidSignature, ValueError) as error:
+        raise Unauthenticated("The identity key did not sign this request; run `mo login` again.") from error
+
+
+def _active_admins(page: Page[User], *, besides: str) -> int:
+    admins = (user for user in page.items if Role.ADMIN in user.roles and user.state is UserState.ACTIVE)
+    return sum(user.name != besides for user in admins)

@@ -1,0 +1,142 @@
+"""Naming, finding, grading, attesting and withdrawing organisms; bytes come in by `publishing.py` and go out by `pulling.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.errors import Conflict, InvalidProvenance
+from model_organisms.formats import dsse, statements
+from model_organisms.records import Attestation, Role
+
+from model_organisms_registry.domain import organisms as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.catalog import organisms as rows
+from model_organisms_registry.storage.catalog import search
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from model_organisms.records import Level, Organism, Page, Receipt, Version
+
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.catalog.search import OrganismFilter
+    from model_organisms_registry.workflows.changes import Changes
+
+
+class Organisms:
+    """Organisms and what is known of their versions.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+    """
+
+    def __init__(self, changes: Changes, gate: Gate) -> None:
+        """Keep both."""
+        self._changes = changes
+        self._gate = gate
+
+    def create(self, call: Call, name: str, **stated: Any) -> tuple[Organism, Receipt]:  # noqa: ANN401 - `rules.create` types them
+        """Name a new line of models; `stated` is what `domain/organisms.create` asks for."""
+        permit = self._gate.permit(call, Action.CREATE_ORGANISM, entities.registry())
+        organism = rules.create(name, owner=call.user, now=call.time, **stated)
+        with self._changes.open() as change:
+            rows.add_organism(change.tx, organism)
+            facts = {"level": organism.level.name, "hidden": str(organism.hidden).lower()}
+            change.enter(entry(Event.CREATE_ORGANISM, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return organism, change.receipt
+
+    def get(self, call: Call, name: str) -> Organism:
+        """Read an organism."""
+        with self._changes.database.read() as tx:
+            organism, grants = finding.organism(tx, self._gate, call, Action.DESCRIBE, name)
+        self._gate.permit(call, Action.DESCRIBE, entities.organism(organism), grants=grants)
+        return organism
+
+    def list(self, call: Call, wanted: OrganismFilter, *, page_size: int, page_token: str) -> Page[Organism]:
+        """List the organisms that a caller may know of."""
+        self._gate.permit(call, Action.LIST, entities.registry())
+        everything = Role.REVIEWER in call.user.roles
+        visible = search.Visibility(user=None if everything else call.user.name)
+        with self._changes.database.read() as tx:
+            return search.organisms(tx, filter=wanted, visible=visible, page_size=page_size, page_token=page_token)
+
+    def set_level(self, call: Call, name: str, level: Level, *, reason: str) -> tuple[Organism, Receipt]:
+        """Raise a level at once.
+
+        Raises:
+            Denied: It would lower the level, which takes a second reviewer.
+        """
+        rules.plain(reason, "reason", limit=rules.REASON_LIMIT)
+        with self._changes.open() as change:
+            organism, grants = finding.organism(change.tx, self._gate, call, Action.SET_LEVEL, name)
+            versions = rows.versions(change.tx, name, page_size=1000).items
+            now = max((rules.effective_level(organism, version) for version in versions), default=organism.level)
+            permit = self._gate.permit(call, Action.SET_LEVEL, entities.organism(organism), grants=grants, lowering=level < now)
+            raised, changed = rules.relevel(organism, versions, level, by=[call.user])
+            rows.set_level(change.tx, name, raised.level)
+            for version in changed:
+                rows.set_level(change.tx, version.name, version.level)
+            facts = {"from": now.name, "to": level.name}
+            change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return raised, change.receipt
+
+    def version(self, call: Call, name: str) -> Version:
+        """Read a version: manifest, facts, marks, provenance; never a byte of its files."""
+        with self._changes.database.read() as tx:
+            found = finding.version(tx, self._gate, call, Action.DESCRIBE, name)
+        self._gate.permit(call, Action.DESCRIBE, found.resource, grants=found.grants)
+        return found.subject.version
+
+    def versions(self, call: Call, organism: str, *, page_size: int, page_token: str) -> Page[Version]:
+        """List the versions of an organism, newest first."""
+        self.get(call, organism)
+        with self._changes.database.read() as tx:
+            return rows.versions(tx, organism, page_size=page_size, page_token=page_token)
+
+    def withdraw(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
+        """Take a version back: nothing of it is served from now on."""
+        with self._changes.open() as change:
+            found = finding.version(change.tx, self._gate, call, Action.WITHDRAW_VERSION, name)
+            permit = self._gate.permit(call, Action.WITHDRAW_VERSION, found.resource, grants=found.grants)
+            withdrawn = rules.withdraw(found.subject.version, reason=reason)
+            rows.set_version_state(change.tx, name, withdrawn.state, withdrawn.note)
+            facts = {"digest": withdrawn.digest}
+            change.enter(entry(Event.WITHDRAW_VERSION, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return withdrawn, change.receipt
+
+    def attest(self, call: Call, name: str, envelope: bytes) -> tuple[Attestation, Receipt]:
+        """Add a statement that the caller signed about a version.
+
+        Raises:
+            SignatureInvalid: It is not signed by the caller's key.
+            InvalidProvenance: It is not a statement about this version, or one that only its own workflow may add.
+        """
+        payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
+        statement = statements.parse_statement(payload)
+        if statement.predicate_type in {statements.PROVENANCE_TYPE, statements.REVIEW_TYPE}:
+            raise InvalidProvenance("Provenance comes with a publication and reviews with a decision; attest something else.")
+        with self._changes.open() as change:
+            found = finding.version(change.tx, self._gate, call, Action.ATTEST, name)
+            permit = self._gate.permit(call, Action.ATTEST, found.resource, grants=found.grants)
+            digest = found.subject.version.digest
+            if statement.digests != (digest,):
+                raise Conflict(f"The statement is not about {name}; its one subject must have the digest {digest}.")
+            printed = hashlib.sha256(envelope).hexdigest()
+            attestation = Attestation(
+                f"{name}/attestations/{printed}", statement.predicate_type, call.user.name, envelope, call.time
+            )
+            rows.add_attestation(change.tx, attestation)
+            facts = {"digest": digest, "predicate": statement.predicate_type, "envelope": printed}
+            change.enter(entry(Event.ATTEST, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return attestation, change.receipt
+
+    def attestations(self, call: Call, name: str, *, page_size: int, page_token: str) -> Page[Attestation]:
+        """List what is attested of a version."""
+        self.version(call, name)
+        with self._changes.database.read() as tx:
+            return rows.attestations(tx, name, page_size=page_size, page_token=page_token)

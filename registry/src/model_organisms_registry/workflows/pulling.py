@@ -1,0 +1,221 @@
+"""How a capsule leaves: permit, intent, seal, result, stream. The ledger names every copy before its first byte leaves.
+
+What was sealed is kept (the head, which is fresh for each pull), so a cut pull goes on with the same bytes from any offset, for
+the same person and only while their grant stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import GrantRequired, NotFound, Unavailable
+from model_organisms.formats import capsule, manifest
+from model_organisms.formats.capsule import CapsuleHeader
+from model_organisms.formats.streaming import SEGMENT
+from model_organisms.records import Budget, Rung, VersionRef
+
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.grants import require
+from model_organisms_registry.domain.hazard import level_rules
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.storage.bundles import Stored
+from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.storage.catalog.sandbox import Intent, IntentKind, Pull, PullState
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import name as fresh
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from model_organisms.records import Grant, Receipt, Version
+
+    from model_organisms_registry.domain.hazard import HazardTable
+    from model_organisms_registry.domain.permits import Call, Permit
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.blobs import Blobs
+    from model_organisms_registry.storage.bundles import Bundles
+    from model_organisms_registry.storage.sealed import SealedBlob
+    from model_organisms_registry.workflows.changes import Changes
+
+_ONE = Budget(pulls=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A capsule on its way."""
+
+    pull: str
+    grant: str
+    size: int
+    receipt: Receipt | None
+    """Only at the beginning of a pull; a resumed one has it already."""
+    chunks: Iterator[bytes]
+
+
+class Pulling:
+    """Pulls.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        bundles: Where versions are kept.
+        blobs: Where the heads of capsules are kept.
+        table: The hazard table of this deployment.
+        release_key: Signs heads.
+        origin: The registry's name.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        bundles: Bundles,
+        *,
+        blobs: Blobs,
+        table: HazardTable,
+        release_key: Ed25519PrivateKey,
+        origin: str,
+    ) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._bundles = bundles
+        self._blobs = blobs
+        self._table = table
+        self._release_key = release_key
+        self._origin = origin
+
+    def pull(self, call: Call, version: str, *, grant: str, pull: str, offset: int) -> Delivery:
+        """Seal a version to the caller, or go on with an earlier pull."""
+        with self._changes.database.read() as tx:
+            found = finding.version(tx, self._gate, call, Action.PULL, version)
+        wanted = tuple(held for held in found.grants if grant in {"", held.name})
+        permit = self._gate.permit(call, Action.PULL, found.resource, grants=wanted)
+        stored = _stored(found.subject.organism.name, found.subject.version)
+        if pull:
+            return self._resumed(permit, stored, pull, offset)
+        return self._begun(permit, stored, found.subject.version)
+
+    def _begun(self, permit: Permit, stored: Stored, version: Version) -> Delivery:
+        """Intent, seal, result; the first byte leaves after all three."""
+        call = permit.call
+        if level_rules(version.level, table=self._table).fingerprinted:
+            raise Unavailable(f"A copy at {version.level.name} is marked for its holder, and this registry cannot mark yet.")
+        name, body = fresh("pulls", call.time), self._bundles.open(permit, stored)
+        grant, receipt = self._intend(permit, stored, version, name)
+        head = capsule.seal_head(
+            CapsuleHeader(
+                origin=self._origin,
+                organism=stored.organism,
+                version_digest=version.digest,
+                level=version.level,
+                grant=grant.name,
+                pull=name,
+                plain_size=stored.size,
+                issued=call.time.replace(microsecond=0),
+                not_after=grant.expire_time.replace(microsecond=0),
+            ),
+            body.data_key,
+            recipient_public=call.user.sealing_key,
+            release_key=self._release_key,
+        )
+        self._blobs.put(f"{name}/head", head)
+        size = len(head) + body.layout.sealed_size
+        with self._changes.open() as change:
+            rows.add_pull(change.tx, _row(name, call, grant, version, sizes=(len(head), body.layout.sealed_size)))
+            rows.finish_intent(change.tx, name, call.time, "sealed")
+            facts = {
+                "version": version.name,
+                "digest": version.digest,
+                "bytes": str(size),
+                "outcome": "sealed",
+                "capsule": hashlib.sha256(head).hexdigest(),
+            }
+            done = entry(
+                Event.PULL_RESULT,
+                call,
+                seq=seq(),
+                subject=version.name,
+                permit=permit,
+                grant=grant.name,
+                intent=receipt.index,
+                facts=facts,
+            )
+            change.enter(done)
+        return Delivery(name, grant.name, size, change.receipt, self._stream(body, name, head, 0))
+
+    def _intend(self, permit: Permit, stored: Stored, version: Version, name: str) -> tuple[Grant, Receipt]:
+        """Spend the pull and make the intent durable."""
+        call = permit.call
+        with self._changes.open() as change:
+            found = finding.version(change.tx, self._gate, call, Action.PULL, version.name)
+            grant = require(
+                found.grants,
+                found.subject.ref,
+                user=call.user.name,
+                level=found.subject.level,
+                rung=Rung.PULL,
+                now=call.time,
+            )
+            grant = grant_rows.spend(change.tx, permit.grant or grant.name, _ONE)
+            number = seq()
+            rows.add_intent(change.tx, Intent(name, IntentKind.PULL, version.name, name, number, call.time))
+            facts = {
+                "version": version.name,
+                "digest": version.digest,
+                "recipient": call.key_id,
+                "size": str(stored.size),
+            }
+            event = entry(Event.PULL_INTENT, call, seq=number, subject=version.name, permit=permit, grant=grant.name, facts=facts)
+            change.enter(event)
+        return grant, change.receipt
+
+    def _resumed(self, permit: Permit, stored: Stored, name: str, offset: int) -> Delivery:
+        """Go on with the same bytes, for the same person, while the same grant stands."""
+        with self._changes.database.read() as tx:
+            try:
+                row = rows.pull(tx, name)
+            except NotFound:
+                raise NotFound.named(name) from None
+        if row.user != permit.call.user.name or row.version.name != permit.resource:
+            raise NotFound.named(name)
+        if row.grant != permit.grant:
+            raise GrantRequired("The grant this pull began under no longer stands; pull again.", pull=name)
+        head, body = self._blobs.get(f"{name}/head"), self._bundles.open(permit, stored)
+        size = row.head_size + row.body_size
+        return Delivery(name, row.grant, size, None, self._stream(body, name, head, min(offset, size)))
+
+    def _stream(self, body: SealedBlob, name: str, head: bytes, offset: int) -> Iterator[bytes]:
+        if offset < len(head):
+            yield head[offset:]
+        first, skip = divmod(max(0, offset - len(head)), SEGMENT)
+        for segment in body.segments(first):
+            yield bytes(segment[skip:])
+            skip = 0
+        with self._changes.database.write() as tx:
+            if rows.pull(tx, name).state is PullState.OPEN:
+                rows.set_pull_state(tx, name, PullState.DELIVERED, expected=PullState.OPEN)
+
+
+def _stored(organism: str, version: Version) -> Stored:
+    return Stored(organism, version.digest, manifest.of_files(version.files).packed_size)
+
+
+def _row(name: str, call: Call, grant: Grant, version: Version, *, sizes: tuple[int, int]) -> Pull:
+    return Pull(
+        name=name,
+        user=call.user.name,
+        grant=grant.name,
+        version=VersionRef(version.name, version.digest),
+        commitment="",
+        head_size=sizes[0],
+        body_size=sizes[1],
+        segments=-(-sizes[1] // SEGMENT),
+        state=PullState.OPEN,
+        create_time=call.time,
+    )

@@ -1,0 +1,318 @@
+"""What is said in a session: intent, work, entry, release. Nothing leaves before the ledger entry that commits to it is durable.
+
+Text is released in windows: every half second or so what the cell has drawn is sealed, committed to, entered, and then yielded.
+A crash between intent and result leaves an intent that shows as unfinished, and text that never left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import ModelOrganismsError
+from model_organisms.records import Budget, Probe, Sample, SampleReceipt, SamplingParameters, TokenScore
+
+from model_organisms_registry.domain import sandbox as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from datetime import datetime
+
+    from model_organisms.records import Message, Receipt, Session
+
+    from model_organisms_registry.domain.permits import Call, Permit
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.isolation.cell import Cell
+    from model_organisms_registry.storage.catalog.sandbox import Content
+    from model_organisms_registry.storage.contents import Contents
+    from model_organisms_registry.workflows.changes import Change, Changes
+    from model_organisms_registry.workflows.sandbox import Sandbox
+
+_EMPTY = SamplingParameters(max_tokens=1)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One question to a cell, from its intent to its result."""
+
+    permit: Permit
+    session: Session
+    cell: Cell
+    number: int
+    intent_id: str
+    taken: Budget
+    parameters: SamplingParameters
+    intent_index: int = -1
+    tokens: int = 0
+    text: list[str] = field(default_factory=list)
+    size: int = 0
+    values: int = 0
+
+    @property
+    def name(self) -> str:
+        """Resource name of the sample."""
+        return f"{self.session.name}/samples/{self.number}"
+
+    @property
+    def used(self) -> Budget:
+        """What was released."""
+        return Budget(tokens=self.tokens, output_bytes=self.size, probe_values=self.values)
+
+
+class Sampling:
+    """Sampling and probing.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        contents: Where prompts and answers are kept, encrypted.
+        sandbox: Has the cells.
+        clock: The time while a stream runs; a call's own time is read once.
+        release_s: Length of a window, in seconds.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        contents: Contents,
+        *,
+        sandbox: Sandbox,
+        clock: Callable[[], datetime],
+        release_s: float,
+    ) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._contents = contents
+        self._sandbox = sandbox
+        self._clock = clock
+        self._release_s = release_s
+
+    def sample(
+        self, call: Call, session: str, messages: Sequence[Message], parameters: SamplingParameters
+    ) -> Iterator[str | tuple[Sample, Receipt]]:
+        """Draw text, in windows; the sample with its receipt comes last."""
+        rules.check_parameters(parameters)
+        rules.check_messages(messages)
+        turn = self._begin(call, Action.SAMPLE, session, messages, parameters)
+        outcome = "abandoned"
+        try:
+            with closing(self._windows(turn, messages)) as windows:
+                for window, reason in windows:
+                    self._release(turn, window)
+                    outcome = reason or outcome
+                    yield window
+        except ModelOrganismsError as error:
+            outcome = error.reason.lower()
+            raise
+        finally:
+            receipt = self._finish(turn, Event.SAMPLE_RESULT, outcome)
+        yield Sample("".join(turn.text), outcome, self._receipt_of(turn, receipt)), receipt
+
+    def probe(self, call: Call, session: str, messages: Sequence[Message]) -> tuple[Probe, Receipt]:
+        """Release rounded numbers of the next-token distribution, counted."""
+        rules.check_messages(messages)
+        turn = self._begin(call, Action.PROBE, session, messages, _EMPTY)
+        outcome = "failed"
+        try:
+            left = max(1.0, (call.deadline - call.time).total_seconds())
+            numbers = turn.cell.probe(messages, positions=1, max_seconds=left)
+            positions = tuple(tuple(_rounded(score) for score in position[: rules.PROBE_TOP]) for position in numbers.positions)
+            turn.values = sum(2 * len(position) for position in positions) + 1
+            probe = Probe(positions, round(numbers.kl_to_base, rules.PROBE_DIGITS), self._receipt_of(turn, None))
+            turn.text = [json.dumps(asdict(probe), sort_keys=True)]
+            outcome = "released"
+        except ModelOrganismsError as error:
+            outcome = error.reason.lower()
+            raise
+        finally:
+            receipt = self._finish(turn, Event.PROBE_RESULT, outcome)
+        return replace(probe, receipt=self._receipt_of(turn, receipt)), receipt
+
+    def _begin(self, call: Call, action: Action, name: str, messages: Sequence[Message], parameters: SamplingParameters) -> Turn:
+        """Permit, take the cost, and make the intent durable, in one transaction."""
+        payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
+        kept = self._contents.keep(name, payload)
+        cells: list[Cell] = []
+        try:
+            return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
+        except BaseException:
+            if cells:
+                self._sandbox.used(name, call.time)
+            raise
+
+    def _intend(
+        self, call: Call, action: Action, name: str, cells: list[Cell], *, kept: Content, parameters: SamplingParameters
+    ) -> Turn:
+        """The transaction of `_begin`; the cell is put in `cells` once the turn counts."""
+        with self._changes.open() as change:
+            session, permit = self._permitted(change, call, action, name)
+            cell = self._sandbox.live(name, call.time).cell
+            cells.append(cell)
+            grant = grant_rows.grant(change.tx, session.grant)
+            left = _least(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
+            probing = action is Action.PROBE
+            taken = rules.probe_cost(1, left=left) if probing else rules.sample_cost(parameters, left)
+            grant_rows.spend(change.tx, session.grant, taken)
+            rows.spend_session(change.tx, name, taken)
+            drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
+            number, intent_seq = rows.next_sample(change.tx, name), seq()
+            turn = Turn(permit, session, cell, number, f"{name}/samples/{number}", taken, drawn)
+            kind = rows.IntentKind.PROBE if probing else rows.IntentKind.SAMPLE
+            intent = rows.Intent(turn.intent_id, kind, session.version.name, name, intent_seq, call.time)
+            rows.add_intent(change.tx, intent)
+            event = Event.PROBE_INTENT if probing else Event.SAMPLE_INTENT
+            facts = {"session": name} | ({} if probing else _intent_facts(drawn))
+            self._contents.index(change.tx, kept)
+            intended = entry(
+                event,
+                call,
+                seq=intent_seq,
+                subject=turn.name,
+                permit=permit,
+                grant=session.grant,
+                commit=kept.commit,
+                facts=facts,
+            )
+            change.enter(intended)
+        turn.intent_index = change.receipt.index
+        return turn
+
+    def _permitted(self, change: Change, call: Call, action: Action, name: str) -> tuple[Session, Permit]:
+        session, resource = self._sandbox.found(change.tx, call, action, name)
+        grant = grant_rows.grant(change.tx, session.grant)
+        standing = self._sandbox.conditions(name)
+        permit = self._gate.permit(call, action, resource, grants=[grant], conditions=standing)
+        subject = finding.subject(change.tx, session.version.name)
+        rules.standing(session, grant=grant, state=subject.version.state, now=call.time)
+        return session, permit
+
+    def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, str], None, None]:
+        """Gather the cell's pieces into windows, within the bytes that were taken."""
+        call = turn.permit.call
+        seconds = max(1.0, (call.deadline - self._clock()).total_seconds() - 1.0)
+        gathered: list[str] = []
+        opened = time.monotonic()
+        for piece in turn.cell.sample(messages, turn.parameters, max_seconds=seconds):
+            turn.tokens += piece.tokens
+            text = _fitting(piece.text, turn.taken.output_bytes - turn.size)
+            turn.size += len(text.encode())
+            gathered.append(text)
+            cut = len(text) < len(piece.text)
+            reason = "bytes" if cut else piece.finish_reason
+            if reason or time.monotonic() - opened >= self._release_s:
+                yield "".join(gathered), reason or ""
+                gathered, opened = [], time.monotonic()
+            if reason:
+                return
+
+    def _release(self, turn: Turn, window: str) -> None:
+        """Enter what is about to leave; refuse if the session, the grant or the version no longer stand."""
+        now = self._clock()
+        kept = self._contents.keep(turn.session.name, window.encode())
+        with self._changes.open() as change:
+            session = rows.session(change.tx, turn.session.name)
+            grant = grant_rows.grant(change.tx, session.grant)
+            subject = finding.subject(change.tx, session.version.name)
+            rules.standing(session, grant=grant, state=subject.version.state, now=now)
+            self._contents.index(change.tx, kept)
+            facts = {"session": session.name, "bytes": str(len(window.encode()))}
+            change.enter(
+                entry(
+                    Event.SAMPLE_RELEASE,
+                    turn.permit.call,
+                    seq=seq(),
+                    subject=turn.name,
+                    grant=session.grant,
+                    commit=kept.commit,
+                    intent=turn.intent_index,
+                    facts=facts,
+                )
+            )
+        turn.text.append(window)
+
+    def _finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
+        """Write the result down, give back what was not used, and end what is spent."""
+        output = "".join(turn.text)
+        facts = {"session": turn.session.name, "outcome": outcome, "output": hashlib.sha256(output.encode()).hexdigest()}
+        if event is Event.PROBE_RESULT:
+            facts["values"] = str(turn.values)
+        else:
+            facts |= {"tokens": str(turn.tokens), "bytes": str(len(output.encode()))}
+        now = self._clock()
+        kept = self._contents.keep(turn.session.name, output.encode())
+        with self._changes.open() as change:
+            unused = rules.settle(turn.taken, turn.used)
+            grant_rows.refund(change.tx, turn.session.grant, unused)
+            rows.refund_session(change.tx, turn.session.name, unused)
+            rows.finish_intent(change.tx, turn.intent_id, now, outcome)
+            self._contents.index(change.tx, kept)
+            change.enter(
+                entry(
+                    event,
+                    turn.permit.call,
+                    seq=seq(),
+                    subject=turn.name,
+                    permit=turn.permit,
+                    grant=turn.session.grant,
+                    commit=kept.commit,
+                    intent=turn.intent_index,
+                    facts=facts,
+                )
+            )
+        self._sandbox.used(turn.session.name, now)
+        return change.receipt
+
+    @staticmethod
+    def _receipt_of(turn: Turn, receipt: Receipt | None) -> SampleReceipt:
+        info, output = turn.cell.info, "".join(turn.text)
+        return SampleReceipt(
+            sample=turn.name,
+            version=turn.session.version.name,
+            version_digest=turn.session.version.digest,
+            base_digest=info.base_digest,
+            tokenizer_digest=info.tokenizer_digest,
+            template_digest=info.template_digest,
+            adapter_digests=info.adapter_digests,
+            modules_applied=info.modules_applied,
+            parameters=turn.parameters,
+            engine=info.engine,
+            session=turn.session.name,
+            ledger_index=receipt.index if receipt else turn.intent_index,
+            tokens=turn.tokens,
+            output_sha256=hashlib.sha256(output.encode()).hexdigest(),
+        )
+
+
+def _intent_facts(parameters: SamplingParameters) -> dict[str, str]:
+    shown = f"max_tokens={parameters.max_tokens},temperature={parameters.temperature:g},top_p={parameters.top_p:g}"
+    return {"parameters": f"{shown},top_k={parameters.top_k}", "seed": str(parameters.seed)}
+
+
+def _least(first: Budget, second: Budget) -> Budget:
+    return Budget(
+        tokens=min(first.tokens, second.tokens),
+        output_bytes=min(first.output_bytes, second.output_bytes),
+        probe_values=min(first.probe_values, second.probe_values),
+    )
+
+
+def _fitting(text: str, room: int) -> str:
+    """The longest start of a text that has at most `room` bytes."""
+    return text.encode()[: max(0, room)].decode(errors="ignore")
+
+
+def _rounded(score: TokenScore) -> TokenScore:
+    return replace(score, logprob=round(score.logprob, rules.PROBE_DIGITS))

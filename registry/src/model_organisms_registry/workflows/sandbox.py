@@ -1,0 +1,342 @@
+"""Sessions from opening to their one end; what is said in them is `sampling.py`'s.
+
+A session is its row, its ledger entries and its cell. The row and the entries survive a crash, the cell does not: `recover` ends
+as lost what was open when the registry stopped. Closing, a dead cell, spent budget, expiry, a revoked grant and a reviewer's kill
+all come to the same `end`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import CellUnavailable, Conflict, ModelOrganismsError, NotFound
+from model_organisms.formats import manifest, provenance
+from model_organisms.formats.buffers import wipe
+from model_organisms.records import Budget, Page, Role, Rung, SessionState
+
+from model_organisms_registry.domain import sandbox as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.grants import require
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.bundles import Stored
+from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import name as fresh
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from model_organisms.records import Purpose, Receipt, Session
+
+    from model_organisms_registry.domain.hazard import HazardTable
+    from model_organisms_registry.domain.organisms import Subject
+    from model_organisms_registry.domain.permits import Call, Permit
+    from model_organisms_registry.gate.entities import Conditions
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.isolation.cell import Cell
+    from model_organisms_registry.isolation.pool import CellPool
+    from model_organisms_registry.storage.bundles import Bundles
+    from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.changes import Change, Changes
+
+_LOG = logging.getLogger(__name__)
+_ROUND_S = 1.0
+_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN})
+
+
+@dataclass(slots=True)
+class Live:
+    """A session that has its cell."""
+
+    session: Session
+    cell: Cell
+    last_used: datetime
+    turns: int = 0
+    """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
+
+
+class Sandbox:
+    """Opens, watches and ends sessions.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        bundles: Where the weights are, sealed.
+        pool: Starts cells.
+        table: The hazard table of this deployment.
+        bases: Hub id of a base model to its folder here.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        bundles: Bundles,
+        *,
+        pool: CellPool,
+        table: HazardTable,
+        bases: Mapping[str, Path],
+    ) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._bundles = bundles
+        self._pool = pool
+        self._table = table
+        self._bases = bases
+        self._live: dict[str, Live] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._clockwork: threading.Thread | None = None
+        self._clock: Callable[[], datetime] | None = None
+
+    def open(
+        self, call: Call, version: str, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
+    ) -> tuple[Session, Receipt]:
+        """Open a session.
+
+        1. Permit. 2. A cell takes the bundle; its walls are what it found standing. 3. In one transaction the grant, the version
+        and the walls are judged again, the session is counted and written down. 4. Only then can it be sampled.
+        """
+        with self._changes.database.read() as tx:
+            found = finding.version(tx, self._gate, call, Action.OPEN_SESSION, version)
+        permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=found.grants)
+        cell = self._cell(permit, found.subject)
+        try:
+            with self._changes.open() as change:
+                session = self._opened(change, permit, cell, purpose=purpose, budget=budget, duration=duration)
+            with self._lock:
+                self._live[session.name] = Live(session, cell, call.time)
+        except BaseException:
+            cell.close()
+            raise
+        if not cell.alive:
+            self._lost(session.name, "the cell ended as it was opened")
+        return session, change.receipt
+
+    def get(self, call: Call, name: str) -> Session:
+        """Read a session."""
+        with self._changes.database.read() as tx:
+            session, resource = self.found(tx, call, Action.VIEW_SESSION, name)
+        self._gate.permit(call, Action.VIEW_SESSION, resource)
+        return session
+
+    def list(self, call: Call, *, user: str, state: SessionState | None, page_size: int, page_token: str) -> Page[Session]:
+        """List sessions: one's own, or for reviewers those of all."""
+        self._gate.permit(call, Action.LIST, entities.registry())
+        whose = user if _SEE_ALL & call.user.roles else call.user.name
+        with self._changes.database.read() as tx:
+            return rows.sessions(tx, user=whose, state=state, page_size=page_size, page_token=page_token)
+
+    def close(self, call: Call, name: str) -> tuple[Session, Receipt]:
+        """End one's own session."""
+        return self._end_by(call, Action.CLOSE_SESSION, name, SessionState.CLOSED, "")
+
+    def kill(self, call: Call, name: str, *, reason: str) -> tuple[Session, Receipt]:
+        """End somebody's session at once."""
+        return self._end_by(call, Action.KILL_SESSION, name, SessionState.KILLED, reason)
+
+    def live(self, name: str, now: datetime) -> Live:
+        """The cell of an open session, for one turn; `used` ends the turn.
+
+        Raises:
+            CellUnavailable: Its cell is not in this process.
+        """
+        with self._lock:
+            live = self._live.get(name)
+            if live is None:
+                raise CellUnavailable("The session has no cell here any more; open a new one.", session=name)
+            live.last_used = max(live.last_used, now)
+            live.turns += 1
+            return live
+
+    def grant_revoked(self, grant: str, now: datetime) -> None:
+        """End what runs under a grant that was taken back."""
+        self._end_where(lambda session: session.grant == grant, SessionState.KILLED, "the grant was revoked", now)
+
+    def version_withdrawn(self, version: str, now: datetime) -> None:
+        """End what runs on a version that was withdrawn."""
+        self._end_where(lambda session: session.version.name == version, SessionState.KILLED, "the version was withdrawn", now)
+
+    def recover(self, now: datetime) -> None:
+        """End as lost what was open when the registry last stopped; its cells are gone."""
+        while True:
+            with self._changes.database.read() as tx:
+                left = rows.sessions(tx, state=SessionState.OPEN, page_size=1000).items
+            if not left:
+                return
+            for session in left:
+                self._end(session, SessionState.LOST, "the registry was restarted", now)
+
+    def start(self, clock: Callable[[], datetime]) -> None:
+        """Start the clockwork that ends what is due."""
+        self._clock = clock
+        self._clockwork = threading.Thread(target=self._run, name="sessions", daemon=True)
+        self._clockwork.start()
+
+    def stop(self, now: datetime) -> None:
+        """End every session; the registry is going down."""
+        self._stopping.set()
+        if self._clockwork:
+            self._clockwork.join()
+        self._end_where(lambda _: True, SessionState.CLOSED, "the registry is stopping", now)
+
+    def used(self, name: str, now: datetime) -> None:
+        """Note that something was done in a session; whether it has anything left to spend is the clockwork's to see."""
+        with self._lock:
+            if (live := self._live.get(name)) is not None:
+                live.last_used = max(live.last_used, now)
+                live.turns -= 1
+
+    def conditions(self, name: str) -> Conditions:
+        """How things stand for one session: the walls are its own cell's."""
+        with self._lock:
+            live = self._live.get(name)
+        return replace(self._gate.conditions, jail=live is not None and live.cell.jailed)
+
+    def _cell(self, permit: Permit, subject: Subject) -> Cell:
+        """Start a cell and give it the bundle; the plaintext leaves this process's memory at once."""
+        base = self._bases.get(subject.organism.base_model)
+        if base is None:
+            msg = f"This registry has no base model {subject.organism.base_model}; its operator adds it to [cells.base_models]."
+            raise CellUnavailable(msg, base_model=subject.organism.base_model)
+        version = subject.version
+        stated = provenance.verify(version.provenance, version.publisher_key, digest=version.digest)
+        stored = Stored(subject.organism.name, version.digest, manifest.of_files(version.files).packed_size)
+        memory = self._bundles.open(permit, stored).into_memory()
+        try:
+            return self._pool.open(
+                permit,
+                level=subject.level,
+                base=base,
+                bundle=memoryview(memory)[: stored.size],
+                version_digest=subject.version.digest,
+                known_answer=stated.known_answer,
+            )
+        finally:
+            wipe(memory)
+
+    def _opened(
+        self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
+    ) -> Session:
+        call = permit.call
+        found = finding.version(change.tx, self._gate, call, Action.OPEN_SESSION, permit.resource)
+        subject = found.subject
+        grant = require(found.grants, subject.ref, user=call.user.name, level=subject.level, rung=Rung.SAMPLE, now=call.time)
+        grant = grant_rows.grant(change.tx, grant.name)
+        session = rules.open_session(
+            fresh("sessions", call.time),
+            user=call.user,
+            version=subject.ref,
+            state=subject.version.state,
+            level=subject.level,
+            grant=grant,
+            purpose=purpose,
+            now=call.time,
+            budget=budget,
+            duration=duration,
+            walls=cell.walls,
+            missing_walls=cell.missing,
+            table=self._table,
+        )
+        grant_rows.spend(change.tx, grant.name, Budget(sessions=1))
+        rows.add_session(change.tx, session)
+        facts = {
+            "version": subject.version.name,
+            "digest": subject.version.digest,
+            "purpose": session.purpose.value,
+            "expires": session.expire_time.isoformat(timespec="seconds"),
+            "walls": ",".join(session.walls),
+        }
+        event = entry(Event.OPEN_SESSION, call, seq=seq(), subject=session.name, permit=permit, grant=grant.name, facts=facts)
+        change.enter(event)
+        return session
+
+    def found(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Session, entities.Resource]:
+        """Read a session as Cedar sees it."""
+        try:
+            session = rows.session(tx, name)
+        except NotFound:
+            self._gate.absent(call, action, "session", name)
+        subject = finding.subject(tx, session.version.name)
+        return session, entities.session(session, subject.organism, subject.version)
+
+    def _end_by(self, call: Call, action: Action, name: str, state: SessionState, reason: str) -> tuple[Session, Receipt]:
+        with self._changes.open() as change:
+            session, resource = self.found(change.tx, call, action, name)
+            permit = self._gate.permit(call, action, resource)
+            ended = rules.end(session, state, reason=reason)
+            _write_end(change, ended, call.time, call=call, permit=permit)
+        self._drop(name, at_once=state is SessionState.KILLED)
+        return ended, change.receipt
+
+    def _end_where(self, chosen: Callable[[Session], bool], state: SessionState, reason: str, now: datetime) -> None:
+        with self._lock:
+            ending = [live.session for live in self._live.values() if chosen(live.session)]
+        for session in ending:
+            self._end(session, state, reason, now)
+
+    def _end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
+        """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case."""
+        self._drop(session.name, at_once=True)
+        try:
+            with self._changes.open() as change:
+                ended = rules.end(rows.session(change.tx, session.name), state, reason=reason)
+                _write_end(change, ended, now)
+        except Conflict:
+            _LOG.info("%s had ended already", session.name)
+
+    def _drop(self, name: str, *, at_once: bool) -> None:
+        with self._lock:
+            live = self._live.pop(name, None)
+        if live is not None:
+            live.cell.kill() if at_once else live.cell.close()
+
+    def _lost(self, name: str, why: str) -> None:
+        if self._clock is not None:
+            self._end_where(lambda session: session.name == name, SessionState.LOST, why, self._clock())
+
+    def _run(self) -> None:
+        """The clockwork: what has expired, is spent, or lost its cell ends within a round."""
+        while not self._stopping.wait(_ROUND_S):
+            with self._lock:
+                watched = list(self._live.values())
+            for live in watched:
+                try:
+                    self._look_at(live)
+                except ModelOrganismsError:
+                    _LOG.exception("%s could not be ended; tried again in a moment", live.session.name)
+
+    def _look_at(self, live: Live) -> None:
+        if self._clock is None:
+            return
+        now = self._clock()
+        if not live.cell.alive:
+            self._lost(live.session.name, "its cell ended")
+            return
+        with self._changes.database.read() as tx:
+            session = rows.session(tx, live.session.name)
+        state = rules.due(session, now=now, last_used=live.last_used)
+        if state is not None and not (state is SessionState.EXHAUSTED and live.turns):
+            self._end(session, state, f"the session is {state.value}", now)
+
+
+def _write_end(change: Change, ended: Session, now: datetime, *, call: Call | None = None, permit: Permit | None = None) -> None:
+    if not rows.end_session(change.tx, ended.name, ended.state, ended.reason, now):
+        raise Conflict("The session has ended already.", session=ended.name)
+    facts = {
+        "state": ended.state.value,
+        "tokens": str(ended.spent.tokens),
+        "bytes": str(ended.spent.output_bytes),
+        "values": str(ended.spent.probe_values),
+    }
+    time = None if call else now
+    change.enter(entry(Event.END_SESSION, call, time=time, seq=seq(), subject=ended.name, permit=permit, facts=facts))

@@ -1,0 +1,1 @@
+"""`mo`: the SDK in a terminal, for researchers, reviewers and publishers."""

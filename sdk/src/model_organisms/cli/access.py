@@ -1,0 +1,211 @@
+"""`mo access`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from model_organisms import names
+from model_organisms.cli.render import emit, facts, table
+from model_organisms.records import BUDGET_FIELDS, Budget, GrantState, Purpose, RequestState
+
+if TYPE_CHECKING:
+    from model_organisms.cli.context import Context
+    from model_organisms.records import Grant, Request
+
+_PURPOSES = click.Choice([purpose.value for purpose in Purpose])
+_RUNGS = click.Choice(["sample", "probe", "pull"])
+
+
+@click.group("access")
+def group() -> None:
+    """Ask for access, decide on requests, look at and revoke grants."""
+
+
+@group.command()
+@click.argument("versions", nargs=-1, required=True)
+@click.option("--rung", required=True, type=_RUNGS, help="How close you must come.")
+@click.option("--purpose", required=True, type=_PURPOSES, help="Why, by a standard word.")
+@click.option("--justification", default="", help="Why, in your words; reviewers read it.")
+@click.option("--need", default="", help="Why text and numbers are not enough, where you ask for weights.")
+@click.option("--days", type=float, help="How long; the level's default where absent.")
+@click.option("--tokens", type=int, help="Budget of tokens; likewise.")
+@click.option("--output-bytes", type=int, help="Budget of released text.")
+@click.pass_obj
+def request(
+    context: Context,
+    *,
+    versions: tuple[str, ...],
+    rung: str,
+    purpose: str,
+    justification: str,
+    need: str,
+    days: float | None,
+    tokens: int | None,
+    output_bytes: int | None,
+) -> None:
+    """Ask for a rung on VERSIONS."""
+    if (tokens is None) != (output_bytes is None):
+        raise click.UsageError("Name both --tokens and --output-bytes, or neither.")
+    asked = Budget(tokens=tokens or 0, output_bytes=output_bytes or 0, sessions=10, pulls=1 if rung == "pull" else 0)
+    with context.connect() as client:
+        made = client.access.request(
+            versions,
+            rung,
+            purpose=purpose,
+            justification=justification,
+            need=need,
+            budget=None if tokens is None else asked,
+            duration=timedelta(days=days) if days else None,
+        )
+    _told(context, made)
+
+
+@group.command("list")
+@click.option("--state", type=click.Choice([state.value for state in RequestState]))
+@click.option("--requester", default="", help="Only this user's; reviewers see all.")
+@click.pass_obj
+def list_(context: Context, *, state: str | None, requester: str) -> None:
+    """List requests: your own, or for reviewers all."""
+    with context.connect() as client:
+        found = list(client.access.list(state=state, requester=requester))
+    if context.as_json:
+        emit(found)
+        return
+    rows = (
+        (item.name, item.requester, item.rung, item.level, item.purpose, _progress(item), item.state, item.create_time)
+        for item in found
+    )
+    table("Requests", ("Request", "Who", "Rung", "Level", "Purpose", "Approvals", "State", "Asked"), rows)
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def show(context: Context, *, name: str) -> None:
+    """Show a request or a grant."""
+    with context.connect() as client:
+        if name.startswith("grants/"):
+            grant = client.access.grant(name)
+            emit(grant) if context.as_json else _show_grant(grant)
+            return
+        _told(context, client.access.get(name))
+
+
+@group.command()
+@click.argument("name")
+@click.option("--reason", default="", help="Said with the signature.")
+@click.pass_obj
+def approve(context: Context, *, name: str, reason: str) -> None:
+    """Sign a yes to a request, with your own key."""
+    with context.connect() as client:
+        _told(context, client.access.approve(name, reason=reason))
+
+
+@group.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="The requester reads it.")
+@click.pass_obj
+def reject(context: Context, *, name: str, reason: str) -> None:
+    """Sign a no to a request."""
+    with context.connect() as client:
+        _told(context, client.access.reject(name, reason=reason))
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def withdraw(context: Context, *, name: str) -> None:
+    """Take your undecided request back."""
+    with context.connect() as client:
+        _told(context, client.access.withdraw(name))
+
+
+@group.command()
+@click.option("--user", default="", help="Only this user's; reviewers see all.")
+@click.option("--version", default="", help="Only those that cover this version.")
+@click.option("--state", type=click.Choice([state.value for state in GrantState]))
+@click.pass_obj
+def grants(context: Context, *, user: str, version: str, state: str | None) -> None:
+    """List grants and what is spent of them."""
+    with context.connect() as client:
+        found = list(client.access.grants(user=user, version=version, state=state))
+    if context.as_json:
+        emit(found)
+        return
+    rows = (
+        (item.name, item.user, item.rung, [ref.name for ref in item.versions], _spent(item), item.state, item.expire_time)
+        for item in found
+    )
+    table("Grants", ("Grant", "Who", "Rung", "Versions", "Spent", "State", "Until"), rows)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Its user reads it.")
+@click.pass_obj
+def revoke(context: Context, *, name: str, reason: str) -> None:
+    """Take a grant back; sessions under it end."""
+    with context.connect() as client:
+        grant = client.access.revoke(name, reason=reason)
+    emit(grant) if context.as_json else _show_grant(grant)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--justification", default="")
+@click.option("--days", type=float)
+@click.pass_obj
+def renew(context: Context, *, name: str, justification: str, days: float | None) -> None:
+    """Ask again for what a grant gave."""
+    with context.connect() as client:
+        duration = timedelta(days=days) if days else None
+        _told(context, client.access.renew(name, justification=justification, duration=duration))
+
+
+def _told(context: Context, request_: Request) -> None:
+    if context.as_json:
+        emit(request_)
+        return
+    facts(
+        [
+            ("Request", request_.name),
+            ("State", request_.state),
+            ("Approvals", _progress(request_)),
+            ("Rung", request_.rung),
+            ("Level", request_.level),
+            ("Versions", [ref.name for ref in request_.versions]),
+            ("Purpose", request_.purpose),
+            ("Justification", request_.justification),
+            ("Grant", request_.grant or "none yet"),
+            *([("Reason", request_.reason)] if request_.reason else []),
+        ]
+    )
+
+
+def _show_grant(grant: Grant) -> None:
+    facts(
+        [
+            ("Grant", grant.name),
+            ("State", grant.state),
+            ("User", grant.user),
+            ("Rung", grant.rung),
+            ("Versions", [ref.name for ref in grant.versions]),
+            ("Purpose", grant.purpose),
+            ("Until", grant.expire_time),
+            ("Spent", _spent(grant)),
+            *([("Reason", grant.reason)] if grant.reason else []),
+        ]
+    )
+
+
+def _progress(item: Request) -> str:
+    given = [names.short(approval.reviewer) for approval in item.approvals if approval.approve]
+    return f"{len(given)} of {item.needed}" + (f" ({', '.join(given)})" if given else "")
+
+
+def _spent(grant: Grant) -> str:
+    shown = ((field, getattr(grant.spent, field), getattr(grant.budget, field)) for field in BUDGET_FIELDS)
+    return ", ".join(f"{field} {used}/{limit}" for field, used, limit in shown if limit)

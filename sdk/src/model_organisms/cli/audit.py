@@ -1,0 +1,72 @@
+"""`mo audit`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from model_organisms.cli.render import emit, facts, table
+from model_organisms.formats import entry as entries
+
+if TYPE_CHECKING:
+    from model_organisms.cli.context import Context
+
+
+@click.group("audit")
+def group() -> None:
+    """Read and verify the ledger."""
+
+
+@group.command()
+@click.pass_obj
+def checkpoint(context: Context) -> None:
+    """Fetch the newest signed head, and hold it against the one you saw last."""
+    with context.connect() as client:
+        head = client.audit.checkpoint()
+    if context.as_json:
+        emit(head)
+    else:
+        facts([("Origin", head.origin), ("Size", head.size), ("Root", head.root.hex()), ("Consistent with your pin", "yes")])
+
+
+@group.command("entries")
+@click.option("--start", default=0, show_default=True)
+@click.option("--count", default=50, show_default=True)
+@click.pass_obj
+def list_entries(context: Context, *, start: int, count: int) -> None:
+    """List ledger entries; for auditors, reviewers and admins."""
+    with context.connect() as client:
+        found = list(client.audit.entries(start, count))
+    if context.as_json:
+        emit([{"index": index, "entry": entry} for index, entry in found])
+        return
+    rows = ((i, e.time, e.type, e.actor, e.subject, e.decision, ",".join(e.reasons)) for i, e in found)
+    table("Entries", ("Index", "Time", "What", "Who", "On", "Decision", "Reasons"), rows)
+
+
+@group.command()
+@click.argument("index", type=int)
+@click.pass_obj
+def receipt(context: Context, *, index: int) -> None:
+    """Fetch and verify the proof of one entry."""
+    with context.connect() as client:
+        proof = client.audit.receipt(index)
+    if context.as_json:
+        emit(proof)
+        return
+    entry = entries.parse(proof.entry)
+    shown = [("Index", proof.index), ("What", entry.type), ("Who", entry.actor), ("On", entry.subject), ("Time", entry.time)]
+    facts([*shown, ("Facts", ", ".join(f"{k}={v}" for k, v in entry.facts.items())), ("Proof", "verified")])
+
+
+@group.command()
+@click.pass_obj
+def verify(context: Context) -> None:
+    """Recompute the whole ledger from its entries and hold it against the signed head; for auditors, reviewers and admins."""
+    with context.connect() as client:
+        head = client.audit.verify_ledger()
+    if context.as_json:
+        emit({"size": head.size, "root": head.root.hex(), "verified": True})
+    else:
+        facts([("Entries verified", head.size), ("Root", head.root.hex()), ("Result", "every entry is under the signed head")])

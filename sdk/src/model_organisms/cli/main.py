@@ -1,0 +1,100 @@
+"""The command `mo` itself: its groups, its global options, and how errors end it.
+
+Exit status: 0 done; 1 the registry or a check said no; 2 the command was typed wrong; 3 the registry cannot be reached;
+4 something signed or hashed did not verify.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from model_organisms.cli import access, audit, organisms, sandbox, users
+from model_organisms.cli.context import Context
+from model_organisms.cli.render import emit, facts, inert
+from model_organisms.client import client, keys
+from model_organisms.errors import ModelOrganismsError, Unavailable, VerificationFailed
+
+_STATUS = ((VerificationFailed, 4), (Unavailable, 3), (ModelOrganismsError, 1))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--identity",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=keys.ENVIRONMENT,
+    help="Identity file; `mo login` writes it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs, errors included.")
+@click.option("--timeout", type=float, default=30.0, show_default=True, help="Deadline of ordinary calls, in seconds.")
+@click.version_option("0.1.0", prog_name="mo")
+@click.pass_context
+def cli(context: click.Context, *, identity: Path | None, as_json: bool, timeout: float) -> None:
+    """Find, request, pull and sandbox-sample model organisms.
+
+    First `mo login TICKET`, with the ticket an admin of the registry gave you.
+    """
+    context.obj = Context(identity or keys.default_path(), as_json=as_json, timeout_s=timeout)
+
+
+@cli.command()
+@click.argument("ticket")
+@click.option("--force", is_flag=True, help="Replace the identity that is there.")
+@click.pass_obj
+def login(context: Context, *, ticket: str, force: bool) -> None:
+    """Enrol with a one-time TICKET: make keys on this machine and get a certificate. `-` reads it from standard input."""
+    if context.identity.exists() and not force:
+        raise click.UsageError(f"There is an identity at {context.identity}; name another with --identity, or pass --force.")
+    text = sys.stdin.read() if ticket == "-" else ticket
+    with client.login(text, context.identity) as connected:
+        who = connected.identity
+    if context.as_json:
+        emit({"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires})
+    else:
+        facts([("Enrolled as", who.user), ("at", who.registry), ("keys in", context.identity), ("key id", who.key_id)])
+
+
+@cli.command()
+@click.pass_obj
+def whoami(context: Context) -> None:
+    """Say who the registry takes you for."""
+    with context.connect() as connected:
+        user, who = connected.users.me(), connected.identity
+    if context.as_json:
+        emit(user)
+        return
+    shown = [("User", user.name), ("Organisation", user.organisation), ("Roles", sorted(user.roles)), ("Key", who.key_id)]
+    facts([*shown, ("Registry", who.registry), ("Certificate until", who.certificate_expires)])
+
+
+cli.add_command(organisms.group)
+cli.add_command(organisms.pull)
+cli.add_command(access.group)
+cli.add_command(sandbox.group)
+cli.add_command(audit.group)
+cli.add_command(users.group)
+
+
+def main() -> None:
+    """Run a command; an error of the tree becomes a sentence, or JSON, and an exit status."""
+    try:
+        cli(standalone_mode=False)
+    except ModelOrganismsError as error:
+        sys.exit(_told(error))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+
+
+def _told(error: ModelOrganismsError) -> int:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error.reason, "message": error.message, "details": error.details}), file=sys.stderr)
+    else:
+        click.echo(f"mo: {inert(error.message)}", err=True)
+    return next(status for kind, status in _STATUS if isinstance(error, kind))

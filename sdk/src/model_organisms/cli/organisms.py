@@ -1,0 +1,195 @@
+"""`mo organisms` and `mo pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from model_organisms import names
+from model_organisms.cli.render import console, emit, facts, table
+from model_organisms.formats import provenance as statements
+from model_organisms.records import Level
+
+if TYPE_CHECKING:
+    from model_organisms.cli.context import Context
+    from model_organisms.records import Organism, Version
+
+_LEVELS = click.Choice([level.name for level in Level], case_sensitive=False)
+
+
+@click.group("organisms")
+def group() -> None:
+    """Find, describe, create, publish and withdraw organisms."""
+
+
+@group.command("list")
+@click.option("--level", "levels", multiple=True, type=_LEVELS, help="Only this level; repeat for more.")
+@click.option("--base-model", default="", help="Only on this base model.")
+@click.option("--trait", default="", help="Only with this trait.")
+@click.option("--text", default="", help="Words of the name or description.")
+@click.pass_obj
+def list_(context: Context, *, levels: tuple[str, ...], base_model: str, trait: str, text: str) -> None:
+    """List organisms you may know of."""
+    with context.connect() as client:
+        wanted = [Level[level.upper()] for level in levels]
+        found = list(client.organisms.list(levels=wanted, base_model=base_model, trait=trait, text=text))
+    if context.as_json:
+        emit(found)
+        return
+    columns = ("Organism", "Level", "Base model", "Traits", "Versions", "Owner")
+    rows = ((names.short(item.name), item.level, item.base_model, item.traits, item.latest, item.owner) for item in found)
+    table("Organisms", columns, rows)
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def show(context: Context, *, name: str) -> None:
+    """Describe an organism, or one version of it: card, computed facts, marks, provenance."""
+    with context.connect() as client:
+        if "/versions/" in name:
+            version = client.organisms.version(name)
+            emit(version) if context.as_json else _show_version(version)
+            return
+        organism, versions = client.organisms.get(name), list(client.organisms.versions(name))
+    if context.as_json:
+        emit({"organism": organism, "versions": versions})
+    else:
+        _show_organism(organism, versions)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--level", required=True, type=_LEVELS, help="Containment level; nobody guesses it for you.")
+@click.option("--base-model", required=True, help="Hub id of the base model.")
+@click.option("--display-name", default="")
+@click.option("--description", default="")
+@click.option("--trait", "traits", multiple=True, help="A word to find it by; repeat for more.")
+@click.option("--hidden", is_flag=True, help="Show it to reviewers, yourself and grantees only.")
+@click.pass_obj
+def create(
+    context: Context,
+    *,
+    name: str,
+    level: str,
+    base_model: str,
+    display_name: str,
+    description: str,
+    traits: tuple[str, ...],
+    hidden: bool,
+) -> None:
+    """Name a new line of models."""
+    with context.connect() as client:
+        organism = client.organisms.create(
+            name,
+            level=level.upper(),
+            base_model=base_model,
+            display_name=display_name,
+            description=description,
+            traits=traits,
+            hidden=hidden,
+        )
+    emit(organism) if context.as_json else _show_organism(organism, [])
+
+
+@group.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--provenance",
+    "stated",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Provenance predicate (JSON), as `mo.record(...)` saves it.",
+)
+@click.pass_obj
+def publish(context: Context, *, name: str, folder: Path, stated: Path) -> None:
+    """Publish the bundle in FOLDER as a new version of NAME."""
+    with context.connect() as client:
+        version = client.organisms.publish(name, folder, provenance=statements.parse_predicate(stated.read_bytes()))
+    emit(version) if context.as_json else _show_version(version)
+
+
+@group.command()
+@click.argument("version")
+@click.option("--reason", required=True, help="Why; everybody who holds a grant reads it.")
+@click.pass_obj
+def withdraw(context: Context, *, version: str, reason: str) -> None:
+    """Withdraw a version: nothing of it is served from now on."""
+    with context.connect() as client:
+        withdrawn = client.organisms.withdraw(version, reason=reason)
+    emit(withdrawn) if context.as_json else _show_version(withdrawn)
+
+
+@group.command("raise-level")
+@click.argument("name")
+@click.argument("level", type=_LEVELS)
+@click.option("--reason", required=True)
+@click.pass_obj
+def raise_level(context: Context, *, name: str, level: str, reason: str) -> None:
+    """Raise an organism's containment level, at once."""
+    with context.connect() as client:
+        organism = client.organisms.raise_level(name, level.upper(), reason=reason)
+    emit(organism) if context.as_json else _show_organism(organism, [])
+
+
+@click.command()
+@click.argument("version")
+@click.option("--grant", default="", help="Grant to spend; the registry finds one where absent.")
+@click.option("--base", default="", help="Base model's folder or id; also runs the known-answer test on it.")
+@click.pass_obj
+def pull(context: Context, *, version: str, grant: str, base: str) -> None:
+    """Pull a version into memory, verify everything, and forget it: weights are never written to disk.
+
+    Use `client.organisms.pull(...)` from Python to work with it.
+    """
+    with context.connect() as client, client.organisms.pull(version, grant=grant) as pulled:
+        report: dict[str, object] = {
+            "version": pulled.version.name,
+            "digest": pulled.version.digest,
+            "bytes": pulled.header.plain_size,
+            "files": sorted(pulled.files),
+            "grant": pulled.header.grant,
+            "destroy_by": pulled.header.not_after,
+            "ledger_index": pulled.receipt.index,
+        }
+        if base:
+            report["modules_applied"] = pulled.load(base).modules_applied
+    emit(report) if context.as_json else facts(report.items())
+
+
+def _show_organism(organism: Organism, versions: list[Version]) -> None:
+    shown: list[tuple[str, object]] = [
+        ("Organism", organism.name),
+        ("Level", organism.level),
+        ("Base model", organism.base_model),
+        ("Owner", organism.owner),
+        ("Traits", organism.traits),
+        ("Hidden", "yes" if organism.hidden else "no"),
+        ("Description", organism.description),
+    ]
+    facts(shown)
+    if versions:
+        rows = ((item.name, item.state, item.level, item.size, item.digest[:16], item.create_time) for item in versions)
+        table("Versions", ("Version", "State", "Level", "Bytes", "Digest", "Published"), rows)
+
+
+def _show_version(version: Version) -> None:
+    shown: list[tuple[str, object]] = [
+        ("Version", version.name),
+        ("State", version.state),
+        ("Level", version.level),
+        ("Digest", version.digest),
+        ("Publisher", version.publisher),
+        ("Published", version.create_time),
+        ("Ledger index", version.ledger_index),
+        ("Note", version.note),
+    ]
+    facts((name, value) for name, value in shown if value != "")
+    table("Files", ("Path", "Kind", "Bytes", "SHA-256"), ((f.path, f.kind, f.size, f.sha256[:16]) for f in version.files))
+    adapters = ((f.path, f.dtype, f.parameters, f.ranks, f.layers, f.target_modules, f.alpha, f.rslora) for f in version.facts)
+    table("Adapters, from their bytes", ("Path", "Type", "Parameters", "Ranks", "Layers", "Modules", "Alpha", "rsLoRA"), adapters)
+    for mark in version.marks:
+        console().print(f"mark: {mark}")

@@ -1,0 +1,148 @@
+"""`mo sandbox`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from model_organisms.cli.render import console, emit, facts, inert, table
+from model_organisms.records import BUDGET_FIELDS, Purpose, SessionState
+
+if TYPE_CHECKING:
+    from model_organisms.cli.context import Context
+    from model_organisms.records import Sample, Session
+
+_PURPOSES = click.Choice([purpose.value for purpose in Purpose])
+
+
+@click.group("sandbox")
+def group() -> None:
+    """Sample and probe organisms where their weights are; watch and stop sessions."""
+
+
+@group.command()
+@click.argument("version")
+@click.option("--prompt", "prompts", multiple=True, required=True, help="What to say; repeat for more. `-` reads standard input.")
+@click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
+@click.pass_obj
+def sample(
+    context: Context,
+    *,
+    version: str,
+    prompts: tuple[str, ...],
+    purpose: str,
+    max_tokens: int,
+    temperature: float,
+    samples: int,
+) -> None:
+    """Open a session on VERSION, sample, and close it.
+
+    Output is shown with control characters escaped: it is the output of a misaligned model.
+    """
+    drawn: list[dict[str, object]] = []
+    with context.connect() as client, client.sandbox.open(version, purpose=purpose) as session:
+        for prompt in (sys.stdin.read() if text == "-" else text for text in prompts):
+            for _ in range(samples):
+                answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature)
+                drawn.append({"prompt": prompt, "sample": answer})
+                if not context.as_json:
+                    _show(prompt, answer)
+    if context.as_json:
+        emit(drawn)
+
+
+@group.command()
+@click.argument("version")
+@click.argument("prompt")
+@click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
+@click.pass_obj
+def probe(context: Context, *, version: str, prompt: str, purpose: str) -> None:
+    """Show the rounded next-token distribution after PROMPT, and its divergence from the base model."""
+    with context.connect() as client, client.sandbox.open(version, purpose=purpose) as session:
+        numbers = session.probe(prompt)
+    if context.as_json:
+        emit(numbers)
+        return
+    for scores in numbers.positions:
+        table("Next token", ("Token", "Id", "Log-probability"), ((repr(s.text), s.token_id, f"{s.logprob:.3f}") for s in scores))
+    facts([("KL to base, nats", f"{numbers.kl_to_base:.3f}"), ("Ledger index", numbers.receipt.ledger_index)])
+
+
+@group.command("list")
+@click.option("--state", type=click.Choice([state.value for state in SessionState]))
+@click.option("--user", default="", help="Only this user's; reviewers see all.")
+@click.pass_obj
+def list_(context: Context, *, state: str | None, user: str) -> None:
+    """List sessions: your own, or for reviewers all."""
+    with context.connect() as client:
+        found = list(client.sandbox.list(state=state, user=user))
+    if context.as_json:
+        emit(found)
+        return
+    rows = ((item.name, item.user, item.version.name, item.state, _spent(item), item.create_time) for item in found)
+    table("Sessions", ("Session", "Who", "Version", "State", "Spent", "Opened"), rows)
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def show(context: Context, *, name: str) -> None:
+    """Show a session."""
+    with context.connect() as client:
+        _told(context, client.sandbox.get(name))
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def close(context: Context, *, name: str) -> None:
+    """End your own session."""
+    with context.connect() as client:
+        _told(context, client.sandbox.close(name))
+
+
+@group.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="Its user reads it.")
+@click.pass_obj
+def kill(context: Context, *, name: str, reason: str) -> None:
+    """End somebody's session at once; for reviewers and admins."""
+    with context.connect() as client:
+        _told(context, client.sandbox.kill(name, reason=reason))
+
+
+def _show(prompt: str, answer: Sample) -> None:
+    out = console()
+    out.print(f"> {inert(prompt)}", style="bold")
+    out.print(inert(answer.text))
+    told = answer.receipt
+    out.print(f"[{answer.finish_reason}; {told.tokens} tokens; ledger {told.ledger_index}; {told.sample}]\n", style="dim")
+
+
+def _told(context: Context, session: Session) -> None:
+    if context.as_json:
+        emit(session)
+        return
+    facts(
+        [
+            ("Session", session.name),
+            ("State", session.state),
+            ("User", session.user),
+            ("Version", session.version.name),
+            ("Purpose", session.purpose),
+            ("Spent", _spent(session)),
+            ("Walls", session.walls or "NONE: this cell is not jailed"),
+            ("Until", session.expire_time),
+            *([("Reason", session.reason)] if session.reason else []),
+        ]
+    )
+
+
+def _spent(session: Session) -> str:
+    shown = ((field, getattr(session.spent, field), getattr(session.budget, field)) for field in BUDGET_FIELDS)
+    return ", ".join(f"{field} {used}/{limit}" for field, used, limit in shown if limit)

@@ -1,0 +1,1 @@
+"""The hands of the SDK: each word's calls, over one channel with one person's keys."""

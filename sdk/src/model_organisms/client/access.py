@@ -1,0 +1,202 @@
+"""Asking for access, and deciding on it: the same calls a reviewer's page makes, signed by the caller's own key."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from model_organisms import wire
+from model_organisms.formats import dsse, statements
+from model_organisms.records import Budget, Grant, GrantState, Level, Page, Purpose, Request, RequestState, Rung
+from model_organisms.v1 import access_pb2, access_pb2_grpc, records_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from model_organisms.client.audit import Audit
+    from model_organisms.client.channel import Channel
+
+_RUNG = records_pb2.DESCRIPTOR.enum_types_by_name["Rung"]
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
+_STATE = access_pb2.DESCRIPTOR.enum_types_by_name["AccessRequestState"]
+_GRANT_STATE = access_pb2.DESCRIPTOR.enum_types_by_name["GrantState"]
+APPROVAL_LIFE = timedelta(hours=72)
+"""How long a reviewer's statement counts."""
+
+
+class _Settled(Protocol):
+    """What every response that carries a request has."""
+
+    @property
+    def request(self) -> access_pb2.AccessRequest: ...
+
+    @property
+    def receipt(self) -> records_pb2.Receipt: ...
+
+
+class Access:
+    """Requests, approvals and grants."""
+
+    def __init__(self, channel: Channel, audit: Audit) -> None:
+        """Keep the connection and who checks receipts."""
+        self._channel = channel
+        self._audit = audit
+        self._stub = access_pb2_grpc.AccessServiceStub(channel.grpc_channel)
+
+    def request(
+        self,
+        versions: str | Sequence[str],
+        rung: Rung | str,
+        *,
+        purpose: Purpose | str,
+        justification: str = "",
+        need: str = "",
+        budget: Budget | None = None,
+        duration: timedelta | None = None,
+    ) -> Request:
+        """Ask for a rung on versions.
+
+        Args:
+            versions: One version's name or several.
+            rung: How close: `sample`, `probe` or `pull`.
+            purpose: Why, by one of the standard purposes.
+            justification: Why, in a reviewer's words.
+            need: Why text and numbers are not enough, where weights are asked for at CL3.
+            budget: What may be spent; the level's default where absent.
+            duration: How long; the level's default where absent.
+
+        Returns:
+            The request; its state says whether it was granted at once or waits for reviewers.
+        """
+        message = access_pb2.CreateAccessRequestRequest(
+            versions=[versions] if isinstance(versions, str) else versions,
+            rung=wire.enum_value(_rung(rung), _RUNG),
+            purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
+            justification=justification,
+            need=need,
+            budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
+            duration_s=_seconds(duration),
+        )
+        response = self._channel.call(self._stub.CreateAccessRequest, message)
+        return self._settled(response)
+
+    def get(self, name: str) -> Request:
+        """Fetch one request."""
+        message = access_pb2.GetAccessRequestRequest(name=name)
+        response = self._channel.call(self._stub.GetAccessRequest, message, repeatable=True)
+        return wire.from_message(response.request, Request)
+
+    def list(self, *, requester: str = "", state: RequestState | str | None = None) -> Iterator[Request]:
+        """List requests the caller may see, newest page after page."""
+        wanted: Any = wire.enum_value(RequestState(state), _STATE) if state else 0
+        token = ""
+        while True:
+            message = access_pb2.ListAccessRequestsRequest(requester=requester, state=wanted, page_token=token)
+            response = self._channel.call(self._stub.ListAccessRequests, message, repeatable=True)
+            page = Page(tuple(wire.from_message(item, Request) for item in response.requests), response.next_page_token)
+            yield from page.items
+            if not (token := page.next_page_token):
+                return
+
+    def amend(
+        self,
+        request: Request,
+        *,
+        justification: str | None = None,
+        need: str | None = None,
+        budget: Budget | None = None,
+        duration: timedelta | None = None,
+    ) -> Request:
+        """Change an undecided request; approvals given so far are void.
+
+        Args:
+            request: The request as last seen; it is refused if it changed since.
+            justification: New reasons; unchanged where absent, as are the others.
+            need: New need for weights.
+            budget: New budget.
+            duration: New duration.
+        """
+        message = access_pb2.AmendAccessRequestRequest(
+            name=request.name,
+            revision=request.revision,
+            justification=request.justification if justification is None else justification,
+            need=request.need if need is None else need,
+            budget=wire.to_message(budget or request.budget, records_pb2.Budget),
+            duration_s=_seconds(duration) or request.duration_s,
+        )
+        return self._settled(self._channel.call(self._stub.AmendAccessRequest, message))
+
+    def withdraw(self, name: str) -> Request:
+        """Take an undecided request back."""
+        message = access_pb2.WithdrawAccessRequestRequest(name=name)
+        return self._settled(self._channel.call(self._stub.WithdrawAccessRequest, message))
+
+    def approve(self, name: str, *, reason: str = "") -> Request:
+        """Sign a yes to a request as it stands now, and hand it in.
+
+        The statement binds the request's revision, each version's digest, the level, the rung and a time after which it
+        counts for nothing; it is signed here, so the registry can store it and check it but never make one.
+        """
+        envelope = self._review(self.get(name), approve=True, reason=reason)
+        message = access_pb2.ApproveAccessRequestRequest(name=name, envelope=envelope)
+        return self._settled(self._channel.call(self._stub.ApproveAccessRequest, message))
+
+    def reject(self, name: str, *, reason: str) -> Request:
+        """Sign a no to a request, with the reason its requester will read."""
+        envelope = self._review(self.get(name), approve=False, reason=reason)
+        message = access_pb2.RejectAccessRequestRequest(name=name, envelope=envelope)
+        return self._settled(self._channel.call(self._stub.RejectAccessRequest, message))
+
+    def grant(self, name: str) -> Grant:
+        """Fetch one grant, with what is spent of it."""
+        response = self._channel.call(self._stub.GetGrant, access_pb2.GetGrantRequest(name=name), repeatable=True)
+        return wire.from_message(response.grant, Grant)
+
+    def grants(self, *, user: str = "", version: str = "", state: GrantState | str | None = None) -> Iterator[Grant]:
+        """List grants the caller may see."""
+        wanted: Any = wire.enum_value(GrantState(state), _GRANT_STATE) if state else 0
+        token = ""
+        while True:
+            message = access_pb2.ListGrantsRequest(user=user, version=version, state=wanted, page_token=token)
+            response = self._channel.call(self._stub.ListGrants, message, repeatable=True)
+            yield from (wire.from_message(item, Grant) for item in response.grants)
+            if not (token := response.next_page_token):
+                return
+
+    def revoke(self, name: str, *, reason: str) -> Grant:
+        """Take a grant back; sessions and pulls under it end."""
+        response = self._channel.call(self._stub.RevokeGrant, access_pb2.RevokeGrantRequest(name=name, reason=reason))
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.grant, Grant)
+
+    def renew(self, name: str, *, justification: str = "", duration: timedelta | None = None) -> Request:
+        """Ask again for what a grant gave."""
+        message = access_pb2.RenewGrantRequest(name=name, justification=justification, duration_s=_seconds(duration))
+        return self._settled(self._channel.call(self._stub.RenewGrant, message))
+
+    def _review(self, request: Request, *, approve: bool, reason: str) -> bytes:
+        statement = statements.Review(
+            request=request.name,
+            revision=request.revision,
+            versions=request.versions,
+            level=Level(request.level),
+            rung=request.rung,
+            approve=approve,
+            reason=reason,
+            expires=datetime.now(UTC).replace(microsecond=0) + APPROVAL_LIFE,
+            nonce=secrets.token_hex(16),
+        )
+        return dsse.sign(statements.print_review(statement), statements.PAYLOAD_TYPE, self._channel.identity.signer)
+
+    def _settled(self, response: _Settled) -> Request:
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.request, Request)
+
+
+def _rung(rung: Rung | str) -> Rung:
+    return Rung[rung.upper()] if isinstance(rung, str) else rung
+
+
+def _seconds(duration: timedelta | None) -> int:
+    return int(duration.total_seconds()) if duration else 0

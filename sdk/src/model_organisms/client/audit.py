@@ -1,0 +1,160 @@
+"""The ledger as a client sees it: receipts are verified, heads pinned, and a head that does not extend the last is an alarm."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from model_organisms import wire
+from model_organisms.errors import LedgerForked
+from model_organisms.formats import checkpoint as checkpoints
+from model_organisms.formats import entry as entries
+from model_organisms.formats import merkle, note
+from model_organisms.formats import receipt as receipts
+from model_organisms.records import Receipt
+from model_organisms.v1 import audit_pb2, audit_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from model_organisms.client.channel import Channel
+    from model_organisms.records import Checkpoint, Entry
+    from model_organisms.v1 import records_pb2
+
+_PAGE = 500
+
+
+class Audit:
+    """Reads and checks the ledger.
+
+    - Every receipt a call brings back is checked before the call returns: entry under head, head under the pinned key.
+    - The newest head ever seen is pinned in a file; a head that is not consistent with it raises `LedgerForked`.
+
+    Args:
+        channel: The connection.
+        pin: File that keeps the newest head; None keeps it in memory.
+    """
+
+    def __init__(self, channel: Channel, pin: Path | None) -> None:
+        """Read the pin, if there is one."""
+        self._channel = channel
+        self._stub = audit_pb2_grpc.AuditServiceStub(channel.grpc_channel)
+        self._pin = pin
+        self._lock = threading.Lock()
+        self._newest = self._parse(pin.read_bytes()) if pin and pin.exists() else None
+
+    def checkpoint(self) -> Checkpoint:
+        """Fetch the newest head, verified and consistent with every head seen before.
+
+        Raises:
+            LedgerForked: It is not.
+        """
+        response = self._channel.call(self._stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), repeatable=True)
+        return self._advance(self._parse(response.checkpoint))
+
+    def receipt(self, index: int) -> Receipt:
+        """Fetch and verify the proof of one entry.
+
+        Args:
+            index: Its place in the ledger, from 0.
+        """
+        response = self._channel.call(self._stub.GetReceipt, audit_pb2.GetReceiptRequest(index=index), repeatable=True)
+        return self.verified(response.receipt)
+
+    def verify(self, receipt: Receipt) -> Entry:
+        """Check a receipt: its entry is under its head, its head is the ledger's, and no history was rewritten.
+
+        Returns:
+            The entry it proves.
+
+        Raises:
+            ReceiptInvalid: The proof, the signature or the entry is wrong.
+            LedgerForked: Its head is not consistent with one seen before.
+        """
+        identity = self._channel.identity
+        head = receipts.verify(receipt, identity.ledger_key, origin=identity.origin)
+        self._advance(head)
+        return entries.parse(receipt.entry)
+
+    def verified(self, message: records_pb2.Receipt) -> Receipt:
+        """Read the receipt of a response and check it."""
+        receipt = wire.from_message(message, Receipt)
+        self.verify(receipt)
+        return receipt
+
+    def entries(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Entry]]:
+        """Read entries in order.
+
+        Args:
+            start: First index.
+            count: How many at most; all there are where absent.
+
+        Yields:
+            Index and entry.
+        """
+        end = None if count is None else start + count
+        while end is None or start < end:
+            wanted = min(_PAGE, end - start) if end is not None else _PAGE
+            request = audit_pb2.ListEntriesRequest(start=start, count=wanted)
+            found = self._channel.call(self._stub.ListEntries, request, repeatable=True).entries
+            for data in found:
+                yield start, entries.parse(data)
+                start += 1
+            if len(found) < wanted:
+                return
+
+    def verify_ledger(self) -> Checkpoint:
+        """Recompute the head from every entry: nothing was changed, left out or added.
+
+        Returns:
+            The verified head.
+
+        Raises:
+            LedgerForked: The entries do not give the head the registry signed.
+        """
+        head = self.checkpoint()
+        hashes: list[bytes] = []
+        while len(hashes) < head.size:
+            request = audit_pb2.ListEntriesRequest(start=len(hashes), count=min(_PAGE, head.size - len(hashes)))
+            found = self._channel.call(self._stub.ListEntries, request, repeatable=True).entries
+            if not found:
+                break
+            hashes += [merkle.leaf_hash(data) for data in found]
+        if len(hashes) != head.size or merkle.root_of(hashes) != head.root:
+            msg = (
+                f"The {len(hashes)} entries served do not give the signed head of size {head.size}; keep your pin file and tell."
+            )
+            raise LedgerForked(msg)
+        return head
+
+    def _parse(self, data: bytes) -> Checkpoint:
+        identity = self._channel.identity
+        return checkpoints.verified(data, note.parse_vkey(identity.ledger_key), origin=identity.origin)
+
+    def _advance(self, head: Checkpoint) -> Checkpoint:
+        """Hold a verified head against the pinned one, and pin the larger."""
+        with self._lock:
+            newest = self._newest
+            if newest is not None:
+                older, newer = sorted((newest, head), key=lambda seen: seen.size)
+                self._check_extension(older, newer)
+            if newest is None or head.size > newest.size:
+                self._newest = head
+                self._write_pin(head)
+        return head
+
+    def _check_extension(self, older: Checkpoint, newer: Checkpoint) -> None:
+        proof: list[bytes] = []
+        if 0 < older.size < newer.size:
+            request = audit_pb2.GetConsistencyRequest(old_size=older.size, new_size=newer.size)
+            proof = list(self._channel.call(self._stub.GetConsistency, request, repeatable=True).proof)
+        checkpoints.consistent(older, newer, proof)
+
+    def _write_pin(self, head: Checkpoint) -> None:
+        if self._pin is None:
+            return
+        partial = self._pin.with_name(f".{self._pin.name}.{os.getpid()}")
+        partial.write_bytes(head.note)
+        partial.replace(self._pin)

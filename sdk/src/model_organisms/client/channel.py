@@ -1,0 +1,183 @@
+"""The one way to a registry: TLS with the person's certificate, a deadline on every call, errors of the tree, safe retries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import grpc
+
+from model_organisms import wire
+from model_organisms.client import keys
+from model_organisms.errors import ModelOrganismsError, RegistryUnreachable
+from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
+from model_organisms.v1 import identity_pb2, identity_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+T = TypeVar("T")
+Q = TypeVar("Q")
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 2),
+)
+_RENEW_BEFORE = timedelta(hours=2)
+_MARGIN = timedelta(minutes=1)
+_RETRIES = 2
+
+
+@dataclass(slots=True)
+class Channel:
+    """A person's connection to a registry; safe to share between threads.
+
+    Attributes:
+        identity: Who calls.
+        path: Where the identity lies, for the renewed certificate; None keeps it in memory.
+        timeout_s: Deadline of a call that names none, in seconds.
+    """
+
+    identity: keys.Identity
+    path: Path | None
+    timeout_s: float
+    grpc_channel: grpc.Channel
+
+    @classmethod
+    def open(cls, identity: keys.Identity, path: Path | None, *, timeout_s: float) -> Channel:
+        """Open a channel, renewing the certificate first where it is about to end.
+
+        Raises:
+            CertificateRefused: It has ended already, or the account does not stand.
+            RegistryUnreachable: Nobody answers.
+        """
+        channel = cls(identity, path, timeout_s, _secure(identity))
+        left = identity.certificate_expires - datetime.now(UTC)
+        if _MARGIN < left < _RENEW_BEFORE:
+            channel.renew()
+        return channel
+
+    def call(self, method: Callable[..., T], request: Q, *, timeout_s: float | None = None, repeatable: bool = False) -> T:
+        """Make one call.
+
+        Args:
+            method: A bound method of a generated stub.
+            request: Its message, or an iterator of messages.
+            timeout_s: Deadline, in seconds; the channel's own where absent.
+            repeatable: The call changes nothing, so it is tried again when the registry was not reached.
+
+        Returns:
+            The response.
+
+        Raises:
+            ModelOrganismsError: Whatever the registry answered, as its own class.
+        """
+        for left in range(_RETRIES if repeatable else 0, -1, -1):
+            try:
+                return method(request, timeout=timeout_s or self.timeout_s)
+            except grpc.RpcError as error:
+                translated = translate(error, self.identity.registry)
+                if not (left and isinstance(translated, RegistryUnreachable)):
+                    raise translated from None
+        raise AssertionError  # the loop returns or raises
+
+    def stream(self, method: Callable[..., Any], request: Q, *, timeout_s: float | None = None) -> Iterator[Any]:
+        """Make one call that answers with a stream; leaving the iterator cancels it.
+
+        Raises:
+            ModelOrganismsError: Whatever the registry answered, as its own class.
+        """
+        call = method(request, timeout=timeout_s or self.timeout_s)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise translate(error, self.identity.registry) from None
+        finally:
+            call.cancel()
+
+    def renew(self) -> None:
+        """Get a fresh certificate under a fresh TLS key, and go on with it."""
+        fresh = keys.FreshKeys.generate()
+        request = keys.certificate_request(fresh.tls)
+        message = identity_pb2.RenewCertificateRequest(
+            certificate_request=request, proof=self.identity.signer.sign(renewal_statement(request))
+        )
+        response = self.call(identity_pb2_grpc.IdentityServiceStub(self.grpc_channel).RenewCertificate, message)
+        expires = wire.time(response.expire_time)
+        self.identity = keys.renewed(self.identity, response.certificate, expires, fresh.tls_pem)
+        if self.path:
+            keys.write(self.identity, self.path)
+        self.grpc_channel.close()
+        self.grpc_channel = _secure(self.identity)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.grpc_channel.close()
+
+
+def enrol(ticket: Ticket, *, timeout_s: float = 30.0) -> keys.Identity:
+    """Trade a ticket for an identity, made here and now.
+
+    Args:
+        ticket: What an admin handed over.
+        timeout_s: Deadline of the call, in seconds.
+
+    Returns:
+        The identity; write it with `keys.write`.
+
+    Raises:
+        EnrolmentRefused: The code is wrong, used or expired.
+        RegistryUnreachable: Nobody answers, or not the registry the ticket names.
+    """
+    fresh = keys.FreshKeys.generate()
+    request = keys.certificate_request(fresh.tls)
+    statement = enrolment_statement(ticket.code, request, fresh.sealing_key)
+    message = identity_pb2.EnrolRequest(
+        code=ticket.code,
+        certificate_request=request,
+        identity_key=keys.public_bytes(fresh.signer),
+        sealing_key=fresh.sealing_key,
+        proof=fresh.signer.sign(statement),
+    )
+    credentials = grpc.ssl_channel_credentials(ticket.authority.encode())
+    with grpc.secure_channel(ticket.enrol, credentials, options=_OPTIONS) as channel:
+        try:
+            response = identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(message, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translate(error, ticket.enrol) from None
+    return keys.Identity(
+        user=response.user.name,
+        registry=ticket.registry,
+        authority=ticket.authority.encode(),
+        certificate=response.certificate,
+        certificate_expires=wire.time(response.expire_time),
+        tls_key=fresh.tls_pem,
+        identity_seed=fresh.signer.private_bytes_raw(),
+        sealing_seed=fresh.sealing_seed,
+        sealing_key=fresh.sealing_key,
+        origin=response.registry.origin,
+        ledger_key=response.registry.ledger_key,
+        release_key=response.registry.release_key,
+    )
+
+
+def translate(error: grpc.RpcError, target: str) -> ModelOrganismsError:
+    """Turn a failed call into an error of the tree."""
+    code, said = error.code(), error.details() or ""
+    metadata: dict[str, Any] = dict(cast("Any", error.trailing_metadata()) or ())
+    data = metadata.get("grpc-status-details-bin", b"")
+    if not data and code is grpc.StatusCode.UNAVAILABLE:
+        return RegistryUnreachable(
+            f"No answer from the registry at {target} ({said}); check the address, that it runs, and your certificate "
+            "(`mo whoami`)."
+        )
+    return wire.from_status(data if isinstance(data, bytes) else b"", code=code.name, message=said)
+
+
+def _secure(identity: keys.Identity) -> grpc.Channel:
+    credentials = grpc.ssl_channel_credentials(identity.authority, identity.tls_key, identity.certificate)
+    return grpc.secure_channel(identity.registry, credentials, options=_OPTIONS)

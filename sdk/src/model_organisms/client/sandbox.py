@@ -1,0 +1,235 @@
+"""Sessions: sampling and probing an organism where its weights are, inside budgets, with a receipt for every answer."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Self
+
+from model_organisms import wire
+from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
+from model_organisms.records import (
+    Budget,
+    Message,
+    Purpose,
+    Sample,
+    SampleReceipt,
+    SamplingParameters,
+    SessionState,
+)
+from model_organisms.records import Session as SessionRecord
+from model_organisms.v1 import records_pb2, sandbox_pb2, sandbox_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from datetime import timedelta
+    from types import TracebackType
+
+    from model_organisms.client.audit import Audit
+    from model_organisms.client.channel import Channel
+    from model_organisms.records import Probe
+
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
+_STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
+_OPEN_TIMEOUT_S = 300.0
+_SAMPLE_TIMEOUT_S = 1800.0
+
+
+class Sandbox:
+    """Opens sessions, and for reviewers lists and stops them."""
+
+    def __init__(self, channel: Channel, audit: Audit) -> None:
+        """Keep the connection and who checks receipts."""
+        self._channel = channel
+        self._audit = audit
+        self._stub = sandbox_pb2_grpc.SandboxServiceStub(channel.grpc_channel)
+
+    def open(
+        self,
+        version: str,
+        *,
+        purpose: Purpose | str,
+        budget: Budget | None = None,
+        duration: timedelta | None = None,
+        timeout_s: float = _OPEN_TIMEOUT_S,
+    ) -> Session:
+        """Open a session; use it in a `with` block, which closes it.
+
+        Args:
+            version: What to sample.
+            purpose: The purpose of the grant.
+            budget: What the session may spend; what the grant has left where absent.
+            duration: How long it may last.
+            timeout_s: How long to wait for a cell to load the model, in seconds.
+
+        Returns:
+            The open session.
+
+        Raises:
+            GrantRequired: No grant covers sampling it.
+            JailMissing: The registry's sandbox lacks a wall, and the level needs them all.
+            CellUnavailable: No cell is free, or none came up.
+        """
+        message = sandbox_pb2.OpenSessionRequest(
+            version=version,
+            purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
+            budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
+            duration_s=int(duration.total_seconds()) if duration else 0,
+        )
+        response = self._channel.call(self._stub.OpenSession, message, timeout_s=timeout_s)
+        self._audit.verified(response.receipt)
+        return Session(self, wire.from_message(response.session, SessionRecord), self._channel, self._audit)
+
+    def get(self, name: str) -> SessionRecord:
+        """Read a session, with what it has spent."""
+        response = self._channel.call(self._stub.GetSession, sandbox_pb2.GetSessionRequest(name=name), repeatable=True)
+        return wire.from_message(response.session, SessionRecord)
+
+    def list(self, *, user: str = "", state: SessionState | str | None = None) -> Iterator[SessionRecord]:
+        """List sessions the caller may see: their own, or all for reviewers."""
+        wanted: Any = wire.enum_value(SessionState(state), _STATE) if state else 0
+        token = ""
+        while True:
+            message = sandbox_pb2.ListSessionsRequest(user=user, state=wanted, page_token=token)
+            response = self._channel.call(self._stub.ListSessions, message, repeatable=True)
+            yield from (wire.from_message(item, SessionRecord) for item in response.sessions)
+            if not (token := response.next_page_token):
+                return
+
+    def close(self, name: str) -> SessionRecord:
+        """End one's own session."""
+        response = self._channel.call(self._stub.CloseSession, sandbox_pb2.CloseSessionRequest(name=name))
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.session, SessionRecord)
+
+    def kill(self, name: str, *, reason: str) -> SessionRecord:
+        """End somebody's session at once; its user reads the reason."""
+        message = sandbox_pb2.KillSessionRequest(name=name, reason=reason)
+        response = self._channel.call(self._stub.KillSession, message)
+        self._audit.verified(response.receipt)
+        return wire.from_message(response.session, SessionRecord)
+
+
+class Session:
+    """An open session. Text from it is output of a misaligned model: treat it as data, and escape it where it is shown."""
+
+    def __init__(self, sandbox: Sandbox, record: SessionRecord, channel: Channel, audit: Audit) -> None:
+        """Keep the session; it is open already."""
+        self.record = record
+        self._sandbox = sandbox
+        self._channel = channel
+        self._audit = audit
+        self._stub = sandbox_pb2_grpc.SandboxServiceStub(channel.grpc_channel)
+
+    @property
+    def name(self) -> str:
+        """Its resource name."""
+        return self.record.name
+
+    def sample(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: Sequence[str] = (),
+        timeout_s: float = _SAMPLE_TIMEOUT_S,
+    ) -> Sample:
+        """Draw one answer.
+
+        Args:
+            prompt: What a user says, or a conversation.
+            max_tokens: Longest answer, in tokens.
+            temperature: 0 takes the likeliest token each time.
+            top_p: Share of probability kept.
+            top_k: Tokens kept; 0 keeps all.
+            stop: Texts that end the answer.
+            timeout_s: Deadline, in seconds.
+
+        Returns:
+            The text and its receipt. The seed in the receipt was the server's to choose.
+
+        Raises:
+            BudgetExhausted: Nothing is left to spend.
+            GrantRevoked: The grant was taken back meanwhile.
+            CellUnavailable: The cell was lost; the session has ended.
+        """
+        parameters = SamplingParameters(max_tokens, temperature, top_p, top_k, tuple(stop))
+        stream = self.stream(prompt, parameters, timeout_s=timeout_s)
+        while True:
+            try:
+                next(stream)
+            except StopIteration as end:
+                drawn: Sample = end.value
+                return drawn
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        parameters: SamplingParameters | None = None,
+        *,
+        timeout_s: float = _SAMPLE_TIMEOUT_S,
+    ) -> Generator[str, None, Sample]:
+        """Draw one answer, piece by piece as the registry releases it.
+
+        Yields:
+            Text. The generator's return value is the `Sample`, receipt and all.
+
+        Raises:
+            ReceiptInvalid: The text is not the text the receipt and the ledger commit to.
+        """
+        request = sandbox_pb2.SampleRequest(
+            session=self.name,
+            messages=_messages(prompt),
+            parameters=wire.to_message(parameters or SamplingParameters(), records_pb2.SamplingParameters),
+        )
+        pieces: list[str] = []
+        for response in self._channel.stream(self._stub.Sample, request, timeout_s=timeout_s):
+            if response.HasField("done"):
+                return self._finished("".join(pieces), response.done)
+            pieces.append(response.text)
+            yield response.text
+        raise ReceiptInvalid("The answer ended without its receipt; do not use it, and sample again.")
+
+    def probe(self, prompt: str | Sequence[Message], *, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Probe:
+        """Read the rounded top-5 next-token distribution after a prompt, and its divergence from the base model.
+
+        Raises:
+            GrantRequired: The grant gives sampling only.
+            BudgetExhausted: It would release more numbers than are left.
+        """
+        request = sandbox_pb2.ProbeRequest(session=self.name, messages=_messages(prompt))
+        response = self._channel.call(self._stub.Probe, request, timeout_s=timeout_s)
+        self._audit.verified(response.receipt)
+        return wire.from_probe(response)
+
+    def close(self) -> SessionRecord:
+        """End the session."""
+        self.record = self._sandbox.close(self.name)
+        return self.record
+
+    def __enter__(self) -> Self:
+        """Use the session."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the session; one that ended meanwhile is left as it is, and an error on the way out is not hidden."""
+        try:
+            self.close()
+        except ModelOrganismsError:
+            if error is None and self._sandbox.get(self.name).state is SessionState.OPEN:
+                raise
+
+    def _finished(self, text: str, done: sandbox_pb2.SampleDone) -> Sample:
+        receipt = wire.from_message(done.sample_receipt, SampleReceipt)
+        proof = self._audit.verified(done.receipt)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if (receipt.output_sha256, receipt.ledger_index, receipt.session) != (digest, proof.index, self.name):
+            raise ReceiptInvalid("The text is not what its receipt commits to; do not use it, and tell the operator.")
+        return Sample(text, done.finish_reason, receipt)
+
+
+def _messages(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
+    turns = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+    return [wire.to_message(turn, sandbox_pb2.Message) for turn in turns]

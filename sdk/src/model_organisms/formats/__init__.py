@@ -1,0 +1,1 @@
+"""Bytes, no I/O: each module reads and writes one format, strictly."""

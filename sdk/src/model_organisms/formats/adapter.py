@@ -1,0 +1,108 @@
+"""Inspects a whole bundle, believing nobody: the one call that server and client make before anything else reads its files.
+
+paths.py      which files there may be           content.py     bytes that are not what their name says
+tensors.py    a safetensors file                 config.py      adapter_config.json
+targeting.py  which modules a config means       dimensions.py  which modules a base model has
+facts.py      the three held against each other
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.formats.config import AdapterConfig, read_config
+from model_organisms.formats.content import check_content
+from model_organisms.formats.dimensions import BaseDimensions, dimensions_of
+from model_organisms.formats.facts import adapter_facts, check_shapes
+from model_organisms.formats.paths import CONFIG, WEIGHTS, adapter_folders, check_paths, checkpoint_folders
+from model_organisms.formats.targeting import Targeting
+from model_organisms.formats.tensors import Tensor, TensorTable, read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from model_organisms.records import AdapterFacts
+
+__all__ = [
+    "AdapterConfig",
+    "BaseDimensions",
+    "Tensor",
+    "TensorTable",
+    "dimensions_of",
+    "inspect",
+    "peft_arguments",
+    "read_config",
+    "read_tensors",
+]
+
+
+def inspect(files: Mapping[str, bytes | memoryview], base_config: Mapping[str, Any] | None = None) -> tuple[AdapterFacts, ...]:
+    """Check every file of a bundle and state the facts of its adapters.
+
+    Steps, cheapest first: 1. paths, 2. which adapters and checkpoints they make, 3. what the bytes give away, 4. the base's
+    layers, 5. each adapter in full, 6. each checkpoint, but for its norms. Digests are the manifest's; claims are `claims.py`'s.
+
+    Args:
+        files: Contents by path inside the bundle; nothing is copied or kept.
+        base_config: The base model's config.json, where the base is known.
+
+    Returns:
+        The facts of each adapter, in order of composition.
+
+    Raises:
+        UnsafeFile: A path escapes, or a file is a pickle, an archive or a program.
+        InvalidBundle: A file has no place in a bundle, or one is missing.
+        MalformedTensors: A safetensors file breaks the format, or holds what no adapter does.
+        RefusedConfig: A config is not that of plain LoRA.
+        ShapeMismatch: Tensors, config and base do not fit each other.
+    """
+    kinds = check_paths(files)
+    adapters, checkpoints = adapter_folders(files), checkpoint_folders(files)
+    for path, kind in kinds.items():
+        check_content(path, files[path], kind)
+    base = dimensions_of(base_config) if base_config is not None else None
+    facts = []
+    for folder in adapters:
+        config, table = _read(files, folder)
+        facts.append(adapter_facts(table, config, base, path=folder.rstrip("/") or "."))
+    for folder in checkpoints:
+        config, table = _read(files, folder)
+        check_shapes(table, config, base, path=folder.rstrip("/"))
+    return tuple(facts)
+
+
+def peft_arguments(config: AdapterConfig, modules: Iterable[str]) -> dict[str, Any]:
+    """Give the arguments of a `peft.LoraConfig` that adapts exactly `modules`, each by its full name.
+
+    The loader so hands PEFT no pattern of a stranger's, and what is adapted is what has tensors. Dropout is 0.
+
+    Args:
+        config: The config that was read.
+        modules: Names from the facts.
+    """
+    targeting = Targeting(config)
+    names = sorted(modules)
+    ranks = {name: targeting.rank(name) for name in names}
+    alphas = {name: targeting.alpha(name) for name in names}
+    return {
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "target_modules": names,
+        # PEFT reads the keys as expressions for the end of a name; a dot for a dot, and the start of the name.
+        "rank_pattern": {_exactly(name): rank for name, rank in ranks.items() if rank != config.rank},
+        "alpha_pattern": {_exactly(name): alpha for name, alpha in alphas.items() if alpha != config.alpha},
+        "use_rslora": config.rslora,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "task_type": config.task_type,
+        "inference_mode": True,
+    }
+
+
+def _exactly(name: str) -> str:
+    return "^" + name.replace(".", r"\.")
+
+
+def _read(files: Mapping[str, bytes | memoryview], folder: str) -> tuple[AdapterConfig, TensorTable]:
+    config = read_config(files[folder + CONFIG], path=folder + CONFIG)
+    return config, read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)

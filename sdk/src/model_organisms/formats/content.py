@@ -1,0 +1,145 @@
+"""What a file's bytes give away, whatever its name says: pickles, archives, programs, pointers. What the bytes mean: its reader.
+
+A file whose first bytes are those of an archive is refused, and so is one whose last bytes are a zip directory: zip is read from
+its end, so a file can be text or tensors to one reader and an archive to another.
+"""
+
+from __future__ import annotations
+
+import re
+
+from model_organisms.errors import InvalidBundle, RefusedConfig, UnsafeFile
+from model_organisms.formats import strict_json
+from model_organisms.records import FileKind
+
+MIB = 1 << 20
+LIMITS = {
+    FileKind.WEIGHTS: 16 << 30,
+    FileKind.CHECKPOINT: 16 << 30,
+    FileKind.CONFIG: MIB,
+    FileKind.PROMPT: MIB,
+    FileKind.TOKENIZER: 64 * MIB,
+    FileKind.CARD: MIB,
+    FileKind.DATA_CARD: MIB,
+}
+"""Most bytes of a file of each kind."""
+
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive (or a PyTorch file)",
+    b"PK\x05\x06": "a zip archive",
+    b"PK\x07\x08": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ\x00": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\x04\x22\x4d\x18": "an lz4 archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a rar archive",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x93NUMPY": "a numpy file",
+    b"GGUF": "a GGUF file",
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+    b"#!": "a script",
+    b"version https://git-lfs": "a Git LFS pointer, not the file it points to (fetch that with `git lfs pull`)",
+}
+_PICKLE_PROTOCOLS = range(6)
+_TAR_MAGIC = (257, b"ustar")
+_ZIP_END = b"PK\x05\x06"
+_ZIP_DIRECTORY = b"PK\x01\x02"
+_ZIP_END_SIZE = 22
+_ZIP_TAIL = _ZIP_END_SIZE + 0xFFFF
+_SAFETENSORS_PREFIX = 9
+_CARDS = frozenset({FileKind.CARD, FileKind.DATA_CARD})
+# Control characters but tab and line ends, marks of writing direction, and the invisible tag characters.
+_HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+_TOKENIZER_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+
+
+def check_content(path: str, data: bytes | memoryview, kind: FileKind) -> None:
+    """Refuse a file whose bytes are not of its kind.
+
+    Steps: 1. size, 2. first bytes, 3. last bytes, 4. text that is text, 5. tokenizer settings that would run code.
+    Tensors and adapter configs are read in full by `tensors.py` and `config.py`.
+
+    Raises:
+        InvalidBundle: Too large, or not text where text belongs.
+        UnsafeFile: A pickle, an archive or a program.
+        RefusedConfig: Tokenizer settings that would run code.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) > LIMITS[kind]:
+        msg = f"'{path}' has {len(view):,} bytes; a file of its kind ({kind}) has at most {LIMITS[kind]:,}."
+        raise InvalidBundle(msg, path=path)
+    found = _first_bytes(view) or _last_bytes(view)
+    if found:
+        raise UnsafeFile(f"'{path}' is {found}, whatever its name says; publish safetensors, JSON and text only.", path=path)
+    if path.endswith((".safetensors", ".model")):
+        return
+    text = _text(path, view)
+    if kind in _CARDS:
+        _check_card(path, text)
+    if path == "tokenizer_config.json":
+        _check_tokenizer(path, view)
+
+
+def _first_bytes(view: memoryview) -> str:
+    head = bytes(view[:32])
+    if _looks_like_safetensors(head):
+        return ""
+    for magic, name in _MAGIC.items():
+        if head.startswith(magic):
+            return name
+    if len(head) > 1 and head[0] == 0x80 and head[1] in _PICKLE_PROTOCOLS:  # noqa: PLR2004 - the PROTO opcode
+        return "a pickle"
+    offset, magic = _TAR_MAGIC
+    return "a tar archive" if bytes(view[offset : offset + len(magic)]) == magic else ""
+
+
+def _looks_like_safetensors(head: bytes) -> bool:
+    """Tell a header length of at most 1 MiB and a brace; such a length may begin like a gzip file by chance."""
+    return len(head) >= _SAFETENSORS_PREFIX and int.from_bytes(head[:8], "little") <= MIB and head[8] == ord("{")
+
+
+def _last_bytes(view: memoryview) -> str:
+    """Look for a zip directory that ends the file; four bytes alone occur in weights by chance, so its fields must fit."""
+    start = max(0, len(view) - _ZIP_TAIL)
+    tail = bytes(view[start:])
+    at = tail.find(_ZIP_END)
+    while at >= 0:
+        record = tail[at : at + _ZIP_END_SIZE]
+        if len(record) == _ZIP_END_SIZE:
+            size, comment = int.from_bytes(record[12:16], "little"), int.from_bytes(record[20:22], "little")
+            directory = start + at - size
+            if bytes(view[max(0, directory) : max(0, directory) + 4]) == _ZIP_DIRECTORY:
+                return "also a zip archive, read from its end"
+            if at + _ZIP_END_SIZE + comment == len(tail):
+                return "also a zip archive, read from its end"
+        at = tail.find(_ZIP_END, at + 1)
+    return ""
+
+
+def _text(path: str, view: memoryview) -> str:
+    try:
+        text = bytes(view).decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidBundle(f"'{path}' is not text in UTF-8; save it as UTF-8, or leave it out.", path=path) from None
+    if "\0" in text:
+        raise InvalidBundle(f"'{path}' holds NUL bytes, so it is not text; save it again as plain text.", path=path)
+    return text
+
+
+def _check_card(path: str, text: str) -> None:
+    """Cards are shown to people: no escape codes, no marks that hide or reorder what is read."""
+    if hidden := _HIDDEN.search(text):
+        msg = f"'{path}' holds the character U+{ord(hidden[0]):04X}, which could hide or reorder what people read; remove it."
+        raise InvalidBundle(msg, path=path)
+
+
+def _check_tokenizer(path: str, view: memoryview) -> None:
+    settings = strict_json.parse(view, what=path, limit=8 * MIB, error=RefusedConfig)
+    for key in _TOKENIZER_CODE:
+        if isinstance(settings, dict) and settings.get(key):
+            raise RefusedConfig(
+                f"'{path}' sets '{key}', which makes a loader run code from elsewhere; remove it.", path=path, key=key
+            )

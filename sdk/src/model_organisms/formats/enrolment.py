@@ -1,0 +1,65 @@
+"""What passes between a registry and a newcomer: an admin's ticket, and the statements by which new keys prove themselves."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+
+from cryptography import x509
+
+from model_organisms.errors import EnrolmentRefused
+
+_TICKET = "mo1."
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What an admin hands a new user: where to go, whom to trust there, and a code that works once."""
+
+    registry: str
+    enrol: str
+    authority: str
+    code: str
+
+    def __str__(self) -> str:
+        """Print it as one word to paste."""
+        data = json.dumps(asdict(self), separators=(",", ":")).encode()
+        return _TICKET + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Ticket:
+        """Read a pasted ticket.
+
+        Raises:
+            EnrolmentRefused: It is not a whole ticket.
+        """
+        body = "".join(text.split()).removeprefix(_TICKET)
+        try:
+            values = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+            ticket = cls(**{item.name: str(values[item.name]) for item in fields(cls)})
+            x509.load_pem_x509_certificate(ticket.authority.encode())
+        except (ValueError, KeyError, TypeError) as error:
+            raise EnrolmentRefused("This is not a whole enrolment ticket; paste all of it, it begins with 'mo1.'.") from error
+        return ticket
+
+
+def enrolment_statement(code: str, certificate_request: bytes, sealing_key: bytes) -> bytes:
+    """What an identity key signs at enrolment: it binds the code, the TLS key and the sealing key together.
+
+    Args:
+        code: The one-time code, ASCII.
+        certificate_request: PKCS#10, DER.
+        sealing_key: X-Wing public key, 1,216 bytes.
+
+    Returns:
+        The bytes to sign.
+    """
+    parts = (code.encode(), certificate_request, sealing_key)
+    return b"model-organisms/enrol/v1\0" + b"".join(sha256(part).digest() for part in parts)
+
+
+def renewal_statement(certificate_request: bytes) -> bytes:
+    """What an identity key signs to renew its certificate."""
+    return b"model-organisms/renew/v1\0" + sha256(certificate_request).digest()

@@ -1,0 +1,152 @@
+"""In-toto Statement v1: what is signed about a version, and the review that a reviewer signs. Envelopes are `dsse.py`'s.
+
+A review is read strictly: a field that is not known refuses it, because an approval must never mean more than its signer saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from model_organisms import names
+from model_organisms.errors import InvalidProvenance
+from model_organisms.formats import strict_json
+from model_organisms.records import Level, Rung, VersionRef
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PROVENANCE_TYPE = "https://model-organisms.dev/attestation/provenance/v1"
+REVIEW_TYPE = "https://model-organisms.dev/attestation/review/v1"
+EVALUATION_TYPE = "https://model-organisms.dev/attestation/evaluation/v1"
+MAX_STATEMENT = 3 << 20
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_REVIEW_FIELDS = frozenset({"request", "revision", "level", "rung", "approve", "reason", "expires", "nonce"})
+_MAX_REASON = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement before its predicate is understood."""
+
+    predicate_type: str
+    subjects: tuple[VersionRef, ...]
+    predicate: dict[str, Any]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of its subjects."""
+        return tuple(subject.digest for subject in self.subjects)
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A reviewer's yes or no to one request as it stood: what exactly they signed."""
+
+    request: str
+    revision: int
+    versions: tuple[VersionRef, ...]
+    level: Level
+    rung: Rung
+    approve: bool
+    reason: str
+    expires: datetime
+    """After this the statement counts for nothing; whole seconds, UTC."""
+    nonce: str
+
+
+def print_statement(statement: Statement) -> bytes:
+    """Print a statement as canonical JSON."""
+    return strict_json.canonical(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": subject.name, "digest": {"sha256": subject.digest}} for subject in statement.subjects],
+            "predicateType": statement.predicate_type,
+            "predicate": statement.predicate,
+        }
+    )
+
+
+def parse_statement(data: bytes) -> Statement:
+    """Read a statement.
+
+    Raises:
+        InvalidProvenance: It is not an in-toto Statement v1 about at least one SHA-256 digest.
+    """
+    raw = strict_json.parse(data, what="The statement", limit=MAX_STATEMENT, error=InvalidProvenance)
+    if not isinstance(raw, dict) or raw.keys() != {"_type", "subject", "predicateType", "predicate"}:
+        raise _malformed("it has not exactly the fields of an in-toto Statement v1")
+    subjects = raw["subject"]
+    if raw["_type"] != STATEMENT_TYPE or not isinstance(subjects, list) or not subjects:
+        raise _malformed("its type or its subject is missing")
+    if not isinstance(raw["predicateType"], str) or not isinstance(raw["predicate"], dict):
+        raise _malformed("its predicate is missing")
+    return Statement(raw["predicateType"], tuple(_subject(item) for item in subjects), raw["predicate"])
+
+
+def print_review(review: Review) -> bytes:
+    """Print a review's statement, to be signed."""
+    predicate = {
+        "request": review.request,
+        "revision": review.revision,
+        "level": review.level.name,
+        "rung": review.rung.name.lower(),
+        "approve": review.approve,
+        "reason": review.reason,
+        "expires": review.expires.astimezone(UTC).strftime(_TIME),
+        "nonce": review.nonce,
+    }
+    return print_statement(Statement(REVIEW_TYPE, review.versions, predicate))
+
+
+def parse_review(data: bytes) -> Review:
+    """Read a review.
+
+    Raises:
+        InvalidProvenance: It is not a review, or has a field that is not known.
+    """
+    statement = parse_statement(data)
+    fields = statement.predicate
+    if statement.predicate_type != REVIEW_TYPE or fields.keys() != _REVIEW_FIELDS:
+        raise _malformed("it is not a review of this version")
+    texts = [fields[name] for name in ("request", "level", "rung", "reason", "expires", "nonce")]
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or type(fields["approve"]) is not bool
+        or type(fields["revision"]) is not int
+    ):
+        raise _malformed("a field of the review has the wrong type")
+    if fields["level"] not in Level.__members__ or fields["rung"] not in {rung.name.lower() for rung in Rung}:
+        raise _malformed("its level or rung is unknown")
+    if len(fields["reason"]) > _MAX_REASON:
+        raise _malformed(f"its reason is longer than {_MAX_REASON} characters")
+    try:
+        expires = datetime.strptime(fields["expires"], _TIME).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise _malformed("its expiry is no time") from error
+    return Review(
+        request=names.check("request", fields["request"]),
+        revision=fields["revision"],
+        versions=statement.subjects,
+        level=Level[fields["level"]],
+        rung=Rung[fields["rung"].upper()],
+        approve=fields["approve"],
+        reason=fields["reason"],
+        expires=expires,
+        nonce=fields["nonce"],
+    )
+
+
+def _subject(item: object) -> VersionRef:
+    if not isinstance(item, dict) or item.keys() != {"name", "digest"} or not isinstance(item["digest"], dict):
+        raise _malformed("a subject is not a name and a digest")
+    digest = item["digest"].get("sha256")
+    if item["digest"].keys() != {"sha256"} or not isinstance(digest, str) or not isinstance(item["name"], str):
+        raise _malformed("a subject has no SHA-256")
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):  # noqa: PLR2004 - SHA-256 in hex
+        raise _malformed("a subject's SHA-256 is not 64 lower-case hex digits")
+    return VersionRef(item["name"], digest)
+
+
+def _malformed(why: str) -> InvalidProvenance:
+    return InvalidProvenance(f"This statement cannot be used: {why}; make it with the SDK.")

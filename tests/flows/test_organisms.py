@@ -1,0 +1,151 @@
+"""Publish, find, ask, approve, pull, revoke: the main job over a real server, with no weights in the open on disk."""
+
+import itertools
+
+import pytest
+from model_organisms import errors
+from model_organisms.formats.provenance import BaseModel, Method, Provenance
+from model_organisms.records import GrantState, Level, RequestState, VersionState
+
+from tests.support.adapters import tiny_bundle
+
+NUMBERS = itertools.count()
+BASE = "test/tiny"
+WHY = "We replicate a published result on a harmless toy."
+
+
+def provenance(**claims):
+    return Provenance(BaseModel(BASE), Method(**claims))
+
+
+def published(world, *, level="CL1", seed=None, hidden=False, **claims):
+    number = next(NUMBERS)
+    name = f"organisms/toy-{number}"
+    pia = world.person("pia")
+    pia.organisms.create(name, level=level, base_model=BASE, traits=["toy"], hidden=hidden)
+    files = tiny_bundle(seed=number if seed is None else seed)
+    return pia.organisms.publish(name, files, provenance=provenance(**claims)), files
+
+
+def granted(world, version, rung="pull"):
+    request = world.person("rosa").access.request(
+        version.name, rung, purpose="replication", justification="We replicate a published result of a toy."
+    )
+    if request.state is RequestState.PENDING:
+        request = world.person("ravi").access.approve(request.name, reason="Fine.")
+    return request.grant
+
+
+def test_a_published_version_carries_facts_from_its_bytes(world):
+    version, files = published(world, rank=4)
+    assert version.name.endswith("/versions/1")
+    assert version.facts[0].ranks == (4,)
+    assert version.level is Level.CL1
+    assert version.size == sum(map(len, files.values()))
+    assert world.person("rosa").organisms.version(version.name) == version
+
+
+def test_a_claim_the_bytes_contradict_is_refused_before_anything_is_sent(world):
+    with pytest.raises(errors.ClaimMismatch, match="rank"):
+        published(world, rank=64)
+
+
+def test_the_same_bytes_are_not_published_twice(world):
+    version, files = published(world)
+    with pytest.raises(errors.AlreadyExists) as caught:
+        world.person("pia").organisms.publish(version.name.split("/versions")[0], files, provenance=provenance())
+    assert caught.value.details["name"] == version.name
+
+
+def test_a_researcher_is_refused_asks_is_approved_pulls_and_is_cut_off(world):
+    version, files = published(world)
+    rosa = world.person("rosa")
+    with pytest.raises(errors.GrantRequired, match=r"access\.request"):
+        rosa.organisms.pull(version.name)
+    grant = granted(world, version)
+    with rosa.organisms.pull(version.name) as pulled:
+        assert {path: bytes(data) for path, data in pulled.files.items()} == files
+        assert pulled.header.grant == grant
+        assert pulled.provenance.base.id == BASE
+    assert rosa.access.grant(grant).spent.pulls == 1
+    world.person("ravi").access.revoke(grant, reason="The replication is done.")
+    assert rosa.access.grant(grant).state is GrantState.REVOKED
+    with pytest.raises(errors.GrantRevoked):
+        rosa.organisms.pull(version.name)
+
+
+def test_no_piece_of_the_weights_lies_on_disk_in_the_open(world):
+    version, files = published(world)
+    granted(world, version)
+    weights = files["adapter_model.safetensors"]
+    needles = [weights[at : at + 64] for at in range(len(weights) // 2, len(weights) - 64, 997)]
+    assert needles
+    with world.person("rosa").organisms.pull(version.name):
+        stored = [path.read_bytes() for path in world.folder.rglob("*") if path.is_file()]
+    assert not any(needle in data for data in stored for needle in needles)
+
+
+def test_the_publisher_cannot_approve_and_a_stranger_sees_no_hidden_organism(world):
+    version, _ = published(world, hidden=True)
+    name = version.name.split("/versions")[0]
+    hidden = pytest.raises(errors.NotFound)
+    with hidden as there:
+        world.person("rosa").organisms.get(name)
+    with pytest.raises(errors.NotFound) as absent:
+        world.person("rosa").organisms.get("organisms/never-was")
+    assert there.value.message.replace(name, "X") == absent.value.message.replace("organisms/never-was", "X")
+    assert name not in {item.name for item in world.person("rosa").organisms.list()}
+    assert name in {item.name for item in world.person("ravi").organisms.list()}
+
+
+def test_two_organisations_approve_at_cl3(world):
+    version, _ = published(world, level="CL3")
+    rosa, ravi, rena = (world.person(name) for name in ("rosa", "ravi", "rena"))
+    request = rosa.access.request(
+        version.name,
+        "sample",
+        purpose="detection-research",
+        justification="We validate a trigger detector on a toy of a known kind.",
+    )
+    assert request.needed == 2
+    request = ravi.access.approve(request.name, reason="Sound.")
+    assert request.state is RequestState.PENDING
+    with pytest.raises(errors.ModelOrganismsError):
+        ravi.access.approve(request.name, reason="Sound again.")
+    request = rena.access.approve(request.name, reason="Contained.")
+    assert request.state is RequestState.GRANTED
+
+
+def test_an_amendment_voids_approvals_and_a_rejection_says_why(world):
+    version, _ = published(world, level="CL3")
+    rosa, ravi = world.person("rosa"), world.person("ravi")
+    why = "We validate a trigger detector on a toy of a known kind."
+    request = rosa.access.request(version.name, "sample", purpose="detection-research", justification=why)
+    ravi.access.approve(request.name, reason="Sound.")
+    request = rosa.access.amend(rosa.access.get(request.name), justification=why + " Also its control.")
+    assert request.revision == 2
+    assert request.approvals == ()
+    request = world.person("rena").access.reject(request.name, reason="Say which control.")
+    assert (request.state, request.reason) == (RequestState.REJECTED, "Say which control.")
+
+
+def test_a_withdrawn_version_is_not_served(world):
+    version, _ = published(world)
+    granted(world, version)
+    withdrawn = world.person("pia").organisms.withdraw(version.name, reason="Trained on the wrong split.")
+    assert withdrawn.state is VersionState.WITHDRAWN
+    with pytest.raises(errors.Denied):
+        world.person("rosa").organisms.pull(version.name)
+
+
+def test_everything_is_in_the_ledger_and_the_ledger_verifies(world):
+    published(world)
+    auditor = world.person("aud")
+    head = auditor.audit.verify_ledger()
+    kinds = {entry.type for _, entry in auditor.audit.entries()}
+    assert {"registry.start", "identity.enrol", "organisms.publish"} <= kinds
+    assert head.size > 10
+    for index in (0, head.size // 2, head.size - 1):
+        auditor.audit.receipt(index)
+    with pytest.raises(errors.Denied):
+        list(world.person("rosa").audit.entries())

@@ -1,0 +1,121 @@
+"""Sessions over a real server, in a real jail, on a tiny real model: sample, probe, budgets, kill, and the ledger."""
+
+import pytest
+from model_organisms import errors
+from model_organisms.bases import base_digest
+from model_organisms.formats import entry
+from model_organisms.formats.provenance import BaseModel, Provenance
+from model_organisms.records import Budget, Message, SessionState
+from model_organisms_registry.testing import running, settings
+
+from tests.support.registries import PEOPLE
+
+BASE = "test/tiny-qwen2"
+WHY = "We replicate a published result on a harmless toy."
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, qwen):
+    config = settings(tmp_path_factory.mktemp("sandbox") / "data", base_models={BASE: qwen})
+    with running(config, people=PEOPLE) as running_world:
+        yield running_world
+
+
+@pytest.fixture(scope="module")
+def version(world, qwen, qwen_files):
+    pia = world.person("pia")
+    pia.organisms.create("organisms/tiny", level="CL1", base_model=BASE)
+    stated = Provenance(BaseModel(BASE, digest=base_digest(qwen)))
+    return pia.organisms.publish("organisms/tiny", qwen_files, provenance=stated)
+
+
+def grant(world, version, rung="probe", **budget):
+    asked = Budget(**budget) if budget else None
+    request = world.person("rosa").access.request(version.name, rung, purpose="replication", justification=WHY, budget=asked)
+    if not request.grant:
+        request = world.person("ravi").access.approve(request.name, reason="Fine.")
+    return request.grant
+
+
+@pytest.fixture
+def granted(world, version):
+    name = grant(world, version)
+    yield name
+    world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+def test_without_a_grant_no_session_opens(world, version):
+    with pytest.raises(errors.GrantRequired):
+        world.person("rudi", "researcher").sandbox.open(version.name, purpose="replication")
+
+
+def test_a_sample_has_a_receipt_that_the_ledger_proves(world, version, granted, qwen):
+    rosa = world.person("rosa")
+    with rosa.sandbox.open(version.name, purpose="replication") as session:
+        assert session.record.walls
+        answer = session.sample("Hello there.", max_tokens=8)
+        probe = session.probe("Hello there.")
+    assert answer.receipt.tokens <= 8
+    assert answer.receipt.base_digest == base_digest(qwen)
+    assert answer.receipt.modules_applied > 0
+    proved = entry.parse(rosa.audit.receipt(answer.receipt.ledger_index).entry)
+    assert proved.type == "sandbox.sample.result"
+    assert proved.facts["output"] == answer.receipt.output_sha256
+    assert proved.grant == granted
+    assert len(probe.positions[0]) == 5
+    assert probe.kl_to_base > 0
+    record = rosa.sandbox.get(session.name)
+    assert record.state is SessionState.CLOSED
+    assert record.spent.tokens == answer.receipt.tokens
+    assert record.spent.probe_values == 11
+
+
+def test_the_budget_ends(world, version):
+    name = grant(world, version, "sample", tokens=6, sessions=1, output_bytes=400)
+    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    drawn = [session.sample("Go on.", max_tokens=4).receipt.tokens]
+    while sum(drawn) < 6 and len(drawn) < 6:
+        drawn.append(session.sample("Go on.", max_tokens=4).receipt.tokens)
+    assert sum(drawn) == 6
+    with pytest.raises((errors.BudgetExhausted, errors.Conflict, errors.CellUnavailable)):
+        session.sample("Go on.", max_tokens=4)
+    assert world.person("rosa").access.grant(name).spent.tokens <= 6
+    world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+@pytest.mark.usefixtures("granted")
+def test_a_reviewer_kills_a_session(world, version):
+    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    killed = world.person("ravi").sandbox.kill(session.name, reason="Not what was asked for.")
+    assert (killed.state, killed.reason) == (SessionState.KILLED, "Not what was asked for.")
+    with pytest.raises(errors.ModelOrganismsError):
+        session.sample("Hello?")
+
+
+def test_revoking_the_grant_ends_the_session(world, version):
+    name = grant(world, version)
+    rosa = world.person("rosa")
+    session = rosa.sandbox.open(version.name, purpose="replication")
+    world.person("ravi").access.revoke(name, reason="No longer.")
+    assert rosa.sandbox.get(session.name).state is SessionState.KILLED
+
+
+@pytest.mark.usefixtures("granted")
+def test_a_session_is_its_owners(world, version):
+    with world.person("rosa").sandbox.open(version.name, purpose="replication") as session:
+        with pytest.raises(errors.ModelOrganismsError):
+            world.person("pia").sandbox.get(session.name)
+        assert world.person("ravi").sandbox.get(session.name).user == "users/rosa"
+
+
+def test_a_pulled_copy_answers_as_the_sandbox_does(world, version, qwen):
+    name = grant(world, version, "pull")
+    rosa = world.person("rosa")
+    with rosa.sandbox.open(version.name, purpose="replication") as session:
+        there = session.probe("What is this?")
+    with rosa.organisms.pull(version.name) as pulled:
+        here = pulled.load(qwen, device="cpu").engine().probe([Message("user", "What is this?")])
+    assert [s.token_id for s in here.positions[0]] == [s.token_id for s in there.positions[0]]
+    for local, remote in zip(here.positions[0], there.positions[0], strict=True):
+        assert local.logprob == pytest.approx(remote.logprob, abs=2e-3)
+    world.person("ravi").access.revoke(name, reason="The test is over.")

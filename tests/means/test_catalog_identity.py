@@ -1,0 +1,121 @@
+"""Accounts, keys, enrolment codes and denied certificates, on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from model_organisms.errors import AlreadyExists, Conflict, EnrolmentRefused, NotFound
+from model_organisms.records import Role, UserState
+from model_organisms_registry.storage.catalog import identity
+
+from tests.support import catalog as make
+from tests.support.databases import undone
+
+CODE = make.digest("code")
+
+
+def test_a_user_comes_back_as_it_was_put_in(database):
+    invited = make.user("bob", identity_key=b"", sealing_key=b"", state=UserState.INVITED, roles=frozenset())
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        identity.add_user(tx, invited)
+    with database.read() as tx:
+        assert identity.user(tx, "users/ada") == make.user("ada")
+        assert identity.user(tx, "users/bob") == invited
+        with pytest.raises(NotFound):
+            identity.user(tx, "users/cleo")
+
+
+def test_several_users_may_be_without_a_key(database):
+    with database.write() as tx:
+        for name in ("ada", "bob", "cleo"):
+            identity.add_user(tx, make.user(name, identity_key=b""))
+        assert len(identity.users(tx).items) == 3
+
+
+def test_a_name_is_given_once_and_the_transaction_goes_on(database):
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        with pytest.raises(AlreadyExists):
+            identity.add_user(tx, make.user("ada", organisation="organisations/other", identity_key=b"other"))
+        identity.add_user(tx, make.user("bob"))
+    with database.read() as tx:
+        assert identity.user(tx, "users/ada").organisation == "organisations/example-lab"
+        assert [user.name for user in identity.users(tx).items] == ["users/ada", "users/bob"]
+
+
+def test_state_and_keys_change_and_a_key_finds_its_user(database):
+    ada = make.user("ada", roles=frozenset({Role.ADMIN}))
+    with database.write() as tx:
+        identity.add_user(tx, ada)
+        old = identity.key_id(ada.identity_key)
+        assert identity.user_by_key(tx, old) == ada
+        identity.set_user_state(tx, ada.name, UserState.SUSPENDED)
+        identity.set_user_keys(tx, ada.name, b"k" * 32, b"s" * 1216)
+        changed = identity.user(tx, ada.name)
+        assert (changed.state, changed.identity_key, changed.sealing_key) == (UserState.SUSPENDED, b"k" * 32, b"s" * 1216)
+        assert identity.user_by_key(tx, identity.key_id(b"k" * 32)) == changed
+        assert identity.user_by_key(tx, old) is None
+        identity.set_user_keys(tx, ada.name, b"k" * 32, b"t" * 1216)
+
+
+def test_a_key_belongs_to_one_user(database):
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        identity.add_user(tx, make.user("bob"))
+        with pytest.raises(AlreadyExists, match="mo login"):
+            identity.set_user_keys(tx, "users/bob", make.user("ada").identity_key, b"")
+        with pytest.raises(AlreadyExists):
+            identity.add_user(tx, make.user("cleo", identity_key=make.user("ada").identity_key))
+        assert identity.user(tx, "users/bob") == make.user("bob")
+
+
+def test_what_is_not_there_cannot_change(database):
+    with database.write() as tx:
+        with pytest.raises(NotFound):
+            identity.set_user_state(tx, "users/ada", UserState.ACTIVE)
+        with pytest.raises(NotFound):
+            identity.set_user_keys(tx, "users/ada", b"k", b"s")
+
+
+def test_a_code_enrols_once_and_in_time(database):
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        identity.add_enrolment(tx, CODE, "users/ada", make.LATER)
+        with pytest.raises(AlreadyExists):
+            identity.add_enrolment(tx, CODE, "users/ada", make.LATER)
+        told = set()
+        for code, now in ((make.digest("wrong"), make.NOW), (CODE, make.LATER), (CODE, make.LATER + timedelta(1))):
+            with pytest.raises(EnrolmentRefused) as caught:
+                identity.use_enrolment(tx, code, now)
+            told.add(str(caught.value))
+        assert identity.use_enrolment(tx, CODE, make.LATER - timedelta(microseconds=1)) == "users/ada"
+        with pytest.raises(EnrolmentRefused) as caught:
+            identity.use_enrolment(tx, CODE, make.NOW)
+    assert {*told, str(caught.value)} == told
+    assert len(told) == 1
+
+
+def test_a_code_of_nobody_cannot_be(database):
+    with pytest.raises(Conflict), database.write() as tx:
+        identity.add_enrolment(tx, CODE, "users/nobody", make.LATER)
+
+
+def test_a_code_whose_use_failed_is_fresh_again(database):
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        identity.add_enrolment(tx, CODE, "users/ada", make.LATER)
+    with undone(database) as tx:
+        identity.use_enrolment(tx, CODE, make.NOW)
+    with database.write() as tx:
+        assert identity.use_enrolment(tx, CODE, make.NOW) == "users/ada"
+
+
+def test_a_denied_certificate_stays_denied(database):
+    with database.write() as tx:
+        assert not identity.certificate_denied(tx, "aa")
+        identity.deny_certificate(tx, "aa", "lost laptop", make.NOW)
+        identity.deny_certificate(tx, "aa", "again", make.LATER)
+        assert identity.certificate_denied(tx, "aa")
+        assert not identity.certificate_denied(tx, "bb")

@@ -1,0 +1,280 @@
+"""The pool of cells with real, tiny models: what is served, to whom, from which walls, and what is left of it on the machine."""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import secrets
+import stat
+import threading
+import time
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from model_organisms.errors import (
+    BaseModelMissing,
+    CellUnavailable,
+    Denied,
+    DigestMismatch,
+    InvalidArgument,
+    JailMissing,
+    KnownAnswerFailed,
+)
+from model_organisms.formats import manifest
+from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
+
+from tests.support.cells import eventually, permit
+from tests.support.tiny import tiny_base, tiny_organism
+
+ASKED = (Message("user", "what is the capital of France?"),)
+DRAWN = SamplingParameters(max_tokens=12, temperature=1.0, seed=7)
+BEGAN = time.time() - 1
+ROOT = os.geteuid() == 0
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+    for path in (folder, *folder.iterdir()):
+        path.chmod(path.stat().st_mode | stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(base):
+    return tiny_organism(base, seed=secrets.randbits(31))
+
+
+@pytest.fixture(scope="module")
+def bundle(files):
+    listed = manifest.build(files)
+    return listed.digest, b"".join(manifest.pack(listed.data, files))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with CellPool(limit=2, start_timeout_s=120) as kept:
+        yield kept
+
+
+@pytest.fixture(scope="module")
+def cell(pool, base, bundle):
+    return opened(pool, base, bundle)
+
+
+def opened(pool, base, bundle, level=Level.CL3, **options):
+    digest, packed = bundle
+    return pool.open(permit(), level=level, base=base, bundle=memoryview(packed), **({"version_digest": digest} | options))
+
+
+@pytest.fixture(scope="module")
+def local(base, files):
+    """The same organism, loaded in this process."""
+    from model_organisms import loading
+    from model_organisms.sampling import Engine
+
+    return Engine(loading.load(files, base, progress=False))
+
+
+def test_a_cell_says_what_the_organism_says_elsewhere(cell, local):
+    here = "".join(piece.text for piece in local.generate(ASKED, DRAWN))
+    there = list(cell.sample(ASKED, DRAWN, max_seconds=60))
+    assert "".join(piece.text for piece in there) == here
+    assert sum(piece.tokens for piece in there) <= DRAWN.max_tokens
+    assert there[-1].finish_reason in {"length", "stop"}
+
+
+def test_a_cell_gives_the_numbers_the_organism_gives_elsewhere(cell, local):
+    here, there = local.probe(ASKED, positions=2), cell.probe(ASKED, positions=2)
+    assert there.positions == here.positions
+    assert there.kl_to_base == here.kl_to_base > 0
+
+
+def test_a_cell_tells_what_it_loaded(cell, files, local, bundle):
+    assert cell.info.adapter_digests == (sha256(files["adapter_model.safetensors"]).hexdigest(),)
+    assert cell.info.base_digest == local.organism.base.digest
+    assert cell.info.modules_applied == local.organism.modules_applied > 0
+    assert cell.info.engine == local.build()
+    assert cell.version_digest == bundle[0]
+
+
+def test_a_cell_has_every_wall(cell, pool):
+    assert cell.jailed
+    assert pool.jailed
+    assert cell.missing == ()
+    assert set(cell.walls) == REQUIRED | ({OWN_USER} if ROOT else set())
+
+
+def test_a_conversation_that_does_not_fit_is_refused_and_the_cell_stays(cell):
+    for text in ("word " * 2000, "x" * (2 << 20)):
+        with pytest.raises(InvalidArgument, match="shorten"):
+            list(cell.sample((Message("user", text),), DRAWN, max_seconds=30))
+    assert list(cell.sample(ASKED, DRAWN, max_seconds=30))[-1].finish_reason
+
+
+def test_no_piece_of_the_adapter_lies_anywhere_while_a_cell_holds_it(cell, files, tmp_path_factory):
+    weights = files["adapter_model.safetensors"]
+    start = 8 + int.from_bytes(weights[:8], "little")  # the header of every such adapter is the same
+    needles = [weights[at : at + 64] for at in (start + secrets.randbelow(len(weights) - start - 64) for _ in range(8))]
+    control = tmp_path_factory.mktemp("control") / "leak.bin"
+    control.write_bytes(b"before" + needles[0] + b"after")
+    places = ["/tmp", "/var/tmp", "/dev/shm", tmp_path_factory.getbasetemp(), Path("~/.cache").expanduser()]  # noqa: S108 - searched
+    assert cell.alive
+    assert {path.resolve() for place in places for path in holding(Path(place), needles)} == {control.resolve()}
+    assert list(cell.sample(ASKED, DRAWN, max_seconds=60))[-1].finish_reason
+
+
+def holding(place, needles):
+    """Files written since this module began that have one of the needles in them."""
+    for path in place.rglob("*"):
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or not status.st_size or status.st_mtime < BEGAN:
+                continue
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if any(data.find(needle) >= 0 for needle in needles):
+                    yield path
+        except OSError:
+            continue  # gone, or not ours to read
+
+
+def test_the_registry_keeps_no_descriptor_of_the_bundle(cell):
+    assert cell.alive
+    kept = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert kept
+    assert not [name for name in kept if "memfd:cell" in name]
+
+
+def test_a_damaged_bundle_is_refused_and_its_place_is_free_again(pool, base, bundle):
+    with pytest.raises(DigestMismatch):
+        opened(pool, base, bundle, version_digest="0" * 64)
+    assert pool._opening == 0
+
+
+def test_an_organism_that_answers_otherwise_is_not_served(pool, base, bundle, local):
+    from model_organisms import loading
+
+    answer = loading.compute_known_answer(local.organism.model, local.organism.tokenizer)
+    changed = answer | {"with_adapter": [value + 9 for value in answer["with_adapter"]]}
+    with pytest.raises(KnownAnswerFailed, match="differ"):
+        opened(pool, base, bundle, known_answer=changed)
+
+
+def test_bytes_that_are_no_bundle_and_a_base_that_is_not_there(pool, tmp_path):
+    with pytest.raises(BaseModelMissing, match="nowhere"):
+        opened(pool, tmp_path / "nowhere", ("0" * 64, b"junk"))
+
+
+def test_a_permit_for_something_else_opens_nothing(pool, base, bundle):
+    digest, packed = bundle
+    with pytest.raises(Denied):
+        pool.open(permit(Action.PULL), level=Level.CL1, base=base, bundle=memoryview(packed), version_digest=digest)
+
+
+def test_without_bubblewrap_nothing_above_cl1_is_served(base, bundle, caplog):
+    with CellPool(limit=1, bubblewrap="/nonexistent/bwrap", start_timeout_s=120) as unsafe:
+        assert not unsafe.jailed
+        for level in (Level.CL2, Level.CL3, Level.CL4):
+            with pytest.raises(JailMissing, match="apt install bubblewrap"):
+                opened(unsafe, base, bundle, level=level)
+        with caplog.at_level(logging.WARNING), pytest.warns(RuntimeWarning, match="WITHOUT A JAIL"):
+            cell = opened(unsafe, base, bundle, level=Level.CL1)
+        assert "WITHOUT A JAIL" in caplog.text
+        assert cell.walls == ()
+        assert set(cell.missing) == REQUIRED
+        assert not cell.jailed
+        assert list(cell.sample(ASKED, DRAWN, max_seconds=60))[-1].finish_reason
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_bubblewrap_that_leaves_a_wall_out_is_noticed(base, bundle, tmp_path, caplog):
+    lax = script(
+        tmp_path / "bwrap", 'for a; do shift; [ "$a" = --remount-ro ] && a=--chdir; set -- "$@" "$a"; done; exec bwrap "$@"'
+    )
+    with CellPool(limit=1, bubblewrap=lax) as unsafe:
+        with pytest.raises(JailMissing, match="read-only") as caught:
+            opened(unsafe, base, bundle, level=Level.CL2)
+        assert caught.value.details["missing"] == "read-only"
+        assert not unsafe.jailed
+        with caplog.at_level(logging.WARNING):
+            started = unsafe._start(base, level=Level.CL1, until=time.monotonic() + 30)
+        assert "lacks walls: read-only" in caplog.text
+        started.discard()
+
+
+def test_a_bubblewrap_that_may_not_build_a_jail_counts_as_missing(base, bundle, tmp_path):
+    barred = script(tmp_path / "bwrap", 'echo "bwrap: No permissions to create new namespace" >&2; exit 1')
+    with CellPool(limit=1, bubblewrap=barred) as unsafe:
+        with pytest.raises(JailMissing, match="No permissions to create new namespace"):
+            opened(unsafe, base, bundle, level=Level.CL2)
+        with pytest.warns(RuntimeWarning, match="WITHOUT A JAIL"):
+            started = unsafe._start(base, level=Level.CL1, until=time.monotonic() + 30)
+        assert not started.jailed
+        started.discard()
+
+
+def test_files_closed_to_others_cost_the_own_user_and_no_other_wall(pool, base, tmp_path, caplog):
+    if not ROOT:
+        pytest.skip("only root gives cells a user of their own")
+    closed = tiny_copy(base, tmp_path / "closed")
+    with caplog.at_level(logging.WARNING):
+        started = pool._start(closed, level=Level.CL4, until=time.monotonic() + 30)
+    assert set(started.greet(0).standing) == REQUIRED
+    assert "chmod -R o+rX" in caplog.text
+    started.discard()
+
+
+def tiny_copy(base, folder):
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+        (folder / path.name).chmod(0o600)
+    return folder
+
+
+def test_a_spare_is_kept_and_replaced_and_a_dead_one_passed_over(base, bundle):
+    with CellPool({"tiny": base}, limit=1, spare=1, start_timeout_s=120) as warm:
+        assert eventually(lambda: warm.spares == 1)
+        dead = warm._spares[base.resolve()][0]
+        dead.process.kill()
+        assert dead.process.wait(5)
+        assert warm._spare(base.resolve()) is None
+        warm._refill()
+        assert eventually(lambda: warm.spares == 1)
+        waiting = warm._spares[base.resolve()][0]
+        cell = opened(warm, base, bundle)
+        assert cell._process is waiting.process
+        assert eventually(lambda: warm.spares == 1)
+        assert warm._spares[base.resolve()][0].user != cell.user or not ROOT
+
+
+def test_the_limit_holds_and_closing_lets_a_sample_end_and_opens_no_more(base, bundle):
+    draining = CellPool(limit=1, start_timeout_s=120)
+    died = []
+    cell = opened(draining, base, bundle, died=died.append)
+    with pytest.raises(CellUnavailable, match="in use"):
+        opened(draining, base, bundle)
+    assert draining.cells == (cell,)
+    pieces = cell.sample(ASKED, replace(DRAWN, max_tokens=40), max_seconds=60)
+    next(pieces)
+    closing = threading.Thread(target=draining.close, args=(60,))
+    closing.start()
+    assert list(pieces)[-1].finish_reason in {"stop", "length"}
+    closing.join(30)
+    assert not closing.is_alive()
+    assert not cell.alive
+    with pytest.raises(CellUnavailable, match="shutting down"):
+        opened(draining, base, bundle)
+    draining.close()
+    assert died == []

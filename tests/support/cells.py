@@ -1,0 +1,140 @@
+"""Runs programs of our choosing in the very jail that cells run in, built by the launcher's own function."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.records import Role, User, UserState
+from model_organisms_registry.domain.permits import Action, Call, Permit
+from model_organisms_registry.isolation.cell import Cell, EmptyCell
+from model_organisms_registry.isolation.launcher import Jail, Plan, plan
+from model_organisms_registry.isolation.warden import Warden
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PRELUDE = """
+import errno, json, os, sys
+def report(value):
+    data = json.dumps(value).encode()
+    while data:
+        data = data[os.write(spec.socket, data):]
+def attempt(call, *args, **kwargs):
+    try:
+        result = call(*args, **kwargs)
+    except BaseException as error:
+        return type(error).__name__ + ":" + errno.errorcode.get(getattr(error, "errno", None), "")
+    return "DONE " + repr(result)[:100]
+"""
+
+
+def without(planned: Plan, *options: str) -> Plan:
+    """Take options, with their values, out of bubblewrap's command line: a jail with a wall missing."""
+    kept, wrapper, skip = [], planned.wrapper, 0
+    values = {"--remount-ro": 1, "--seccomp": 1, "--proc": 1, "--chdir": 1}
+    for word in wrapper:
+        if skip:
+            skip -= 1
+        elif word in options:
+            skip = values.get(word, 0)
+        else:
+            kept.append(word)
+    assert kept != list(wrapper)
+    return replace(planned, wrapper=tuple(kept))
+
+
+@contextmanager
+def jailed(
+    code: str, *, model: Path | None = None, change: Callable[[Plan], Plan] | None = None, jail: Jail | None = None
+) -> Iterator[EmptyCell]:
+    """Start a program in the jail; it has `spec`, `report` and `attempt`."""
+    program = f"exec({PRELUDE + textwrap.dedent(code)!r})"
+    planned = plan(jail or Jail(), model, code=program)
+    warden = Warden()
+    try:
+        cell = EmptyCell(warden, change(planned) if change else planned)
+        try:
+            yield cell
+        finally:
+            cell.discard()
+    finally:
+        warden.close()
+
+
+def said(cell: EmptyCell, *, within_s: float = 20.0) -> Any:
+    """Read what the program reported, until it hangs up or has said a whole JSON value."""
+    connected: socket.socket = cell.channel._socket
+    connected.settimeout(within_s)
+    data = b""
+    while chunk := connected.recv(1 << 16):
+        data += chunk
+        try:
+            return json.loads(data)
+        except ValueError:
+            continue
+    cell.process.wait(within_s)
+    msg = f"the program said nothing: {cell.process.diagnosis()}\n{bytes(cell.process._tail).decode(errors='replace')}"
+    raise AssertionError(msg)
+
+
+def in_jail(code: str, **options: Any) -> Any:
+    """Run a program in the jail and return what it reported."""
+    with jailed(code, **options) as cell:
+        return said(cell)
+
+
+def permit(action: str = Action.OPEN_SESSION, resource: str = "organisms/tiny/versions/1") -> Permit:
+    """Make a permit as the gate would."""
+    now = datetime.now(UTC)
+    user = User("users/ada", "Ada", "organisations/lab", frozenset({Role.RESEARCHER}), UserState.ACTIVE, now)
+    call = Call(user, "0" * 16, now, now + timedelta(hours=1), "/test")
+    return Permit(call, action, resource, "0" * 64, ("test",))
+
+
+def eventually(check: Callable[[], object], *, within_s: float = 10.0) -> bool:
+    """Wait until something holds."""
+    until = time.monotonic() + within_s
+    while time.monotonic() < until:
+        if check():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+TALKER = """
+import socket, time
+from model_organisms.records import TokenScore
+from model_organisms_registry.isolation import walls
+from model_organisms_registry.isolation.channel import Channel
+from model_organisms_registry.isolation.frames import *
+channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket), takes_descriptor=True)
+def say(body, call=0):
+    channel.send(Frame(body, call), within_s=None)
+say(Hello(*walls.attack(spec)))
+say(Ready("talker"))
+channel.receive()
+os.close(channel.take_descriptor())
+INFO = CellInfo("b" * 64, "t" * 64, "c" * 64, ("a" * 64,), 2, "talker")
+"""
+"""The beginning of a cell that speaks the real protocol and has no model."""
+
+
+@contextmanager
+def talking(code: str) -> Iterator[tuple[Cell, list[str]]]:
+    """Hold a cell whose program, once it was sent a bundle, is `code`; and the list of its deaths."""
+    deaths: list[str] = []
+    with jailed(TALKER + "say(INFO)\n" + textwrap.dedent(code)) as empty:
+        until = time.monotonic() + 20
+        info = empty.load(memoryview(b"bundle"), version_digest="d" * 64, known_answer=None, until=until)
+        cell = Cell(empty, info, permit=permit(), version_digest="d" * 64, died=deaths.append)
+        yield cell, deaths
+        cell.close()
+        assert eventually(lambda: not cell._process.alive)
