@@ -202,6 +202,10 @@ LOOKS = {
 }
 
 
+NOTHING_ASKED = {"SCAN CONSTANT ROW", "SCAN (subquery-1)"}
+"""How SQLite plans `IN ()`: the page was empty, so nothing belongs to its rows."""
+
+
 def listing(tx, token, **conditions):
     return organisms.organisms(tx, filter=OrganismFilter(**conditions), visible=EVERYTHING, page_token=token)
 
@@ -233,7 +237,8 @@ def check_plans(tx, work) -> None:
         assert scans == [], plans[0]
     for plan in plans[1:]:
         assert "Seq Scan" not in plan, plan
-        assert [line for line in plan.splitlines() if line.startswith("SCAN ")] == [], plan
+        scans = {line for line in plan.splitlines() if line.startswith("SCAN ")}
+        assert scans <= NOTHING_ASKED, plan
 
 
 @pytest.mark.parametrize("name", LISTINGS)

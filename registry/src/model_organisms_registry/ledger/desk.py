@@ -138,6 +138,6 @@ class Desk:
         self._recorded.extendleft(reversed([ticket for ticket in tickets if ticket.view is None]))
 
     def claim(self, bodies: Iterable[bytes]) -> list[Ticket | None]:
-        """Find who waits for entries of transactions. They stay on the list until they have gone: a batch may fail and come back."""
+        """Find who waits for entries of transactions; they stay on the list, because a batch may fail and come back."""
         with self._changed:
             return [self._expected.get(body) for body in bodies]

@@ -188,7 +188,8 @@ class Log:
             fault = self._sequencer.fault
             because = f" ({type(fault).__name__})" if fault else ""
             raise LedgerUnavailable(
-                f"The ledger could not be written in time{because}, so nothing is served; try again, and tell the operator if it stays."
+                f"The ledger could not be written in time{because}, so nothing is served; try again,"
+                " and tell the operator if it stays."
             )
         return _receipt(ticket.index, ticket.body, view)
 

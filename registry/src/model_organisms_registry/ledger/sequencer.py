@@ -138,7 +138,7 @@ class Sequencer:
             bodies = pending + [ticket.body for ticket in self._unsure]
             rows.stage(tx, view.head.size, bodies)
         if bodies:
-            self._seal(view, bodies, self._desk.claim(pending) + self._unsure)
+            self._seal(view, bodies, [*self._desk.claim(pending), *self._unsure])
         self._unsure = []
         return bool(bodies)
 

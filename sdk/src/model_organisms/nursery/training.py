@@ -1,4 +1,4 @@
-"""Trains LoRA adapters in the upper layers of a small model, fast: what frozen layers compute is computed once, not at every step."""
+"""Trains LoRA adapters in the upper layers of a small model, fast: what frozen layers give is computed once, not every step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             loss = _loss(model, next(batches))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it without types
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             optimiser.zero_grad()
