@@ -46,6 +46,8 @@ class Limits:
     deadline_s: float = 3600.0
     """Longest deadline a call may ask for."""
     bundle_bytes: int = 4 << 30
+    marked_bytes: int = 4 << 30
+    """Bytes of marked copies that may be leaving at once; each lies whole in memory until it has left."""
     ledger_wait_s: float = 2.0
     upload_hours: float = 24.0
     session_idle_s: float = 1800.0

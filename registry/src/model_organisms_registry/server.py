@@ -32,6 +32,7 @@ from model_organisms_registry.rpc.organisms import OrganismsRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
 from model_organisms_registry.storage.bundles import Bundles, Uploads
 from model_organisms_registry.storage.contents import Contents
+from model_organisms_registry.storage.copies import Copies
 from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.access import Access
 from model_organisms_registry.workflows.audit import Audit
@@ -125,6 +126,7 @@ class Registry:
             self.changes,
             self.gate,
             bundles,
+            copies=Copies(sealed, memory=limits.marked_bytes),
             blobs=storage.blobs,
             table=table,
             release_key=storage.release_key,

@@ -1,7 +1,7 @@
-"""How a capsule leaves: permit, intent, seal, result, stream. The ledger names every copy before its first byte leaves.
+"""How a capsule leaves: permit, intent, mark, seal, result, stream. The ledger names every copy before its first byte leaves.
 
-What was sealed is kept (the head, which is fresh for each pull), so a cut pull goes on with the same bytes from any offset, for
-the same person and only while their grant stands.
+The head, which is fresh for each pull, is kept, and a marked body can be made again; so a cut pull goes on with the same bytes
+from any offset, for the same person and only while their grant stands.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import GrantRequired, NotFound, Unavailable
+from model_organisms.errors import Conflict, GrantRequired, NotFound
 from model_organisms.formats import capsule, manifest
-from model_organisms.formats.capsule import CapsuleHeader
+from model_organisms.formats.capsule import CapsuleHeader, commit_key
 from model_organisms.formats.streaming import SEGMENT
 from model_organisms.records import Budget, Rung, VersionRef
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.blobs import Blobs
     from model_organisms_registry.storage.bundles import Bundles
-    from model_organisms_registry.storage.sealed import SealedBlob
+    from model_organisms_registry.storage.copies import Copies, Copy
     from model_organisms_registry.workflows.changes import Changes
 
 _ONE = Budget(pulls=1)
@@ -64,6 +64,7 @@ class Pulling:
         changes: Opens transactions.
         gate: Decides who may.
         bundles: Where versions are kept.
+        copies: Makes the bodies.
         blobs: Where the heads of capsules are kept.
         table: The hazard table of this deployment.
         release_key: Signs heads.
@@ -76,6 +77,7 @@ class Pulling:
         gate: Gate,
         bundles: Bundles,
         *,
+        copies: Copies,
         blobs: Blobs,
         table: HazardTable,
         release_key: Ed25519PrivateKey,
@@ -85,6 +87,7 @@ class Pulling:
         self._changes = changes
         self._gate = gate
         self._bundles = bundles
+        self._copies = copies
         self._blobs = blobs
         self._table = table
         self._release_key = release_key
@@ -102,12 +105,14 @@ class Pulling:
         return self._begun(permit, stored, found.subject.version)
 
     def _begun(self, permit: Permit, stored: Stored, version: Version) -> Delivery:
-        """Intent, seal, result; the first byte leaves after all three."""
-        call = permit.call
-        if level_rules(version.level, table=self._table).fingerprinted:
-            raise Unavailable(f"A copy at {version.level.name} is marked for its holder, and this registry cannot mark yet.")
-        name, body = fresh("pulls", call.time), self._bundles.open(permit, stored)
-        grant, receipt = self._intend(permit, stored, version, name)
+        """Intent, mark, seal, result; the first byte leaves after all four."""
+        call, name = permit.call, fresh("pulls", permit.call.time)
+        body = self._bundles.open(permit, stored)
+        marked = level_rules(version.level, table=self._table).fingerprinted
+        memory = self._copies.room(stored.size) if marked else None
+        mark = self._copies.commitment(name) if marked else ""
+        grant, receipt = self._intend(permit, stored, version, name, mark=mark)
+        copy = self._copies.marked(body, name, memory) if memory else self._copies.stored(body)
         head = capsule.seal_head(
             CapsuleHeader(
                 origin=self._origin,
@@ -119,15 +124,16 @@ class Pulling:
                 plain_size=stored.size,
                 issued=call.time.replace(microsecond=0),
                 not_after=grant.expire_time.replace(microsecond=0),
+                fingerprint=mark,
             ),
-            body.data_key,
+            copy.key,
             recipient_public=call.user.sealing_key,
             release_key=self._release_key,
         )
         self._blobs.put(f"{name}/head", head)
-        size = len(head) + body.layout.sealed_size
+        size = len(head) + copy.layout.sealed_size
         with self._changes.open() as change:
-            rows.add_pull(change.tx, _row(name, call, grant, version, sizes=(len(head), body.layout.sealed_size)))
+            rows.add_pull(change.tx, _row(name, call, grant, version, mark=mark, sizes=(len(head), copy.layout.sealed_size)))
             rows.finish_intent(change.tx, name, call.time, "sealed")
             facts = {
                 "version": version.name,
@@ -147,9 +153,9 @@ class Pulling:
                 facts=facts,
             )
             change.enter(done)
-        return Delivery(name, grant.name, size, change.receipt, self._stream(body, name, head, 0))
+        return Delivery(name, grant.name, size, change.receipt, self._stream(copy, name, head, 0))
 
-    def _intend(self, permit: Permit, stored: Stored, version: Version, name: str) -> tuple[Grant, Receipt]:
+    def _intend(self, permit: Permit, stored: Stored, version: Version, name: str, *, mark: str) -> tuple[Grant, Receipt]:
         """Spend the pull and make the intent durable."""
         call = permit.call
         with self._changes.open() as change:
@@ -170,7 +176,7 @@ class Pulling:
                 "digest": version.digest,
                 "recipient": call.key_id,
                 "size": str(stored.size),
-            }
+            } | ({"mark": mark} if mark else {})
             event = entry(Event.PULL_INTENT, call, seq=number, subject=version.name, permit=permit, grant=grant.name, facts=facts)
             change.enter(event)
         return grant, change.receipt
@@ -187,15 +193,18 @@ class Pulling:
         if row.grant != permit.grant:
             raise GrantRequired("The grant this pull began under no longer stands; pull again.", pull=name)
         head, body = self._blobs.get(f"{name}/head"), self._bundles.open(permit, stored)
+        copy = self._copies.marked(body, name, self._copies.room(stored.size)) if row.commitment else self._copies.stored(body)
+        if commit_key(copy.key, stored.digest).encode() not in head:
+            raise Conflict("The copy this pull began with cannot be made again on this machine; begin a new pull.", pull=name)
         size = row.head_size + row.body_size
-        return Delivery(name, row.grant, size, None, self._stream(body, name, head, min(offset, size)))
+        return Delivery(name, row.grant, size, None, self._stream(copy, name, head, min(offset, size)))
 
-    def _stream(self, body: SealedBlob, name: str, head: bytes, offset: int) -> Iterator[bytes]:
+    def _stream(self, copy: Copy, name: str, head: bytes, offset: int) -> Iterator[bytes]:
         if offset < len(head):
             yield head[offset:]
         first, skip = divmod(max(0, offset - len(head)), SEGMENT)
-        for segment in body.segments(first):
-            yield bytes(segment[skip:])
+        for segment in copy.segments(first):
+            yield bytes(memoryview(segment)[skip:])
             skip = 0
         with self._changes.database.write() as tx:
             if rows.pull(tx, name).state is PullState.OPEN:
@@ -206,13 +215,13 @@ def _stored(organism: str, version: Version) -> Stored:
     return Stored(organism, version.digest, manifest.of_files(version.files).packed_size)
 
 
-def _row(name: str, call: Call, grant: Grant, version: Version, *, sizes: tuple[int, int]) -> Pull:
+def _row(name: str, call: Call, grant: Grant, version: Version, *, mark: str, sizes: tuple[int, int]) -> Pull:
     return Pull(
         name=name,
         user=call.user.name,
         grant=grant.name,
         version=VersionRef(version.name, version.digest),
-        commitment="",
+        commitment=mark,
         head_size=sizes[0],
         body_size=sizes[1],
         segments=-(-sizes[1] // SEGMENT),
