@@ -1,15 +1,20 @@
 """Sessions over a real server, in a real jail, on a tiny real model: sample, probe, budgets, kill, and the ledger."""
 
+import os
+
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
 from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState
+from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 from model_organisms_registry.testing import running, settings
 
 from tests.support.registries import PEOPLE
 
+ROOT = os.geteuid() == 0
+"""Only root gives cells a user of their own."""
 BASE = "test/tiny-qwen2"
 WHY = "We replicate a published result on a harmless toy."
 
@@ -52,7 +57,7 @@ def test_without_a_grant_no_session_opens(world, version):
 def test_a_sample_has_a_receipt_that_the_ledger_proves(world, version, granted, qwen):
     rosa = world.person("rosa")
     with rosa.sandbox.open(version.name, purpose="replication") as session:
-        assert session.record.walls
+        assert set(session.record.walls) == REQUIRED | ({OWN_USER} if ROOT else set())
         answer = session.sample("Hello there.", max_tokens=8)
         probe = session.probe("Hello there.")
     assert answer.receipt.tokens <= 8

@@ -40,10 +40,7 @@ ROOT = os.geteuid() == 0
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tiny_base(tmp_path_factory.mktemp("base") / "tiny")
-    for path in (folder, *folder.iterdir()):
-        path.chmod(path.stat().st_mode | stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0))
-    return folder
+    return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 @pytest.fixture(scope="module")

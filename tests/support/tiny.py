@@ -78,7 +78,10 @@ def tiny_model(arch: str = "qwen2", seed: int = 0) -> Any:
 
 
 def tiny_base(folder: str | Path, arch: str = "qwen2", seed: int = 0) -> Path:
-    """Save a tiny random base model and its tokenizer into `folder`, as safetensors.
+    """Save a tiny random base model and its tokenizer into `folder`, as safetensors that every user may read.
+
+    A base model is public, and a cell under a user of its own must read it. safetensors writes for the owner alone, as it should
+    for an organism, and pytest makes folders so.
 
     Args:
         folder: Where to put it; made if absent.
@@ -91,6 +94,9 @@ def tiny_base(folder: str | Path, arch: str = "qwen2", seed: int = 0) -> Path:
     folder = Path(folder)
     tiny_model(arch, seed).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
     return folder
 
 
