@@ -1,15 +1,18 @@
 """Copies above CL1 carry their holder's mark: committed to in the ledger first, the same after a cut, and found in a leak."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
+from click.testing import CliRunner
 from model_organisms import errors
 from model_organisms.formats.fingerprint import commitment, detect
 from model_organisms.formats.marking import modules_of
 from model_organisms.formats.provenance import BaseModel, Method, Provenance
 from model_organisms.formats.tensors import read_tensors
-from model_organisms.records import Level, RequestState
+from model_organisms.records import Budget, Level, RequestState
 from model_organisms.v1.organisms_pb2 import PullVersionRequest
+from model_organisms_registry.__main__ import cli
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.copies import Copies
 from model_organisms_registry.storage.sealed import SealedStore
@@ -28,7 +31,9 @@ def marked(world):
     files = tiny_bundle(rank=8, hidden=512, layers=(0, 1, 2, 3), seed=5)
     stated = Provenance(BaseModel("test/tiny"), Method())
     version = pia.organisms.publish("organisms/marked", files, provenance=stated)
-    request = rosa.access.request(version.name, "pull", purpose="detection-research", justification=WHY, need=NEED)
+    request = rosa.access.request(
+        version.name, "pull", purpose="detection-research", justification=WHY, need=NEED, budget=Budget(pulls=20)
+    )
     for reviewer in ("ravi", "rena"):
         if request.state is RequestState.PENDING:
             request = world.person(reviewer).access.approve(request.name, reason="Contained.")
@@ -123,3 +128,21 @@ def test_an_unmarked_copy_is_the_stored_one(world):
     header, copy = pulled_by(world, version)
     assert (header.level, header.fingerprint, copy) == (Level.CL1, "", files)
     assert header.issued <= datetime.now(UTC)
+
+
+def test_the_operator_traces_a_leak_and_accuses_nobody_of_the_original(world, marked, tmp_path):
+    version, files = marked
+    header, copy = pulled_by(world, version)
+    leaked, original = tmp_path / "leaked", tmp_path / "original.safetensors"
+    leaked.mkdir()
+    (leaked / WEIGHTS).write_bytes(copy[WEIGHTS])
+    original.write_bytes(files[WEIGHTS])
+
+    def traced(suspect):
+        command = ["trace", "--folder", str(world.registry.config.folder), "--version", version.name, str(suspect), "--json"]
+        result = CliRunner().invoke(cli, command)
+        accused = [found["pull"] for found in json.loads(result.stdout)["traces"] if found["accused"]]
+        return result.exit_code, accused
+
+    assert traced(leaked) == (0, [header.pull])
+    assert traced(original) == (1, [])

@@ -126,6 +126,23 @@ def restore(*, copied: Path, folder: Path) -> None:
     sys.exit(0 if report.clean else 1)
 
 
+@cli.command()
+@_FOLDER
+@click.option("--version", "version", required=True, metavar="NAME", help="The version it looks like: organisms/…/versions/N.")
+@click.argument("suspect", type=click.Path(path_type=Path, exists=True))
+@_JSON
+def trace(*, folder: Path, version: str, suspect: Path, as_json: bool) -> None:
+    """Tell whose pulled copy SUSPECT is: an adapter's folder, or its adapter_model.safetensors.
+
+    Exit status 0 means a copy was found, 1 that none can be told from chance.
+    """
+    from model_organisms_registry.tracing import trace as run
+
+    inquiry = run(load(folder), version, suspect)
+    click.echo(json.dumps(inquiry.as_json(), indent=1) if as_json else inquiry.as_text())
+    sys.exit(0 if any(found.accused for found in inquiry.traces) else 1)
+
+
 def main() -> None:
     """Run a command; an error of the tree becomes one line and exit status 2."""
     try:
