@@ -22,7 +22,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_UNSAFE = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
+_UNSAFE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
 def inert(text: object) -> str:
