@@ -13,7 +13,7 @@ from model_organisms.records import BUDGET_FIELDS, Budget, GrantState, Purpose, 
 
 if TYPE_CHECKING:
     from model_organisms.cli.context import Context
-    from model_organisms.records import Grant, Request
+    from model_organisms.records import Approval, Grant, Request
 
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 _RUNGS = click.Choice(["sample", "probe", "pull"])
@@ -31,8 +31,9 @@ def group() -> None:
 @click.option("--justification", default="", help="Why, in your words; reviewers read it.")
 @click.option("--need", default="", help="Why text and numbers are not enough, where you ask for weights.")
 @click.option("--days", type=float, help="How long; the level's default where absent.")
-@click.option("--tokens", type=int, help="Budget of tokens; likewise.")
-@click.option("--output-bytes", type=int, help="Budget of released text.")
+@click.option(
+    "--budget", multiple=True, metavar="WHAT=NUMBER", help=f"Repeat for each of {', '.join(BUDGET_FIELDS)}; default: the level's."
+)
 @click.pass_obj
 def request(
     context: Context,
@@ -43,13 +44,13 @@ def request(
     justification: str,
     need: str,
     days: float | None,
-    tokens: int | None,
-    output_bytes: int | None,
+    budget: tuple[str, ...],
 ) -> None:
-    """Ask for a rung on VERSIONS."""
-    if (tokens is None) != (output_bytes is None):
-        raise click.UsageError("Name both --tokens and --output-bytes, or neither.")
-    asked = Budget(tokens=tokens or 0, output_bytes=output_bytes or 0, sessions=10, pulls=1 if rung == "pull" else 0)
+    """Ask for a rung on VERSIONS.
+
+    A budget holds what you name and nothing else, such as --budget tokens=200000 --budget sessions=9.
+    """
+    asked = _budget(budget)
     with context.connect() as client:
         made = client.access.request(
             versions,
@@ -57,7 +58,7 @@ def request(
             purpose=purpose,
             justification=justification,
             need=need,
-            budget=None if tokens is None else asked,
+            budget=asked,
             duration=timedelta(days=days) if days else None,
         )
     _told(context, made)
@@ -165,20 +166,39 @@ def renew(context: Context, *, name: str, justification: str, days: float | None
         _told(context, client.access.renew(name, justification=justification, duration=duration))
 
 
+def _budget(given: tuple[str, ...]) -> Budget | None:
+    asked: dict[str, int] = {}
+    for text in given:
+        field, _, number = text.partition("=")
+        if field not in BUDGET_FIELDS or not number.isdecimal():
+            raise click.BadParameter(
+                f"'{text}' is not WHAT=NUMBER with one of {', '.join(BUDGET_FIELDS)}.", param_hint="--budget"
+            )
+        asked[field] = int(number)
+    return Budget(**asked) if asked else None
+
+
 def _told(context: Context, request_: Request) -> None:
+    """Show what a reviewer decides on, and what the requester waits for."""
     if context.as_json:
         emit(request_)
         return
+    asked = (f"{field} {number}" for field in BUDGET_FIELDS if (number := getattr(request_.budget, field)))
     facts(
         [
             ("Request", request_.name),
-            ("State", request_.state),
+            ("Who", f"{request_.requester} of {request_.organisation}"),
+            ("State", f"{request_.state}; lapses {request_.expire_time:%Y-%m-%d %H:%M} UTC if undecided"),
             ("Approvals", _progress(request_)),
             ("Rung", request_.rung),
             ("Level", request_.level),
             ("Versions", [ref.name for ref in request_.versions]),
             ("Purpose", request_.purpose),
             ("Justification", request_.justification),
+            *([("Need", request_.need)] if request_.need else []),
+            ("Budget", ", ".join(asked)),
+            ("For", str(timedelta(seconds=request_.duration_s))),
+            *((f"{names.short(given.reviewer)} said", _said(given)) for given in request_.approvals),
             ("Grant", request_.grant or "none yet"),
             *([("Reason", request_.reason)] if request_.reason else []),
         ]
@@ -199,6 +219,11 @@ def _show_grant(grant: Grant) -> None:
             *([("Reason", grant.reason)] if grant.reason else []),
         ]
     )
+
+
+def _said(given: Approval) -> str:
+    answer = "yes" if given.approve else "no"
+    return f"{answer}, for {given.organisation}, signed by key {given.key_id}: {given.reason or 'no reason given'}"
 
 
 def _progress(item: Request) -> str:
