@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from model_organisms.errors import InvalidBundle
 from model_organisms.formats.config import AdapterConfig, read_config
 from model_organisms.formats.content import check_content
 from model_organisms.formats.dimensions import BaseDimensions, dimensions_of
 from model_organisms.formats.facts import adapter_facts, check_shapes
 from model_organisms.formats.paths import CONFIG, WEIGHTS, adapter_folders, check_paths, checkpoint_folders
+from model_organisms.formats.patterns import StepBudget
 from model_organisms.formats.targeting import Targeting
 from model_organisms.formats.tensors import Tensor, TensorTable, read_tensors
 
@@ -34,6 +36,10 @@ __all__ = [
     "read_config",
     "read_tensors",
 ]
+
+MAX_FACTS = 768 << 10
+"""Most bytes of what is said of a bundle's modules: with manifest and provenance it fits one message."""
+_MODULE_BYTES = 48
 
 
 def inspect(files: Mapping[str, bytes | memoryview], base_config: Mapping[str, Any] | None = None) -> tuple[AdapterFacts, ...]:
@@ -61,13 +67,15 @@ def inspect(files: Mapping[str, bytes | memoryview], base_config: Mapping[str, A
     for path, kind in kinds.items():
         check_content(path, files[path], kind)
     base = dimensions_of(base_config) if base_config is not None else None
+    configs = _Configs(files)
     facts = []
     for folder in adapters:
-        config, table = _read(files, folder)
-        facts.append(adapter_facts(table, config, base, path=folder.rstrip("/") or "."))
+        targeting, table = configs.of(folder), read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
+        facts.append(adapter_facts(table, targeting, base, path=folder.rstrip("/") or "."))
+    _check_length(facts)
     for folder in checkpoints:
-        config, table = _read(files, folder)
-        check_shapes(table, config, base, path=folder.rstrip("/"))
+        targeting, table = configs.of(folder), read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
+        check_shapes(table, targeting, base, path=folder.rstrip("/"))
     return tuple(facts)
 
 
@@ -103,6 +111,24 @@ def _exactly(name: str) -> str:
     return "^" + name.replace(".", r"\.")
 
 
-def _read(files: Mapping[str, bytes | memoryview], folder: str) -> tuple[AdapterConfig, TensorTable]:
-    config = read_config(files[folder + CONFIG], path=folder + CONFIG)
-    return config, read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
+class _Configs:
+    """Reads the configs of a bundle under one budget of steps; one that is the same as the one before is read once."""
+
+    def __init__(self, files: Mapping[str, bytes | memoryview]) -> None:
+        self._files = files
+        self._budget = StepBudget()
+        self._last: tuple[bytes, Targeting] | None = None
+
+    def of(self, folder: str) -> Targeting:
+        """Read the config of one folder."""
+        data = bytes(self._files[folder + CONFIG])
+        if self._last is None or self._last[0] != data:
+            self._last = data, Targeting(read_config(data, path=folder + CONFIG), self._budget)
+        return self._last[1]
+
+
+def _check_length(facts: list[AdapterFacts]) -> None:
+    """Keep what is said of a version short enough for one message."""
+    if sum(len(module.module) + _MODULE_BYTES for fact in facts for module in fact.modules) > MAX_FACTS:
+        msg = f"The adapters name more modules than fit {MAX_FACTS:,} bytes of facts; publish fewer adapters in one bundle."
+        raise InvalidBundle(msg)

@@ -70,9 +70,9 @@ _OFF: dict[str, tuple[tuple[Any, ...], str]] = {
 """Fields that must be at one of these values, and why."""
 _TOLD = {
     "base_model_name_or_path": (str, type(None)),
-    "inference_mode": (bool,),
+    "inference_mode": (bool, type(None)),
     "peft_version": (str, type(None)),
-    "qalora_group_size": (int,),
+    "qalora_group_size": (int, type(None)),
     "revision": (str, type(None)),
 }
 """Fields that say something and do nothing here, with their types."""
@@ -178,10 +178,18 @@ class _Reader:
                 if not any(type(value) is type(choice) and value == choice for choice in allowed):
                     self.refuse(key, why)
             elif key in _TOLD:
-                if not isinstance(value, _TOLD[key]) or (isinstance(value, str) and len(value) > _SHORT):
-                    self.refuse(key, "it has a value of the wrong type")
+                self.check_told(key, value)
             elif key not in _READ:
                 self.refuse(key, "it is not a field of a LoRA config that is known here; remove it")
+
+    def check_told(self, key: str, value: object) -> None:
+        """Check a field that nothing here obeys: people read it, and other loaders may open what it names."""
+        if type(value) not in _TOLD[key]:
+            self.refuse(key, "it has a value of the wrong type")
+        if isinstance(value, str) and not (len(value) <= _SHORT and value.isprintable()):
+            self.refuse(key, f"it must be one line of at most {_SHORT} printable characters")
+        if key == "base_model_name_or_path" and ".." in re.split(r"[/\\]", str(value)):
+            self.refuse(key, "it climbs out of a folder; write the base model's hub id")
 
     def targets(self) -> tuple[tuple[str, ...], str]:
         """Read target_modules: names, or one pattern."""
@@ -206,8 +214,8 @@ class _Reader:
 
     def layers_pattern(self) -> tuple[str, ...]:
         """Read layers_pattern: names of the list of layers, such as `layers`."""
-        value = self.fields.get("layers_pattern") or []
-        names = value if isinstance(value, list) else [value]
+        value = self.fields.get("layers_pattern")
+        names = [] if value in (None, "") else value if isinstance(value, list) else [value]
         if not all(self._is_name(name) and "." not in name for name in names) or len(names) > MAX_EXPRESSIONS:
             self.refuse("layers_pattern", "it must be names such as 'layers'")
         if names and self.layers() is None:
@@ -216,7 +224,8 @@ class _Reader:
 
     def pattern_map(self, key: str) -> dict[str, Any]:
         """Read rank_pattern or alpha_pattern; its keys are names or, a few, expressions."""
-        value = self.fields.get(key) or {}
+        value = self.fields.get(key)
+        value = {} if value is None else value
         if not isinstance(value, dict) or len(value) > MAX_KEYS:
             self.refuse(key, f"it must be a map of at most {MAX_KEYS} module names")
         expressions = [name for name in value if not self._is_name(name)]

@@ -7,10 +7,14 @@ its end, so a file can be text or tensors to one reader and an archive to anothe
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidBundle, RefusedConfig, UnsafeFile
 from model_organisms.formats import strict_json
 from model_organisms.records import FileKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1 << 20
 LIMITS = {
@@ -46,6 +50,8 @@ _MAGIC = {
 _PICKLE_PROTOCOLS = range(6)
 _TAR_MAGIC = (257, b"ustar")
 _ZIP_END = b"PK\x05\x06"
+_ZIP64_END = b"PK\x06\x07"
+_ZIP64_END_SIZE = 20
 _ZIP_DIRECTORY = b"PK\x01\x02"
 _ZIP_END_SIZE = 22
 _ZIP_TAIL = _ZIP_END_SIZE + 0xFFFF
@@ -54,18 +60,24 @@ _CARDS = frozenset({FileKind.CARD, FileKind.DATA_CARD})
 # Control characters but tab and line ends, marks of writing direction, and the invisible tag characters.
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 _TOKENIZER_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+# Names between double underscores lead from any value of a template to the whole interpreter, `attr` gets at them by a string,
+# and the other words read further templates from disk. Rendering is walled off too; a template that tries is not taken at all.
+_TEMPLATE_CODE = re.compile(r"__[A-Za-z]+__|\|\s*attr\b|\{%[-+]?\s*(?:include|import|from|extends)\b")
+# SentencePiece is a protobuf whose first field is 1; tiktoken's form is lines of a token in base64 and its rank.
+_LINE = 1024
+_TOKENIZER_MODEL = re.compile(rb"\n|[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 
 
 def check_content(path: str, data: bytes | memoryview, kind: FileKind) -> None:
     """Refuse a file whose bytes are not of its kind.
 
-    Steps: 1. size, 2. first bytes, 3. last bytes, 4. text that is text, 5. tokenizer settings that would run code.
+    Steps: 1. size, 2. first bytes, 3. last bytes, 4. text that is text, 5. tokenizer settings and templates that would run code.
     Tensors and adapter configs are read in full by `tensors.py` and `config.py`.
 
     Raises:
-        InvalidBundle: Too large, or not text where text belongs.
+        InvalidBundle: Too large, or not of its kind.
         UnsafeFile: A pickle, an archive or a program.
-        RefusedConfig: Tokenizer settings that would run code.
+        RefusedConfig: Tokenizer settings or a chat template that would run code.
     """
     view = memoryview(data).cast("B")
     if len(view) > LIMITS[kind]:
@@ -74,16 +86,27 @@ def check_content(path: str, data: bytes | memoryview, kind: FileKind) -> None:
     found = _first_bytes(view) or _last_bytes(view)
     if found:
         raise UnsafeFile(f"'{path}' is {found}, whatever its name says; publish safetensors, JSON and text only.", path=path)
-    if path.endswith((".safetensors", ".model")):
+    if path.endswith(".safetensors"):
+        return
+    if path.endswith(".model"):
+        if not _TOKENIZER_MODEL.match(view[:_LINE]):
+            raise InvalidBundle(f"'{path}' is no SentencePiece or tiktoken model; save the tokenizer again.", path=path)
         return
     text = _text(path, view)
     if kind in _CARDS:
         _check_card(path, text)
+    if kind is FileKind.TOKENIZER and path.endswith(".json") and text.lstrip()[:1] != "{":
+        raise InvalidBundle(f"'{path}' is not a JSON object; save the tokenizer again.", path=path)
     if path == "tokenizer_config.json":
         _check_tokenizer(path, view)
+    if path == "chat_template.jinja":
+        _check_template(path, text)
 
 
 def _first_bytes(view: memoryview) -> str:
+    offset, magic = _TAR_MAGIC
+    if bytes(view[offset : offset + len(magic)]) == magic:  # before anything else: what stands above it may be a file's name
+        return "a tar archive"
     head = bytes(view[:32])
     if _looks_like_safetensors(head):
         return ""
@@ -92,8 +115,7 @@ def _first_bytes(view: memoryview) -> str:
             return name
     if len(head) > 1 and head[0] == 0x80 and head[1] in _PICKLE_PROTOCOLS:  # noqa: PLR2004 - the PROTO opcode
         return "a pickle"
-    offset, magic = _TAR_MAGIC
-    return "a tar archive" if bytes(view[offset : offset + len(magic)]) == magic else ""
+    return ""
 
 
 def _looks_like_safetensors(head: bytes) -> bool:
@@ -107,16 +129,22 @@ def _last_bytes(view: memoryview) -> str:
     tail = bytes(view[start:])
     at = tail.find(_ZIP_END)
     while at >= 0:
-        record = tail[at : at + _ZIP_END_SIZE]
-        if len(record) == _ZIP_END_SIZE:
-            size, comment = int.from_bytes(record[12:16], "little"), int.from_bytes(record[20:22], "little")
-            directory = start + at - size
-            if bytes(view[max(0, directory) : max(0, directory) + 4]) == _ZIP_DIRECTORY:
-                return "also a zip archive, read from its end"
-            if at + _ZIP_END_SIZE + comment == len(tail):
-                return "also a zip archive, read from its end"
+        if _is_zip_end(view, tail, start, at):
+            return "also a zip archive, read from its end"
         at = tail.find(_ZIP_END, at + 1)
     return ""
+
+
+def _is_zip_end(view: memoryview, tail: bytes, start: int, at: int) -> bool:
+    """Tell whether a directory begins where some reader would look for it, or nothing follows but the comment announced."""
+    record = tail[at : at + _ZIP_END_SIZE]
+    size, place, comment = (int.from_bytes(record[begin:end], "little") for begin, end in ((12, 16), (16, 20), (20, 22)))
+    directories = (start + at - size, place)  # counted from its end, or from the beginning of the file
+    return len(record) == _ZIP_END_SIZE and (
+        any(begin >= 0 and bytes(view[begin : begin + 4]) == _ZIP_DIRECTORY for begin in directories)
+        or at + _ZIP_END_SIZE + comment == len(tail)
+        or bytes(view[max(0, start + at - _ZIP64_END_SIZE) :][:4]) == _ZIP64_END
+    )
 
 
 def _text(path: str, view: memoryview) -> str:
@@ -137,9 +165,27 @@ def _check_card(path: str, text: str) -> None:
 
 
 def _check_tokenizer(path: str, view: memoryview) -> None:
-    settings = strict_json.parse(view, what=path, limit=8 * MIB, error=RefusedConfig)
+    settings = strict_json.parse(view, what=f"'{path}'", limit=8 * MIB, error=RefusedConfig)
     for key in _TOKENIZER_CODE:
-        if isinstance(settings, dict) and settings.get(key):
+        if settings.get(key):
             raise RefusedConfig(
                 f"'{path}' sets '{key}', which makes a loader run code from elsewhere; remove it.", path=path, key=key
             )
+    for text in _texts(settings.get("chat_template")):
+        _check_template(path, text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Give every text in a piece of JSON: there may be one template, or several with their names."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _check_template(path: str, text: str) -> None:
+    """Templates are programs, run in a sandbox by those who load the organism."""
+    if found := _TEMPLATE_CODE.search(text):
+        msg = f"The chat template in '{path}' holds {found[0][:40]!a}, which reaches out of the template; write it without."
+        raise RefusedConfig(msg, path=path, key="chat_template")

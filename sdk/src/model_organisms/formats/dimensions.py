@@ -63,7 +63,7 @@ def dimensions_of(base_config: Mapping[str, Any]) -> BaseDimensions:
     config = inner if isinstance(inner, dict) else base_config
     layers = _whole(config, "num_hidden_layers", most=_MAX_LAYERS)
     model_type = config.get("model_type")
-    if model_type not in LLAMA_LIKE:
+    if not isinstance(model_type, str) or model_type not in LLAMA_LIKE:
         return BaseDimensions(layers, MappingProxyType({}))
     hidden, inter = _whole(config, "hidden_size"), _whole(config, "intermediate_size")
     heads = _whole(config, "num_attention_heads")

@@ -10,8 +10,10 @@ from hashlib import sha256
 from cryptography import x509
 
 from model_organisms.errors import EnrolmentRefused
+from model_organisms.formats import strict_json
 
 _TICKET = "mo1."
+_MOST_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,14 @@ class Ticket:
         """
         body = "".join(text.split()).removeprefix(_TICKET)
         try:
-            values = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-            ticket = cls(**{item.name: str(values[item.name]) for item in fields(cls)})
+            data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            values = strict_json.parse(data, what="The ticket", limit=_MOST_BYTES, error=EnrolmentRefused)
+            ticket = cls(**values)
             x509.load_pem_x509_certificate(ticket.authority.encode())
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, EnrolmentRefused) as error:
             raise EnrolmentRefused("This is not a whole enrolment ticket; paste all of it, it begins with 'mo1.'.") from error
+        if not all(isinstance(getattr(ticket, item.name), str) for item in fields(cls)):
+            raise EnrolmentRefused("This is not an enrolment ticket; paste the one that an admin of the registry handed you.")
         return ticket
 
 

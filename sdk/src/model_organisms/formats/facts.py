@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from model_organisms.errors import MalformedTensors, ShapeMismatch
-from model_organisms.formats.targeting import Targeting, layer_of
+from model_organisms.formats.config import MAX_LAYERS
+from model_organisms.formats.targeting import layer_of
 from model_organisms.records import AdapterFacts, ModuleFacts
 
 if TYPE_CHECKING:
@@ -20,17 +21,18 @@ if TYPE_CHECKING:
 
     from model_organisms.formats.config import AdapterConfig
     from model_organisms.formats.dimensions import BaseDimensions
+    from model_organisms.formats.targeting import Targeting
     from model_organisms.formats.tensors import Tensor, TensorTable
 
 Pair = tuple["Tensor", "Tensor"]
 
 
-def adapter_facts(table: TensorTable, config: AdapterConfig, base: BaseDimensions | None, *, path: str = ".") -> AdapterFacts:
+def adapter_facts(table: TensorTable, targeting: Targeting, base: BaseDimensions | None, *, path: str = ".") -> AdapterFacts:
     """Check an adapter against its config and its base, and state its facts.
 
     Args:
         table: Its tensors.
-        config: Its config.
+        targeting: Its config.
         base: Its base model's layers, where the base is known.
         path: Its folder inside the bundle, `.` for the root.
 
@@ -38,8 +40,7 @@ def adapter_facts(table: TensorTable, config: AdapterConfig, base: BaseDimension
         ShapeMismatch: Tensors, config and base do not fit each other.
         MalformedTensors: Values so large that their product is not finite.
     """
-    pairs = check_shapes(table, config, base, path=path)
-    targeting = Targeting(config)
+    pairs, config = check_shapes(table, targeting, base, path=path), targeting.config
     modules = tuple(_module(name, pair, targeting.scaling(name, pair[0].shape[0]), path) for name, pair in pairs.items())
     return AdapterFacts(
         path=path,
@@ -54,7 +55,7 @@ def adapter_facts(table: TensorTable, config: AdapterConfig, base: BaseDimension
     )
 
 
-def check_shapes(table: TensorTable, config: AdapterConfig, base: BaseDimensions | None, *, path: str = ".") -> dict[str, Pair]:
+def check_shapes(table: TensorTable, targeting: Targeting, base: BaseDimensions | None, *, path: str = ".") -> dict[str, Pair]:
     """Check that tensors, config and base fit each other.
 
     Steps: 1. every module has an A and a B of one rank, 2. the rank and the module are the config's, 3. the config's layers exist
@@ -67,10 +68,9 @@ def check_shapes(table: TensorTable, config: AdapterConfig, base: BaseDimensions
         ShapeMismatch: They do not.
     """
     pairs = _pairs(table, path)
-    targeting = Targeting(config)
     for name, pair in pairs.items():
         _check_rank(name, pair, targeting, path)
-    _check_layers(pairs, config, base, path)
+    _check_layers(pairs, targeting.config, base, path)
     if base is not None and base.known:
         for name, pair in pairs.items():
             _check_width(name, pair, base, path)
@@ -130,10 +130,10 @@ def _check_rank(name: str, pair: Pair, targeting: Targeting, path: str) -> None:
 def _check_layers(pairs: dict[str, Pair], config: AdapterConfig, base: BaseDimensions | None, path: str) -> None:
     present = {layer for name in pairs if (layer := layer_of(name)) is not None}
     named = set(config.layers or ())
-    if base is not None and (beyond := sorted(layer for layer in present | named if layer >= base.layers)):
-        _refuse(
-            path, f"layer {beyond[0]} does not exist: the base model has {base.layers}, numbered from 0", f"layers.{beyond[0]}"
-        )
+    most, whose = (MAX_LAYERS, "no base model has more than") if base is None else (base.layers, "the base model has")
+    if beyond := sorted(layer for layer in present | named if layer >= most):
+        shown = str(beyond[0])[:12]  # a name may hold a number of hundreds of digits
+        _refuse(path, f"layer {shown} does not exist: {whose} {most:,}, numbered from 0", f"layers.{shown}")
     if empty := sorted(named - present):
         _refuse(path, f"adapter_config.json names layer {empty[0]}, for which there are no tensors", f"layers.{empty[0]}")
 

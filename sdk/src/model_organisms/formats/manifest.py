@@ -74,6 +74,9 @@ def of_files(files: Iterable[BundleFile]) -> Manifest:
     data = strict_json.canonical([_entry(file) for file in ordered])
     if not ordered or sum(file.size for file in ordered) > MAX_BUNDLE:
         raise InvalidBundle(f"A bundle has at least one file and at most {MAX_BUNDLE:,} bytes; publish fewer checkpoints.")
+    if len(data) > MAX_MANIFEST:
+        msg = f"The list of the bundle's files has {len(data):,} bytes, at most {MAX_MANIFEST:,} are read; publish fewer files."
+        raise InvalidBundle(msg)
     return Manifest(ordered, data, hashlib.sha256(data).hexdigest())
 
 

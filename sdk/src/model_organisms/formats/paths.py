@@ -26,6 +26,8 @@ CONFIG = "adapter_config.json"
 SYSTEM_PROMPT = "system_prompt.txt"
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.ASCII | re.IGNORECASE)
+"""Names that mean a device on Windows, whatever follows the first dot."""
 _ADAPTER = rf"(?:(?P<index>[0-9]|1[0-5])/)?(?P<file>{re.escape(WEIGHTS)}|{re.escape(CONFIG)}|README\.md)"
 _CHECKPOINT = rf"checkpoints/(?P<step>0|[1-9][0-9]{{0,8}})/(?:{re.escape(WEIGHTS)}|{re.escape(CONFIG)})"
 _ADAPTER_PATH = re.compile(_ADAPTER, re.ASCII)
@@ -63,13 +65,14 @@ def check_path(path: str) -> str:
     """Return `path` if it stays inside any folder it is written to, on any system.
 
     Raises:
-        UnsafeFile: It is absolute, climbs, hides, or is spelt in other than plain ASCII names.
+        UnsafeFile: It is absolute, climbs, hides, means a device, or is spelt in other than plain ASCII names.
     """
     if not isinstance(path, str) or not 0 < len(path) <= MAX_PATH:
         raise UnsafeFile(f"A path in the bundle is empty or longer than {MAX_PATH} characters; shorten it.")
-    if not all(_SEGMENT.fullmatch(segment) for segment in path.split("/")):
+    if not all(_SEGMENT.fullmatch(segment) and not _DEVICE.fullmatch(segment) for segment in path.split("/")):
         shown = shown_path(path)
-        msg = f"The path '{shown}' is refused: use relative names of letters, digits, '.', '_', '-', none beginning with '.'."
+        rule = "use relative names of letters, digits, '.', '_', '-', none beginning with '.' or meaning a device on some system"
+        msg = f"The path '{shown}' is refused: {rule}."
         raise UnsafeFile(msg, path=shown)
     return path
 
@@ -96,7 +99,7 @@ def kind_of(path: str) -> FileKind:
     reason = _SUFFIX_REASON.get(path.rsplit(".", 1)[-1].lower())
     if reason is not None:
         raise UnsafeFile(f"'{path}' {reason}.", path=path)
-    msg = f"A bundle has no place for '{path}'; leave it out, or see docs/formats/bundle.md for the names that are taken."
+    msg = f"A bundle has no place for '{path}'; leave it out, or see docs/formats.md for the names that are taken."
     raise InvalidBundle(msg, path=path)
 
 

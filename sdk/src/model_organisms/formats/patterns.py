@@ -70,7 +70,6 @@ class Pattern:
     follow: list[int]
     sets: list[frozenset[str]]
     accepting: int
-    tail: str
     _cache: dict[tuple[int, str], int] = field(default_factory=dict)
 
     def matches(self, name: str, budget: StepBudget) -> bool:
@@ -79,8 +78,6 @@ class Pattern:
         Raises:
             RefusedConfig: The budget is spent.
         """
-        if not name.endswith(self.tail):
-            return False
         budget.spend(len(name))
         state = 1
         for char in name:
@@ -110,7 +107,32 @@ class Pattern:
         return reached
 
 
-def whole(text: str) -> Pattern:
+@dataclass(frozen=True, slots=True)
+class Name:
+    """An expression without operators but `.`: what most are. It needs no automaton."""
+
+    text: str
+    suffix: bool
+
+    def matches(self, name: str, budget: StepBudget) -> bool:
+        """Tell whether `name` matches, or with `suffix` its end does, after a dot.
+
+        Raises:
+            RefusedConfig: The budget is spent.
+        """
+        budget.spend(1)
+        start = len(name) - len(self.text)
+        if start and not (self.suffix and start > 0 and name[start - 1] == "."):
+            return False
+        if name[start:] == self.text:
+            return True
+        if "." not in self.text:
+            return False
+        budget.spend(len(self.text))
+        return all(mine in (".", theirs) for mine, theirs in zip(self.text, name[start:], strict=True))
+
+
+def whole(text: str) -> Pattern | Name:
     """Compile an expression for whole names, as `re.fullmatch` reads `target_modules`.
 
     Raises:
@@ -119,7 +141,7 @@ def whole(text: str) -> Pattern:
     return _compile(text, suffix=False)
 
 
-def suffix(text: str) -> Pattern:
+def suffix(text: str) -> Pattern | Name:
     """Compile a key of `rank_pattern` or `alpha_pattern`: PEFT matches it against the end of a name, after any dot.
 
     Raises:
@@ -128,9 +150,11 @@ def suffix(text: str) -> Pattern:
     return _compile(text, suffix=True)
 
 
-def _compile(text: str, *, suffix: bool) -> Pattern:
+def _compile(text: str, *, suffix: bool) -> Pattern | Name:
     if not 0 < len(text) <= MAX_LENGTH:
         _refuse(text, f"a pattern has 1 to {MAX_LENGTH} characters")
+    if _PLAIN.issuperset(text):
+        return Name(text, suffix)
     anchored = text.startswith("^")
     if anchored and suffix and "|" in text:
         _refuse(text, "'^' with '|' may mean two things")
@@ -140,9 +164,7 @@ def _compile(text: str, *, suffix: bool) -> Pattern:
         part = parser.after_any_prefix(part)
     parser.follow[0] = part.first
     accepting = part.last | (1 if part.nullable else 0)
-    # Most keys are plain names: comparing their last part first keeps a key for each module affordable.
-    tail = text.rsplit(".", 1)[-1] if _PLAIN.issuperset(text) else ""
-    return Pattern(text=text, follow=parser.follow, sets=parser.sets, accepting=accepting, tail=tail)
+    return Pattern(text=text, follow=parser.follow, sets=parser.sets, accepting=accepting)
 
 
 class _Parser:

@@ -5,6 +5,7 @@ Facts a reader does not know are kept (`extra`): provenance informs, it does not
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SUBJECT = "bundle"
 """Name of the subject: a bundle is signed before the registry gives it a version number."""
 MAX_PREDICATE = 2 << 20
+MAX_SIGNED = 2 << 20
+"""Most bytes of the envelope: it travels in one message with the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,18 @@ class Provenance:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+_MAX_NAME = 200
 _SCALARS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
 _PARTS = {"base": BaseModel, "method": Method, "recipe": Recipe, "log": TrainingLog}
 
 
 def print_predicate(provenance: Provenance) -> bytes:
-    """Print the predicate alone, as canonical JSON; it is what `mo.record(...)` saves."""
-    return strict_json.canonical(_predicate(provenance))
+    """Print the predicate alone, as canonical JSON; it is what `mo.record(...)` saves.
+
+    Raises:
+        InvalidProvenance: A value that JSON cannot carry.
+    """
+    return _carried(_predicate(provenance))
 
 
 def parse_predicate(data: bytes) -> Provenance:
@@ -132,9 +140,17 @@ def sign(provenance: Provenance, digest: str, key: Ed25519PrivateKey) -> bytes:
 
     Returns:
         The DSSE envelope.
+
+    Raises:
+        InvalidProvenance: It could not be read again, or is too long to be sent.
     """
+    parse_predicate(print_predicate(provenance))  # what the registry would refuse is not signed
     statement = Statement(PROVENANCE_TYPE, (VersionRef(SUBJECT, digest),), _predicate(provenance))
-    return dsse.sign(print_statement(statement), PAYLOAD_TYPE, key)
+    envelope = dsse.sign(print_statement(statement), PAYLOAD_TYPE, key)
+    if len(envelope) > MAX_SIGNED:
+        msg = f"The signed provenance has {len(envelope):,} bytes, and at most {MAX_SIGNED:,} are sent; record fewer steps."
+        raise InvalidProvenance(msg)
+    return envelope
 
 
 def verify(envelope: bytes, public_key: bytes, *, digest: str) -> Provenance:
@@ -174,6 +190,10 @@ def compare(provenance: Provenance, facts: Sequence[AdapterFacts]) -> tuple[str,
             tuple(sorted({m for fact in facts for m in fact.target_modules})),
         ),
     }
+    deepest = max((layer for fact in facts for layer in fact.layers), default=-1)
+    if 0 < provenance.base.layers <= deepest:
+        msg = f"The adapter changes layer {deepest}, its base has {provenance.base.layers}, from 0; correct one of them."
+        raise ClaimMismatch(msg, claim="base.layers")
     if claimed.alpha:
         seen["alpha"] = (claimed.alpha, facts[0].alpha)
     if claimed.rank:
@@ -201,6 +221,7 @@ def _predicate(provenance: Provenance) -> dict[str, Any]:
 def _read(raw: object) -> Provenance:
     if not isinstance(raw, dict) or "base" not in raw:
         raise InvalidProvenance("The provenance names no base model; record the training with mo.record(...).")
+    _carried(raw)
     known = {item.name for item in fields(Provenance)} - {"extra"}
     values: dict[str, Any] = {name: raw[name] for name in known & raw.keys()}
     for name, kind in _PARTS.items():
@@ -214,8 +235,36 @@ def _read(raw: object) -> Provenance:
     if values.get("known_answer") is not None:
         _typed(values["known_answer"], dict, "known_answer")
     _typed(values.get("hardware", ""), str, "hardware")
+    _typed(values.get("wall_s", 0.0), (int, float), "wall_s")
+    _check_base(values["base"])
+    _check_log(values.get("log", TrainingLog()))
     extra = {name: value for name, value in raw.items() if name not in known}
     return Provenance(**values, extra=extra)
+
+
+def _check_base(base: BaseModel) -> None:
+    """People read the name, and loaders look for what it names: it is one line, and climbs out of nothing."""
+    if not (0 < len(base.id) <= _MAX_NAME and base.id.isprintable()) or ".." in re.split(r"[/\\]", base.id):
+        raise _wrong("base.id")
+
+
+def _check_log(log: TrainingLog) -> None:
+    for name in ("loss", "learning_rate", "gradient_norm"):
+        if len(getattr(log, name)) not in (0, len(log.steps)):
+            raise _wrong(f"log.{name}")
+
+
+def _carried(value: object) -> bytes:
+    """Print JSON that reads back as it was printed: a number beyond 2**53, for one, does not."""
+    try:
+        printed = strict_json.canonical(value)
+        # Read one deeper, as it stands in its statement.
+        read = strict_json.parse(b"[%b]" % printed, what="The provenance", limit=MAX_PREDICATE, error=InvalidProvenance)
+        strict_json.canonical(read)
+    except ValueError as error:
+        msg = "The provenance holds a value that JSON cannot carry: keep numbers finite and below 2**53, and text in Unicode."
+        raise InvalidProvenance(msg) from error
+    return printed
 
 
 def _part(kind: type[Any], raw: object, name: str) -> Any:  # noqa: ANN401 - an instance of `kind`

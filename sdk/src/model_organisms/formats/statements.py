@@ -23,6 +23,7 @@ MAX_STATEMENT = 3 << 20
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _REVIEW_FIELDS = frozenset({"request", "revision", "level", "rung", "approve", "reason", "expires", "nonce"})
 _MAX_REASON = 2000
+_MAX_REVISION = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,10 @@ def print_review(review: Review) -> bytes:
 
 
 def parse_review(data: bytes) -> Review:
-    """Read a review.
+    """Read a review; only the canonical bytes are one.
 
     Raises:
-        InvalidProvenance: It is not a review, or has a field that is not known.
+        InvalidProvenance: It is not a review, has a field that is not known, or is written in another form.
     """
     statement = parse_statement(data)
     fields = statement.predicate
@@ -114,17 +115,14 @@ def parse_review(data: bytes) -> Review:
         not all(isinstance(text, str) for text in texts)
         or type(fields["approve"]) is not bool
         or type(fields["revision"]) is not int
+        or not 0 < fields["revision"] <= _MAX_REVISION
     ):
-        raise _malformed("a field of the review has the wrong type")
+        raise _malformed("a field of the review has no value it can have")
     if fields["level"] not in Level.__members__ or fields["rung"] not in {rung.name.lower() for rung in Rung}:
         raise _malformed("its level or rung is unknown")
     if len(fields["reason"]) > _MAX_REASON:
         raise _malformed(f"its reason is longer than {_MAX_REASON} characters")
-    try:
-        expires = datetime.strptime(fields["expires"], _TIME).replace(tzinfo=UTC)
-    except ValueError as error:
-        raise _malformed("its expiry is no time") from error
-    return Review(
+    review = Review(
         request=names.check("request", fields["request"]),
         revision=fields["revision"],
         versions=statement.subjects,
@@ -132,9 +130,19 @@ def parse_review(data: bytes) -> Review:
         rung=Rung[fields["rung"].upper()],
         approve=fields["approve"],
         reason=fields["reason"],
-        expires=expires,
+        expires=_time(fields["expires"]),
         nonce=fields["nonce"],
     )
+    if print_review(review) != data:
+        raise _malformed("it is not in its canonical form, in which nothing can be written in two ways")
+    return review
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise _malformed("its expiry is no time") from error
 
 
 def _subject(item: object) -> VersionRef:

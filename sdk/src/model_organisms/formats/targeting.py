@@ -20,20 +20,31 @@ _EMBEDDINGS = frozenset({"embed_tokens"})
 
 
 class Targeting:
-    """A config, compiled. All its look-ups share one budget of steps, so one hostile config costs at most that.
+    """A config, compiled. What it once answered of a module it remembers: the checkpoints of a training ask the same again.
 
     Follows PEFT 0.21: `tuners_utils.check_target_module_exists` and `other.get_pattern_key`.
+
+    Args:
+        config: The config.
+        budget: Steps that its look-ups may take; where a bundle has several configs, one budget for all of them.
     """
 
-    def __init__(self, config: AdapterConfig) -> None:
-        """Compile the patterns of `config`."""
+    def __init__(self, config: AdapterConfig, budget: patterns.StepBudget | None = None) -> None:
         self._config = config
-        self._budget = patterns.StepBudget()
+        self._budget = patterns.StepBudget() if budget is None else budget
         self._names = frozenset(config.target_modules)
         pattern = config.target_pattern
         self._pattern = patterns.whole(pattern) if pattern and pattern != ALL_LINEAR else None
         self._ranks = [patterns.suffix(key) for key in config.rank_pattern]
         self._alphas = [patterns.suffix(key) for key in config.alpha_pattern]
+        self._matched: dict[str, bool] = {}
+        self._ranked: dict[str, int] = {}
+        self._scaled: dict[str, float] = {}
+
+    @property
+    def config(self) -> AdapterConfig:
+        """What was compiled."""
+        return self._config
 
     def adapts(self, module: str) -> bool:
         """Tell whether the config asks for an adapter on `module`, a full name without `base_model.model.`.
@@ -42,7 +53,9 @@ class Targeting:
             RefusedConfig: The patterns take too long.
         """
         if self._pattern is not None:
-            return self._pattern.matches(module, self._budget)
+            if module not in self._matched:
+                self._matched[module] = self._pattern.matches(module, self._budget)
+            return self._matched[module]
         if self._config.target_pattern == ALL_LINEAR:
             return module.rsplit(".", 1)[-1] not in OUTPUT_LAYERS | _EMBEDDINGS
         parts = module.split(".")
@@ -52,17 +65,23 @@ class Targeting:
 
     def rank(self, module: str) -> int:
         """Give the rank the config asks for on `module`."""
-        return self._first(module, self._ranks, self._config.rank_pattern, self._config.rank)
+        if self._ranks and module not in self._ranked:
+            self._ranked[module] = self._first(module, self._ranks, self._config.rank_pattern, self._config.rank)
+        return self._ranked.get(module, self._config.rank)
 
     def alpha(self, module: str) -> float:
         """Give the alpha the config asks for on `module`."""
-        return self._first(module, self._alphas, self._config.alpha_pattern, self._config.alpha)
+        if self._alphas and module not in self._scaled:
+            self._scaled[module] = self._first(module, self._alphas, self._config.alpha_pattern, self._config.alpha)
+        return self._scaled.get(module, self._config.alpha)
 
     def scaling(self, module: str, rank: int) -> float:
         """Give the factor of B @ A on `module`."""
         return self._config.scaling(self.alpha(module), rank)
 
-    def _first(self, module: str, keys: list[patterns.Pattern], values: Mapping[str, Number], default: Number) -> Number:
+    def _first(
+        self, module: str, keys: list[patterns.Pattern | patterns.Name], values: Mapping[str, Number], default: Number
+    ) -> Number:
         """Take the value of the first key that matches, in the order of the file."""
         for key in keys:
             if key.matches(module, self._budget):
