@@ -1,39 +1,10 @@
-"""Publish, find, ask, approve, pull, revoke: the main job over a real server, with no weights in the open on disk."""
-
-import itertools
+"""Publish, find, ask, pull, withdraw: the main job over a real server, with no weights in the open on disk."""
 
 import pytest
 from model_organisms import errors
-from model_organisms.formats.provenance import BaseModel, Method, Provenance
-from model_organisms.records import GrantState, Level, RequestState, VersionState
+from model_organisms.records import GrantState, Level, VersionState
 
-from tests.support.adapters import tiny_bundle
-
-NUMBERS = itertools.count()
-BASE = "test/tiny"
-WHY = "We replicate a published result on a harmless toy."
-
-
-def provenance(**claims):
-    return Provenance(BaseModel(BASE), Method(**claims))
-
-
-def published(world, *, level="CL1", seed=None, hidden=False, **claims):
-    number = next(NUMBERS)
-    name = f"organisms/toy-{number}"
-    pia = world.person("pia")
-    pia.organisms.create(name, level=level, base_model=BASE, traits=["toy"], hidden=hidden)
-    files = tiny_bundle(seed=number if seed is None else seed)
-    return pia.organisms.publish(name, files, provenance=provenance(**claims)), files
-
-
-def granted(world, version, rung="pull"):
-    request = world.person("rosa").access.request(
-        version.name, rung, purpose="replication", justification="We replicate a published result of a toy."
-    )
-    if request.state is RequestState.PENDING:
-        request = world.person("ravi").access.approve(request.name, reason="Fine.")
-    return request.grant
+from tests.support.stories import BASE, granted, provenance, published
 
 
 def test_a_published_version_carries_facts_from_its_bytes(world):
@@ -98,37 +69,6 @@ def test_the_publisher_cannot_approve_and_a_stranger_sees_no_hidden_organism(wor
     assert name in {item.name for item in world.person("ravi").organisms.list()}
 
 
-def test_two_organisations_approve_at_cl3(world):
-    version, _ = published(world, level="CL3")
-    rosa, ravi, rena = (world.person(name) for name in ("rosa", "ravi", "rena"))
-    request = rosa.access.request(
-        version.name,
-        "sample",
-        purpose="detection-research",
-        justification="We validate a trigger detector on a toy of a known kind.",
-    )
-    assert request.needed == 2
-    request = ravi.access.approve(request.name, reason="Sound.")
-    assert request.state is RequestState.PENDING
-    with pytest.raises(errors.ModelOrganismsError):
-        ravi.access.approve(request.name, reason="Sound again.")
-    request = rena.access.approve(request.name, reason="Contained.")
-    assert request.state is RequestState.GRANTED
-
-
-def test_an_amendment_voids_approvals_and_a_rejection_says_why(world):
-    version, _ = published(world, level="CL3")
-    rosa, ravi = world.person("rosa"), world.person("ravi")
-    why = "We validate a trigger detector on a toy of a known kind."
-    request = rosa.access.request(version.name, "sample", purpose="detection-research", justification=why)
-    ravi.access.approve(request.name, reason="Sound.")
-    request = rosa.access.amend(rosa.access.get(request.name), justification=why + " Also its control.")
-    assert request.revision == 2
-    assert request.approvals == ()
-    request = world.person("rena").access.reject(request.name, reason="Say which control.")
-    assert (request.state, request.reason) == (RequestState.REJECTED, "Say which control.")
-
-
 def test_a_withdrawn_version_is_not_served(world):
     version, _ = published(world)
     granted(world, version)
@@ -136,16 +76,3 @@ def test_a_withdrawn_version_is_not_served(world):
     assert withdrawn.state is VersionState.WITHDRAWN
     with pytest.raises(errors.Denied):
         world.person("rosa").organisms.pull(version.name)
-
-
-def test_everything_is_in_the_ledger_and_the_ledger_verifies(world):
-    published(world)
-    auditor = world.person("aud")
-    head = auditor.audit.verify_ledger()
-    kinds = {entry.type for _, entry in auditor.audit.entries()}
-    assert {"registry.start", "identity.enrol", "organisms.publish"} <= kinds
-    assert head.size > 10
-    for index in (0, head.size // 2, head.size - 1):
-        auditor.audit.receipt(index)
-    with pytest.raises(errors.Denied):
-        list(world.person("rosa").audit.entries())
