@@ -1,6 +1,11 @@
 """Sessions over a real server, in a real jail, on a tiny real model: sample, probe, budgets, kill, and the ledger."""
 
 import os
+import sqlite3
+import threading
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from model_organisms import errors
@@ -11,6 +16,7 @@ from model_organisms.records import Budget, Message, SessionState
 from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 from model_organisms_registry.testing import running, settings
 
+from tests.support.cells import eventually
 from tests.support.registries import PEOPLE
 
 ROOT = os.geteuid() == 0
@@ -77,15 +83,68 @@ def test_a_sample_has_a_receipt_that_the_ledger_proves(world, version, granted, 
 
 def test_the_budget_ends(world, version):
     name = grant(world, version, "sample", tokens=6, sessions=1, output_bytes=400)
-    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    rosa = world.person("rosa")
+    session = rosa.sandbox.open(version.name, purpose="replication")
     drawn = [session.sample("Go on.", max_tokens=4).receipt.tokens]
     while sum(drawn) < 6 and len(drawn) < 6:
         drawn.append(session.sample("Go on.", max_tokens=4).receipt.tokens)
     assert sum(drawn) == 6
-    with pytest.raises((errors.BudgetExhausted, errors.Conflict, errors.CellUnavailable)):
+    with pytest.raises(errors.BudgetExhausted):
         session.sample("Go on.", max_tokens=4)
-    assert world.person("rosa").access.grant(name).spent.tokens <= 6
+    assert eventually(lambda: rosa.sandbox.get(session.name).state is SessionState.EXHAUSTED)
+    with pytest.raises(errors.BudgetExhausted):
+        session.sample("Go on.", max_tokens=4)
+    assert rosa.access.grant(name).spent.tokens == 6
     world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+def test_a_question_that_holds_the_whole_budget_does_not_end_the_session(world, version):
+    """Each takes all that is left before it speaks, and gives back what comes after the text that it stops at."""
+    name = grant(world, version, "sample", tokens=200, sessions=1, output_bytes=3200)
+    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    said = session.sample("Go on.", max_tokens=8, temperature=0).text
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            world.registry.sandbox.end_due(datetime.now(UTC))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        drawn = [session.sample("Go on.", max_tokens=200, temperature=0, stop=(said[-1],)) for _ in range(8)]
+    finally:
+        done.set()
+        looking.join()
+    assert {sample.finish_reason for sample in drawn} == {"stop"}
+    assert session.close().state is SessionState.CLOSED
+    world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+@pytest.mark.usefixtures("granted")
+def test_an_end_that_could_not_be_written_is_written_later(world, version):
+    registry, rosa = world.registry, world.person("rosa")
+    session = rosa.sandbox.open(version.name, purpose="replication")
+    with closing(sqlite3.connect(world.folder / "registry.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        registry.sandbox.live(session.name, datetime.now(UTC)).cell.kill()
+        assert eventually(lambda: session.name in registry.sandbox._unwritten)
+        assert rosa.sandbox.get(session.name).state is SessionState.OPEN
+        other.execute("ROLLBACK")
+    assert eventually(lambda: rosa.sandbox.get(session.name).state is SessionState.LOST, within_s=30)
+    assert eventually(lambda: not registry.sandbox._unwritten)
+
+
+@pytest.mark.usefixtures("granted")
+def test_a_refused_question_leaves_nothing_behind(world, version):
+    with world.person("rosa").sandbox.open(version.name, purpose="replication") as session:
+        before = sorted((world.folder / "blobs" / "contents").rglob("*"))
+        for whose, name in (("rudi", session.name), ("rosa", "sessions/" + "0" * 26)):
+            theirs = world.person(whose, "researcher").sandbox
+            stranger = type(session)(theirs, replace(session.record, name=name), theirs._channel, theirs._audit)
+            with pytest.raises((errors.NotFound, errors.GrantRequired)):
+                stranger.sample("Hello?")
+        assert sorted((world.folder / "blobs" / "contents").rglob("*")) == before
 
 
 @pytest.mark.usefixtures("granted")

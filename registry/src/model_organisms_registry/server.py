@@ -37,6 +37,7 @@ from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.access import Access
 from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
+from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.organisms import Organisms
 from model_organisms_registry.workflows.publishing import Publishing
@@ -85,6 +86,7 @@ class Registry:
             conditions=self._conditions,
         )
         self._servers = self._build()
+        self.clockwork = Clockwork(self._clock, self.sandbox.end_due)
 
     def start(self) -> None:
         """Open the doors."""
@@ -92,7 +94,7 @@ class Registry:
         now = self._clock()
         self.changes.enter(entry(Event.REGISTRY_START, None, time=now, seq=seq(), subject="registry", facts=facts))
         self.sandbox.recover(now)
-        self.sandbox.start(self._clock)
+        self.clockwork.start()
         for server in self._servers:
             server.start()
 
@@ -100,6 +102,7 @@ class Registry:
         """Close the doors, end what runs, and write that down."""
         for stopped in [server.stop(grace_s) for server in self._servers]:
             stopped.wait(grace_s)
+        self.clockwork.stop()
         now = self._clock()
         self.sandbox.stop(now)
         self.pool.close()

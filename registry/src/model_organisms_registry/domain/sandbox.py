@@ -163,11 +163,14 @@ def standing(session: Session, *, grant: Grant, state: VersionState, now: dateti
     """Check that a session may go on; asked before every sample and while one streams.
 
     Raises:
-        Conflict: It has ended.
+        BudgetExhausted: It has ended because it was spent.
+        Conflict: It has ended otherwise.
         Withdrawn: The version was withdrawn meanwhile.
         GrantRevoked: The grant was taken back meanwhile.
         GrantExpired: Its time or the session's is over.
     """
+    if session.state is SessionState.EXHAUSTED:
+        raise BudgetExhausted("The session has spent its budget; open another, or ask for a new grant.", session=session.name)
     if session.state is not SessionState.OPEN:
         raise Conflict(f"The session is {session.state.value}; open a new one.", session=session.name)
     served(state, session.version.name)

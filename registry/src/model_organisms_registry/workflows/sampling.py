@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
-    from model_organisms_registry.workflows.changes import Change, Changes
+    from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.changes import Changes
     from model_organisms_registry.workflows.sandbox import Sandbox
 
 _EMPTY = SamplingParameters(max_tokens=1)
@@ -79,7 +80,7 @@ class Sampling:
         contents: Where prompts and answers are kept, encrypted.
         sandbox: Has the cells.
         clock: The time while a stream runs; a call's own time is read once.
-        release_s: Length of a window, in seconds.
+        release_s: Length of a window, in seconds; 0 makes the whole sample one.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class Sampling:
         return replace(probe, receipt=self._receipt_of(turn, receipt)), receipt
 
     def _begin(self, call: Call, action: Action, name: str, messages: Sequence[Message], parameters: SamplingParameters) -> Turn:
-        """Permit, take the cost, and make the intent durable, in one transaction."""
+        """Permit, take the cost, and make the intent durable, in one transaction; nothing is kept for a call that is refused."""
+        with self._changes.database.read() as tx:
+            self._permitted(tx, call, action, name)
         payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
         kept = self._contents.keep(name, payload)
         cells: list[Cell] = []
@@ -158,13 +161,14 @@ class Sampling:
     ) -> Turn:
         """The transaction of `_begin`; the cell is put in `cells` once the turn counts."""
         with self._changes.open() as change:
-            session, permit = self._permitted(change, call, action, name)
-            cell = self._sandbox.live(name, call.time).cell
-            cells.append(cell)
+            session, permit = self._permitted(change.tx, call, action, name)
             grant = grant_rows.grant(change.tx, session.grant)
             left = _least(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
             probing = action is Action.PROBE
+            # The cost before the cell: of a session that is spent the cell may be gone already.
             taken = rules.probe_cost(1, left=left) if probing else rules.sample_cost(parameters, left)
+            cell = self._sandbox.live(name, call.time).cell
+            cells.append(cell)
             grant_rows.spend(change.tx, session.grant, taken)
             rows.spend_session(change.tx, name, taken)
             drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
@@ -190,12 +194,12 @@ class Sampling:
         turn.intent_index = change.receipt.index
         return turn
 
-    def _permitted(self, change: Change, call: Call, action: Action, name: str) -> tuple[Session, Permit]:
-        session, resource = self._sandbox.found(change.tx, call, action, name)
-        grant = grant_rows.grant(change.tx, session.grant)
+    def _permitted(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Session, Permit]:
+        session, resource = self._sandbox.found(tx, call, action, name)
+        grant = grant_rows.grant(tx, session.grant)
         standing = self._sandbox.conditions(name)
         permit = self._gate.permit(call, action, resource, grants=[grant], conditions=standing)
-        subject = finding.subject(change.tx, session.version.name)
+        subject = finding.subject(tx, session.version.name)
         rules.standing(session, grant=grant, state=subject.version.state, now=call.time)
         return session, permit
 
@@ -212,7 +216,7 @@ class Sampling:
             gathered.append(text)
             cut = len(text) < len(piece.text)
             reason = "bytes" if cut else piece.finish_reason
-            if reason or time.monotonic() - opened >= self._release_s:
+            if reason or 0 < self._release_s <= time.monotonic() - opened:
                 yield "".join(gathered), reason or ""
                 gathered, opened = [], time.monotonic()
             if reason:
@@ -252,12 +256,18 @@ class Sampling:
         else:
             facts |= {"tokens": str(turn.tokens), "bytes": str(len(output.encode()))}
         now = self._clock()
-        kept = self._contents.keep(turn.session.name, output.encode())
+        try:
+            return self._settled(turn, event, facts, now=now, content=output.encode())
+        finally:
+            self._sandbox.used(turn.session.name, now)
+
+    def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
+        kept = self._contents.keep(turn.session.name, content)
         with self._changes.open() as change:
             unused = rules.settle(turn.taken, turn.used)
             grant_rows.refund(change.tx, turn.session.grant, unused)
             rows.refund_session(change.tx, turn.session.name, unused)
-            rows.finish_intent(change.tx, turn.intent_id, now, outcome)
+            rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
             self._contents.index(change.tx, kept)
             change.enter(
                 entry(
@@ -272,7 +282,6 @@ class Sampling:
                     facts=facts,
                 )
             )
-        self._sandbox.used(turn.session.name, now)
         return change.receipt
 
     @staticmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import CellUnavailable, Conflict, ModelOrganismsError, NotFound
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.changes import Change, Changes
 
 _LOG = logging.getLogger(__name__)
-_ROUND_S = 1.0
 _SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN})
 
 
@@ -61,6 +61,8 @@ class Live:
     last_used: datetime
     turns: int = 0
     """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
+    begun: int = 0
+    """Questions so far: who reads the session's row sees by it whether one came meanwhile."""
 
 
 class Sandbox:
@@ -93,10 +95,8 @@ class Sandbox:
         self._table = table
         self._bases = bases
         self._live: dict[str, Live] = {}
+        self._unwritten: dict[str, tuple[Session, SessionState, str]] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._clockwork: threading.Thread | None = None
-        self._clock: Callable[[], datetime] | None = None
 
     def open(
         self, call: Call, version: str, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
@@ -119,7 +119,7 @@ class Sandbox:
             cell.close()
             raise
         if not cell.alive:
-            self._lost(session.name, "the cell ended as it was opened")
+            self._lost(session.name, "the cell ended as it was opened", call.time)
         return session, change.receipt
 
     def get(self, call: Call, name: str) -> Session:
@@ -156,6 +156,7 @@ class Sandbox:
                 raise CellUnavailable("The session has no cell here any more; open a new one.", session=name)
             live.last_used = max(live.last_used, now)
             live.turns += 1
+            live.begun += 1
             return live
 
     def grant_revoked(self, grant: str, now: datetime) -> None:
@@ -176,17 +177,19 @@ class Sandbox:
             for session in left:
                 self._end(session, SessionState.LOST, "the registry was restarted", now)
 
-    def start(self, clock: Callable[[], datetime]) -> None:
-        """Start the clockwork that ends what is due."""
-        self._clock = clock
-        self._clockwork = threading.Thread(target=self._run, name="sessions", daemon=True)
-        self._clockwork.start()
+    def end_due(self, now: datetime) -> None:
+        """End what has expired, is spent, or has lost its cell."""
+        with self._lock:
+            watched, unwritten = list(self._live.values()), list(self._unwritten.values())
+        looks = [partial(self._look_at, live, now) for live in watched]
+        for look in [*looks, *(partial(self._end, *ended, now) for ended in unwritten)]:
+            try:
+                look()
+            except ModelOrganismsError:
+                _LOG.exception("A session could not be ended; tried again in a moment")
 
     def stop(self, now: datetime) -> None:
         """End every session; the registry is going down."""
-        self._stopping.set()
-        if self._clockwork:
-            self._clockwork.join()
         self._end_where(lambda _: True, SessionState.CLOSED, "the registry is stopping", now)
 
     def used(self, name: str, now: datetime) -> None:
@@ -197,10 +200,10 @@ class Sandbox:
                 live.turns -= 1
 
     def conditions(self, name: str) -> Conditions:
-        """How things stand for one session: the walls are its own cell's."""
+        """How things stand for one session: the walls are its own cell's, or where that is gone, those of any."""
         with self._lock:
             live = self._live.get(name)
-        return replace(self._gate.conditions, jail=live is not None and live.cell.jailed)
+        return replace(self._gate.conditions, jail=live.cell.jailed) if live else self._gate.conditions
 
     def _cell(self, permit: Permit, subject: Subject) -> Cell:
         """Start a cell and give it the bundle; the plaintext leaves this process's memory at once."""
@@ -285,7 +288,12 @@ class Sandbox:
             self._end(session, state, reason, now)
 
     def _end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
-        """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case."""
+        """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case.
+
+        Until that is written down it is tried again each second, and after a restart by `recover`.
+        """
+        with self._lock:
+            self._unwritten[session.name] = session, state, reason
         self._drop(session.name, at_once=True)
         try:
             with self._changes.open() as change:
@@ -293,6 +301,8 @@ class Sandbox:
                 _write_end(change, ended, now)
         except Conflict:
             _LOG.info("%s had ended already", session.name)
+        with self._lock:
+            self._unwritten.pop(session.name, None)
 
     def _drop(self, name: str, *, at_once: bool) -> None:
         with self._lock:
@@ -300,32 +310,21 @@ class Sandbox:
         if live is not None:
             live.cell.kill() if at_once else live.cell.close()
 
-    def _lost(self, name: str, why: str) -> None:
-        if self._clock is not None:
-            self._end_where(lambda session: session.name == name, SessionState.LOST, why, self._clock())
+    def _lost(self, name: str, why: str, now: datetime) -> None:
+        self._end_where(lambda session: session.name == name, SessionState.LOST, why, now)
 
-    def _run(self) -> None:
-        """The clockwork: what has expired, is spent, or lost its cell ends within a round."""
-        while not self._stopping.wait(_ROUND_S):
-            with self._lock:
-                watched = list(self._live.values())
-            for live in watched:
-                try:
-                    self._look_at(live)
-                except ModelOrganismsError:
-                    _LOG.exception("%s could not be ended; tried again in a moment", live.session.name)
-
-    def _look_at(self, live: Live) -> None:
-        if self._clock is None:
-            return
-        now = self._clock()
+    def _look_at(self, live: Live, now: datetime) -> None:
         if not live.cell.alive:
-            self._lost(live.session.name, "its cell ended")
+            self._lost(live.session.name, "its cell ended", now)
             return
+        with self._lock:
+            quiet = None if live.turns else live.begun
         with self._changes.database.read() as tx:
             session = rows.session(tx, live.session.name)
         state = rules.due(session, now=now, last_used=live.last_used)
-        if state is not None and not (state is SessionState.EXHAUSTED and live.turns):
+        if state is SessionState.EXHAUSTED and live.begun != quiet:
+            return  # what the row says is spent may be given back by a question that was under way when it was read
+        if state is not None:
             self._end(session, state, f"the session is {state.value}", now)
 
 
