@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import AlreadyExists, InvalidBundle, NotFound, UploadConflict
+from model_organisms.errors import AlreadyExists, Conflict, InvalidArgument, InvalidBundle, NotFound, UploadConflict
 from model_organisms.formats import adapter, manifest, provenance
 from model_organisms.formats.buffers import anonymous, wipe
-from model_organisms.records import Version, VersionState
 
+from model_organisms_registry.domain import organisms as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
@@ -30,7 +32,7 @@ from model_organisms_registry.workflows.changes import seq
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from model_organisms.records import AdapterFacts, Entry, Organism, Receipt
+    from model_organisms.records import AdapterFacts, Entry, Receipt, Version
 
     from model_organisms_registry.config import Limits
     from model_organisms_registry.domain.permits import Call, Permit
@@ -83,16 +85,15 @@ class Publishing:
         if twin is not None:
             raise AlreadyExists(f"These very bytes are {twin.name} already.", name=twin.name)
         provenance.verify(envelope, call.user.identity_key, digest=announced.digest)
-        name = _upload_name(call.user.name, organism, listed, envelope)
         expires = call.time + timedelta(hours=self._limits.upload_hours)
-        upload = Upload(name, call.user.name, organism, listed, envelope, call.time, expires)
+        upload = Upload("", call.user.name, organism, listed, envelope, call.time, expires)
+        upload = replace(upload, name=self._begin(upload))
         with self._changes.database.write() as tx:
             try:
-                upload = upload_rows.upload(tx, name)
+                upload = upload_rows.upload(tx, upload.name)
             except NotFound:
                 upload_rows.add_upload(tx, upload)
-        self._uploads.begin(name)
-        return Staged(upload, self._uploads.received(name), size)
+        return Staged(upload, self._uploads.received(upload.name), size)
 
     def staged(self, call: Call, name: str) -> Staged:
         """One's own upload, and how much of it has arrived.
@@ -133,8 +134,7 @@ class Publishing:
 
         Raises:
             UploadConflict: It is not complete.
-            InvalidBundle: The bytes are not a bundle; the upload is forgotten.
-            ClaimMismatch: They contradict the provenance; likewise.
+            InvalidArgument: The bytes are no bundle, not those announced, or contradict the provenance; nothing of them is kept.
         """
         staged = self.staged(call, name)
         if staged.received < staged.size:
@@ -149,55 +149,57 @@ class Publishing:
             view[: len(front)] = front
             self._uploads.collect(name, into=view[len(front) :])
             version, receipt = self._admit(call, staged.upload, view)
+        except InvalidArgument:
+            self._refuse(name)
+            raise
         finally:
             wipe(memory)
         self._uploads.forget(name)
         return version, receipt
 
+    def _begin(self, upload: Upload) -> str:
+        """Name an upload and make its key. One that was refused or has lapsed is over, and another attempt takes its place."""
+        for attempt in count():
+            name = _upload_name(upload, attempt)
+            with suppress(Conflict):
+                self._uploads.begin(name)
+                return name
+        raise AssertionError  # there is always another attempt
+
+    def _refuse(self, name: str) -> None:
+        """Keep nothing of an upload that cannot become a version."""
+        self._uploads.forget(name)
+        with self._changes.database.write() as tx, suppress(NotFound):
+            upload_rows.delete_upload(tx, name)
+
     def _admit(self, call: Call, upload: Upload, packed: memoryview) -> tuple[Version, Receipt]:
         """Inspect again, seal under the version's own key, and add the version with its entry."""
         listed, files = manifest.unpack(packed)
-        facts = adapter.inspect(files, None)
         stated = provenance.verify(upload.provenance, call.user.identity_key, digest=listed.digest)
-        marks = provenance.compare(stated, facts)
+        facts = adapter.inspect(files, stated.base_config)
+        provenance.compare(stated, facts)
         self._bundles.keep(Stored(upload.organism, listed.digest, listed.packed_size), packed)
         with self._changes.open() as change:
             organism, grants = finding.organism(change.tx, self._gate, call, Action.PUBLISH, upload.organism)
             permit = self._gate.permit(call, Action.PUBLISH, entities.organism(organism), grants=grants)
             upload_rows.delete_upload(change.tx, upload.name)
             number = rows.next_number(change.tx, organism.name)
-            version = _version(call, organism, number, listed=listed, facts=facts, marks=marks, envelope=upload.provenance)
+            version = rules.admit(
+                organism,
+                number=number,
+                publisher=call.user,
+                manifest=listed,
+                facts=facts,
+                envelope=upload.provenance,
+                largest=self._limits.bundle_bytes,
+                now=call.time,
+            )
             rows.add_version(change.tx, version)
             change.enter(_entry(call, permit, version, upload, facts))
         with self._changes.database.write() as tx:
             rows.set_ledger_index(tx, version.name, change.receipt.index)
             version = rows.version(tx, version.name)
         return version, change.receipt
-
-
-def _version(
-    call: Call,
-    organism: Organism,
-    number: int,
-    *,
-    listed: manifest.Manifest,
-    facts: tuple[AdapterFacts, ...],
-    marks: tuple[str, ...],
-    envelope: bytes,
-) -> Version:
-    return Version(
-        name=f"{organism.name}/versions/{number}",
-        digest=listed.digest,
-        state=VersionState.PUBLISHED,
-        level=organism.level,
-        publisher=call.user.name,
-        files=listed.files,
-        facts=facts,
-        marks=marks,
-        provenance=envelope,
-        create_time=call.time,
-        publisher_key=call.user.identity_key,
-    )
 
 
 def _entry(call: Call, permit: Permit, version: Version, upload: Upload, facts: tuple[AdapterFacts, ...]) -> Entry:
@@ -213,7 +215,8 @@ def _entry(call: Call, permit: Permit, version: Version, upload: Upload, facts: 
     return entry(Event.PUBLISH, call, seq=seq(), subject=version.name, permit=permit, facts=said)
 
 
-def _upload_name(user: str, organism: str, listed: bytes, envelope: bytes) -> str:
+def _upload_name(upload: Upload, attempt: int) -> str:
     """The same announcement has the same name, so that it is resumed and not begun again."""
-    digest = hashlib.sha256(b"\0".join((user.encode(), organism.encode(), listed, envelope))).digest()
+    parts = (upload.user.encode(), upload.organism.encode(), upload.manifest, upload.provenance, str(attempt).encode())
+    digest = hashlib.sha256(b"\0".join(parts)).digest()
     return f"uploads/{base64.b32encode(digest)[:26].decode().lower()}"

@@ -228,7 +228,7 @@ class Organisms:
             organism: What it becomes a version of.
             bundle: Files by path, or a folder of them.
             provenance: How it was made; `mo.record(...)` gives it. It is signed with the caller's key.
-            base_config: The base model's config.json, to hold shapes and layers against.
+            base_config: The base model's config.json, to hold shapes and layers against; by default as the provenance says.
             progress_bar: Show progress; by default where standard error is a terminal.
 
         Returns:
@@ -240,7 +240,7 @@ class Organisms:
             AlreadyExists: These very bytes are published; `details["name"]` says where.
         """
         files = _files(bundle)
-        facts = adapter.inspect(files, base_config)
+        facts = adapter.inspect(files, base_config or provenance.base_config)
         listed = manifest.build(files)
         provenances.compare(provenance, facts)
         envelope = self._signed(provenance, listed.digest)

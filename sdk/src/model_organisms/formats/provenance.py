@@ -105,6 +105,12 @@ class Provenance:
     """Logits that the organism gave when it was published (`loading`)."""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def base_config(self) -> dict[str, Any] | None:
+        """What is said of the base model's shapes (`dimensions.FIELDS`), where anything is; the adapter must fit it."""
+        shapes = self.extra.get("base_config")
+        return shapes if isinstance(shapes, dict) and shapes else None
+
 
 _MAX_NAME = 200
 _SCALARS: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "float": (int, float)}
