@@ -86,7 +86,7 @@ class Registry:
             conditions=self._conditions,
         )
         self._servers = self._build()
-        self.clockwork = Clockwork(self._clock, self.sandbox.end_due)
+        self.clockwork = Clockwork(self._clock, self.sandbox.end_due, self.publishing.end_due)
 
     def start(self) -> None:
         """Open the doors."""
@@ -94,6 +94,8 @@ class Registry:
         now = self._clock()
         self.changes.enter(entry(Event.REGISTRY_START, None, time=now, seq=seq(), subject="registry", facts=facts))
         self.sandbox.recover(now)
+        self.publishing.recover()
+        self.publishing.end_due(now)
         self.clockwork.start()
         for server in self._servers:
             server.start()
@@ -124,7 +126,7 @@ class Registry:
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
         identity = Identity(self.changes, self.gate, storage.authority, addresses(config))
         organisms = Organisms(self.changes, self.gate)
-        publishing = Publishing(self.changes, self.gate, bundles, uploads, limits=limits)
+        self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
         pulling = Pulling(
             self.changes,
             self.gate,
@@ -143,7 +145,7 @@ class Registry:
         door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
-            door.service(_service(organisms_pb2, "OrganismsService"), OrganismsRooms(organisms, publishing, pulling)),
+            door.service(_service(organisms_pb2, "OrganismsService"), OrganismsRooms(organisms, self.publishing, pulling)),
             door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(self.sandbox, sampling)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),

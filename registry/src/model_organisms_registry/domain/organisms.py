@@ -142,6 +142,7 @@ def admit(
     envelope: bytes,
     largest: int,
     now: datetime,
+    unchecked: Sequence[str] = (),
 ) -> Version:
     """Admit a bundle as the next version of an organism.
 
@@ -160,6 +161,7 @@ def admit(
         envelope: The signed provenance.
         largest: Bytes of a bundle that this registry takes.
         now: The call's time.
+        unchecked: Marks of what could not be held against the base model.
 
     Raises:
         InvalidBundle: It is too large, or there is no adapter in it.
@@ -184,7 +186,7 @@ def admit(
         publisher=publisher.name,
         files=manifest.files,
         facts=tuple(facts),
-        marks=marks,
+        marks=(*marks, *unchecked),
         provenance=envelope,
         create_time=now,
         publisher_key=publisher.identity_key,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import AlreadyExists, Denied, NotFound, UploadConflict
+from model_organisms.errors import AlreadyExists, Conflict, Denied, NotFound, UploadConflict
 
 from model_organisms_registry.domain.permits import Action
 
@@ -79,12 +79,23 @@ class Uploads:
         """Keep it."""
         self._sealed = sealed
 
-    def begin(self, upload: str) -> None:
-        """Make the key of an upload, unless it is there."""
+    def begin(self, upload: str) -> bool:
+        """Make the key of an upload, unless it is there.
+
+        Returns:
+            Whether pieces can be kept: never again of an upload that was forgotten.
+        """
         try:
             self._sealed.keys.create(_upload_key(upload))
         except AlreadyExists:
-            return
+            return True
+        except Conflict:
+            return False
+        return True
+
+    def names(self) -> list[str]:
+        """List the uploads of which there are pieces."""
+        return sorted({path.rpartition("/")[0] for path in self._sealed.list("uploads")})
 
     def received(self, upload: str) -> int:
         """Bytes that have arrived without a gap."""

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import AlreadyExists, Conflict, InvalidArgument, InvalidBundle, NotFound, UploadConflict
+from model_organisms.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    InvalidBundle,
+    ModelOrganismsError,
+    NotFound,
+    Unavailable,
+    UploadConflict,
+)
 from model_organisms.formats import adapter, manifest, provenance
 from model_organisms.formats.buffers import anonymous, wipe
 
@@ -30,9 +39,12 @@ from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+    from pathlib import Path
 
-    from model_organisms.records import AdapterFacts, Entry, Receipt, Version
+    from model_organisms.formats.provenance import Provenance
+    from model_organisms.records import Entry, Receipt, Version
 
     from model_organisms_registry.config import Limits
     from model_organisms_registry.domain.permits import Call, Permit
@@ -58,15 +70,19 @@ class Publishing:
         gate: Decides who may.
         bundles: Where versions are kept.
         uploads: Where pieces are kept.
+        bases: Hub id of a base model to its folder here.
         limits: Bounds of the service.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, bundles: Bundles, uploads: Uploads, *, limits: Limits) -> None:
+    def __init__(
+        self, changes: Changes, gate: Gate, bundles: Bundles, uploads: Uploads, *, bases: Mapping[str, Path], limits: Limits
+    ) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._bundles = bundles
         self._uploads = uploads
+        self._bases = bases
         self._limits = limits
 
     def announce(self, call: Call, organism: str, listed: bytes, envelope: bytes) -> Staged:
@@ -85,25 +101,18 @@ class Publishing:
         if twin is not None:
             raise AlreadyExists(f"These very bytes are {twin.name} already.", name=twin.name)
         provenance.verify(envelope, call.user.identity_key, digest=announced.digest)
-        expires = call.time + timedelta(hours=self._limits.upload_hours)
-        upload = Upload("", call.user.name, organism, listed, envelope, call.time, expires)
-        upload = replace(upload, name=self._begin(upload))
-        with self._changes.database.write() as tx:
-            try:
-                upload = upload_rows.upload(tx, upload.name)
-            except NotFound:
-                upload_rows.add_upload(tx, upload)
+        upload = self._begin(call, organism, listed, envelope)
         return Staged(upload, self._uploads.received(upload.name), size)
 
     def staged(self, call: Call, name: str) -> Staged:
         """One's own upload, and how much of it has arrived.
 
         Raises:
-            NotFound: There is none, or it is another's.
+            NotFound: There is none, or it is another's, or its time is over.
         """
         with self._changes.database.read() as tx:
             upload = upload_rows.upload(tx, name)
-        if upload.user != call.user.name:
+        if upload.user != call.user.name or upload.expire_time <= call.time:
             raise NotFound.named(name)
         size = sum(file.size for file in manifest.parse(upload.manifest).files)
         return Staged(upload, self._uploads.received(name), size)
@@ -149,74 +158,120 @@ class Publishing:
             view[: len(front)] = front
             self._uploads.collect(name, into=view[len(front) :])
             version, receipt = self._admit(call, staged.upload, view)
-        except InvalidArgument:
-            self._refuse(name)
+        except InvalidArgument as error:
+            self._refuse(call, staged.upload, listed.digest, error)
             raise
         finally:
             wipe(memory)
         self._uploads.forget(name)
         return version, receipt
 
-    def _begin(self, upload: Upload) -> str:
-        """Name an upload and make its key. One that was refused or has lapsed is over, and another attempt takes its place."""
+    def end_due(self, now: datetime) -> None:
+        """Remove uploads whose time is over: key and pieces first, so that a crash leaves the row that says so."""
+        with self._changes.database.read() as tx:
+            expired = upload_rows.uploads_expired(tx, now)
+        for upload in expired:
+            self._uploads.forget(upload.name)
+            with self._changes.database.write() as tx:
+                upload_rows.delete_upload(tx, upload.name)
+
+    def recover(self) -> None:
+        """Remove pieces that a crash left of an upload that was over: their row went with the decision."""
+        for name in self._uploads.names():
+            with self._changes.database.read() as tx:
+                kept = upload_rows.known(tx, name)
+            if not kept:
+                self._uploads.forget(name)
+
+    def _begin(self, call: Call, organism: str, listed: bytes, envelope: bytes) -> Upload:
+        """Find an upload or make it. One that was refused or has lapsed is over, and another attempt takes its place."""
+        expires = call.time + timedelta(hours=self._limits.upload_hours)
         for attempt in count():
-            name = _upload_name(upload, attempt)
-            with suppress(Conflict):
-                self._uploads.begin(name)
-                return name
+            name = _upload_name(call.user.name, organism, listed, envelope, attempt)
+            if not self._uploads.begin(name):
+                continue
+            with self._changes.database.write() as tx:
+                try:
+                    upload = upload_rows.upload(tx, name)
+                except NotFound:
+                    upload = Upload(name, call.user.name, organism, listed, envelope, call.time, expires)
+                    upload_rows.add_upload(tx, upload)
+            if call.time < upload.expire_time:
+                return upload
         raise AssertionError  # there is always another attempt
 
-    def _refuse(self, name: str) -> None:
-        """Keep nothing of an upload that cannot become a version."""
-        self._uploads.forget(name)
-        with self._changes.database.write() as tx, suppress(NotFound):
-            upload_rows.delete_upload(tx, name)
+    def _refuse(self, call: Call, upload: Upload, digest: str, error: InvalidArgument) -> None:
+        """Write down that a bundle was refused, and keep nothing of it."""
+        with self._changes.open() as change:
+            upload_rows.delete_upload(change.tx, upload.name)
+            facts = {"reason": error.reason, "digest": digest, "upload": upload.name}
+            change.enter(entry(Event.REFUSE_UPLOAD, call, seq=seq(), subject=upload.organism, facts=facts))
+        self._uploads.forget(upload.name)
 
     def _admit(self, call: Call, upload: Upload, packed: memoryview) -> tuple[Version, Receipt]:
         """Inspect again, seal under the version's own key, and add the version with its entry."""
         listed, files = manifest.unpack(packed)
         stated = provenance.verify(upload.provenance, call.user.identity_key, digest=listed.digest)
-        facts = adapter.inspect(files, stated.base_config)
-        provenance.compare(stated, facts)
+        with self._changes.database.read() as tx:
+            organism, _ = finding.organism(tx, self._gate, call, Action.PUBLISH, upload.organism)
+        config, unchecked = self._base(organism.base_model, stated)
+        admit = partial(
+            rules.admit,
+            publisher=call.user,
+            manifest=listed,
+            facts=adapter.inspect(files, config),
+            envelope=upload.provenance,
+            largest=self._limits.bundle_bytes,
+            now=call.time,
+            unchecked=unchecked,
+        )
+        admit(organism, number=organism.latest + 1)  # what is refused is not sealed first
         self._bundles.keep(Stored(upload.organism, listed.digest, listed.packed_size), packed)
         with self._changes.open() as change:
             organism, grants = finding.organism(change.tx, self._gate, call, Action.PUBLISH, upload.organism)
             permit = self._gate.permit(call, Action.PUBLISH, entities.organism(organism), grants=grants)
             upload_rows.delete_upload(change.tx, upload.name)
-            number = rows.next_number(change.tx, organism.name)
-            version = rules.admit(
-                organism,
-                number=number,
-                publisher=call.user,
-                manifest=listed,
-                facts=facts,
-                envelope=upload.provenance,
-                largest=self._limits.bundle_bytes,
-                now=call.time,
-            )
+            version = admit(organism, number=rows.next_number(change.tx, organism.name))
             rows.add_version(change.tx, version)
-            change.enter(_entry(call, permit, version, upload, facts))
+            change.enter(_entry(call, permit, version, upload))
         with self._changes.database.write() as tx:
             rows.set_ledger_index(tx, version.name, change.receipt.index)
             version = rows.version(tx, version.name)
         return version, change.receipt
 
+    def _base(self, base_model: str, stated: Provenance) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+        """Find what the base model's layers must be, and say what that leaves unchecked.
 
-def _entry(call: Call, permit: Permit, version: Version, upload: Upload, facts: tuple[AdapterFacts, ...]) -> Entry:
+        Raises:
+            Unavailable: The operator named a folder, and its config.json cannot be used.
+        """
+        folder = self._bases.get(base_model)
+        if folder is None:
+            left = "as the provenance states them" if stated.base_config else "unchecked"
+            return stated.base_config, (f"the base model is not on this registry: layers and widths are {left}",)
+        try:
+            config = json.loads((folder / "config.json").read_bytes())
+            known = adapter.dimensions_of(config).known
+        except (OSError, ValueError, AttributeError, ModelOrganismsError) as error:
+            msg = f"This registry cannot use config.json of its base model {base_model}; tell its operator, then publish again."
+            raise Unavailable(msg, base_model=base_model) from error
+        return config, () if known else ("the base model's architecture is not known: widths are unchecked",)
+
+
+def _entry(call: Call, permit: Permit, version: Version, upload: Upload) -> Entry:
     said = {
         "digest": version.digest,
         "level": version.level.name,
         "size": str(version.size),
         "provenance": hashlib.sha256(version.provenance).hexdigest(),
-        "parameters": str(sum(fact.parameters for fact in facts)),
+        "parameters": str(sum(fact.parameters for fact in version.facts)),
         "marks": str(len(version.marks)),
         "upload": upload.name,
     }
     return entry(Event.PUBLISH, call, seq=seq(), subject=version.name, permit=permit, facts=said)
 
 
-def _upload_name(upload: Upload, attempt: int) -> str:
+def _upload_name(user: str, organism: str, listed: bytes, envelope: bytes, attempt: int) -> str:
     """The same announcement has the same name, so that it is resumed and not begun again."""
-    parts = (upload.user.encode(), upload.organism.encode(), upload.manifest, upload.provenance, str(attempt).encode())
-    digest = hashlib.sha256(b"\0".join(parts)).digest()
+    digest = hashlib.sha256(b"\0".join((user.encode(), organism.encode(), listed, envelope, b"%d" % attempt))).digest()
     return f"uploads/{base64.b32encode(digest)[:26].decode().lower()}"

@@ -49,6 +49,11 @@ def upload(tx: Connection, name: str) -> Upload:
     return _upload(rows.get(tx, schema.uploads, name, lock=True))
 
 
+def known(tx: Connection, name: str) -> bool:
+    """Tell whether there is an upload of that name."""
+    return rows.find(tx, schema.uploads, schema.uploads.c.name == name) is not None
+
+
 def delete_upload(tx: Connection, name: str) -> None:
     """Forget an upload that was finished or given up.
 
