@@ -157,8 +157,8 @@ def standing(user: User) -> User:
 
 
 def certificate_times(now: datetime) -> tuple[datetime, datetime]:
-    """When a client certificate issued now begins and ends."""
-    return now - CERTIFICATE_BACKDATE, now + CERTIFICATE_LIFETIME
+    """When a client certificate issued now begins and ends, in whole seconds as certificates count."""
+    return now - CERTIFICATE_BACKDATE, (now + CERTIFICATE_LIFETIME).replace(microsecond=0)
 
 
 def suspend(user: User, *, by: User, other_active_admins: int) -> User:

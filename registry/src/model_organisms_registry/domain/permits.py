@@ -56,6 +56,8 @@ class Call:
     time: datetime
     deadline: datetime
     method: str
+    certificate_expires: datetime | None = None
+    """When the certificate it came with ends."""
 
 
 @dataclass(frozen=True, slots=True)

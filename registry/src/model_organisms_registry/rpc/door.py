@@ -181,7 +181,7 @@ class Enrolled:
             raise CertificateRefused("Your certificate was revoked; ask an admin for a new enrolment code.")
         if user.state is not UserState.ACTIVE:
             raise Suspended("Your account is suspended; ask an admin of this registry.")
-        return Call(user, certificate.key_id, arrival.time, arrival.deadline, arrival.method)
+        return Call(user, certificate.key_id, arrival.time, arrival.deadline, arrival.method, certificate.not_after)
 
 
 def anyone(arrival: Arrival, peer: bytes) -> Arrival:  # noqa: ARG001 - the enrolment door asks for no certificate

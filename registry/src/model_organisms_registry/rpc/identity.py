@@ -65,7 +65,8 @@ class IdentityRooms:
 
     def who_am_i(self, call: Call, _: identity_pb2.WhoAmIRequest) -> identity_pb2.WhoAmIResponse:
         """Tell the caller who they are."""
-        return identity_pb2.WhoAmIResponse(user=_user(call.user), registry=self._info)
+        expires = wire.timestamp(call.certificate_expires) if call.certificate_expires else None
+        return identity_pb2.WhoAmIResponse(user=_user(call.user), certificate_expire_time=expires, registry=self._info)
 
     def renew_certificate(
         self, call: Call, request: identity_pb2.RenewCertificateRequest

@@ -62,12 +62,13 @@ def login(context: Context, *, ticket: str, force: bool) -> None:
 def whoami(context: Context) -> None:
     """Say who the registry takes you for."""
     with context.connect() as connected:
-        user, who = connected.users.me(), connected.identity
+        said, who = connected.users.whoami(), connected.identity
     if context.as_json:
-        emit(user)
+        emit(said)
         return
+    user = said.user
     shown = [("User", user.name), ("Organisation", user.organisation), ("Roles", sorted(user.roles)), ("Key", who.key_id)]
-    facts([*shown, ("Registry", who.registry), ("Certificate until", who.certificate_expires)])
+    facts([*shown, ("Registry", f"{said.origin} at {who.registry}"), ("Certificate until", said.certificate_expire_time)])
 
 
 cli.add_command(organisms.group)

@@ -29,6 +29,17 @@ class Invitation:
     expire_time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who the registry takes the caller for."""
+
+    user: User
+    certificate_expire_time: datetime
+    """When the certificate of this very call ends."""
+    origin: str
+    """The registry's name, and its ledger's."""
+
+
 class Users:
     """Accounts of a registry."""
 
@@ -39,9 +50,14 @@ class Users:
         self._stub = identity_pb2_grpc.IdentityServiceStub(channel.grpc_channel)
 
     def me(self) -> User:
-        """Who the registry takes the caller for."""
+        """Read the caller's own account."""
+        return self.whoami().user
+
+    def whoami(self) -> Caller:
+        """Ask whom the registry takes the caller for, and until when."""
         response = self._channel.call(self._stub.WhoAmI, identity_pb2.WhoAmIRequest(), repeatable=True)
-        return wire.from_message(response.user, User)
+        expires = wire.time(response.certificate_expire_time)
+        return Caller(wire.from_message(response.user, User), expires, response.registry.origin)
 
     def get(self, name: str) -> User:
         """Read an account; its keys say whose signatures are whose."""
