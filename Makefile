@@ -36,8 +36,7 @@ lint: packages ## style, types, who may import whom, proto rules, generated code
 	$(BIN)/python proto/generate.py --lint --check
 
 .PHONY: bench
-bench: ## ratios against peers, both sides in one run; writes build/bench.json
-	@.ci/setup test
+bench: packages ## ratios against peers, both sides in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: proto

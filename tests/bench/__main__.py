@@ -1,0 +1,134 @@
+"""`python -m tests.bench`: measures the registry beside bare transports in one run, prints a table, writes build/bench.json.
+
+Nothing here is a test: a slow machine fails nothing. The exit status is 1 only if what was timed was not right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import calls, gate, ledger, peers, place, pull, ready, rival, start
+from tests.bench.measure import OURS
+from tests.support.tree import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from tests.bench.measure import Row
+
+ALL = ("M13", "M8", "M14", "M7", "M6", "M5", "ready")
+_LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "obstore", "torch", "transformers", "peft")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="Fewer and shorter rounds, and 34 MB in place of 271: a look, not a figure.")
+@click.option("--only", default="", help=f"Some of {','.join(ALL)}, separated by commas.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@click.option(
+    "--mlflow", default="", metavar="COMMAND", help="An `mlflow` command, of any environment, to measure in the same run."
+)
+def main(*, quick: bool, only: str, as_json: bool, mlflow: str) -> None:
+    """Measure, print, and write build/bench.json."""
+    chosen = [name for name in ALL if name in (only.split(",") if only else ALL)]
+    if only and len(chosen) != len(only.split(",")):
+        raise click.BadParameter(f"choose from {', '.join(ALL)}", param_hint="--only")
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    begin, before = time.monotonic(), os.getloadavg()
+    # Beside the repository's own files, because a temporary folder may be in memory, where nothing is durable and all is fast.
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
+        rows = _measured(chosen, Path(folder), quick=quick, mlflow=mlflow)
+    report = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - begin),
+        "quick": quick,
+        "load": {"before": before, "after": os.getloadavg()},
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "rows": [row.as_json() for row in rows],
+    }
+    (build / "bench.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    print(json.dumps(report, indent=1)) if as_json else _show(rows, report)
+    sys.exit(0 if all(row.right for row in rows) else 1)
+
+
+def _measured(chosen: Collection[str], folder: Path, *, quick: bool, mlflow: str) -> list[Row]:
+    alone = {
+        "M13": lambda: gate.decisions(quick=quick),
+        "M8": lambda: ledger.acknowledged(folder / "ledger", quick=quick),
+        "M14": lambda: start.cold(folder / "start", quick=quick),
+    }
+    rows = _run(alone, chosen)
+    if not {*chosen} - {*alone}:
+        return rows
+    with ExitStack() as stack:
+        rivals = [stack.enter_context(rival.running(mlflow, folder / f"mlflow{n}", n)) for n in ((1, 4) if mlflow else ())]
+        bare = stack.enter_context(peers.running(folder / "peers"))
+        here = stack.enter_context(place.running(folder / "registry"))
+        one = rivals[0] if rivals else None
+        served = {
+            "M7": lambda: calls.calls(here, bare, quick=quick, rivals=rivals),
+            "M6": lambda: pull.small(here, bare, quick=quick, rival=one),
+            "M5": lambda: pull.large(here, bare, quick=quick, rival=one),
+            "ready": lambda: ready.ready(here, folder, quick=quick),
+        }
+        return rows + _run(served, chosen)
+
+
+def _run(parts: Mapping[str, Callable[[], list[Row]]], chosen: Collection[str]) -> list[Row]:
+    rows: list[Row] = []
+    for name, measure in parts.items():
+        if name in chosen:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            rows += measure()
+    return rows
+
+
+def _show(rows: list[Row], report: dict[str, Any]) -> None:
+    table = Table(title="Medians of interleaved rounds, all in one run", title_justify="left")
+    for heading in ("", "what", "ours", "beside (ours / theirs)", "goal", "correct"):
+        table.add_column(heading, justify="right" if heading == "ours" else "left", overflow="fold")
+    for row in rows:
+        beside = [f"{name} {_figure(row.figure(name))} ({row.ratio(name):.3g})" for name in row.sides if name != OURS]
+        goals = [f"{goal} {_MARKS[row.reached(goal)]}" for goal in row.goals]
+        checks = [f"{'yes' if held else '[red]NO[/red]'}: {what}" for what, held in row.checks.items()]
+        ours = f"{_figure(row.figure())} {row.unit}"
+        table.add_row(row.mark, row.what, ours, "\n".join(beside), "\n".join(goals), "\n".join(checks), end_section=True)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    load = " to ".join(f"{report['load'][when][0]:.1f}" for when in ("before", "after"))
+    quick = " A quick look: too few rounds for a figure." if report["quick"] else ""
+    print(f"{report['machine']['cores']} cores ({report['machine']['processor']}), load {load}, {report['seconds']} s.{quick}")
+    print("Written to build/bench.json.")
+
+
+_MARKS = {True: "[green]reached[/green]", False: "[yellow]not reached[/yellow]", None: "[dim]peer did not run[/dim]"}
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
