@@ -152,6 +152,8 @@ def test_a_reviewer_kills_a_session(world, version):
     session = world.person("rosa").sandbox.open(version.name, purpose="replication")
     killed = world.person("ravi").sandbox.kill(session.name, reason="Not what was asked for.")
     assert (killed.state, killed.reason) == (SessionState.KILLED, "Not what was asked for.")
+    ends = [entry for _, entry in world.person("aud").audit.entries() if entry.subject == session.name]
+    assert (ends[-1].type, bool(ends[-1].commit)) == ("sandbox.end", True)  # to the reason
     with pytest.raises(errors.ModelOrganismsError):
         session.sample("Hello?")
 
@@ -162,6 +164,37 @@ def test_revoking_the_grant_ends_the_session(world, version):
     session = rosa.sandbox.open(version.name, purpose="replication")
     world.person("ravi").access.revoke(name, reason="No longer.")
     assert rosa.sandbox.get(session.name).state is SessionState.KILLED
+
+
+def test_withdrawing_the_version_ends_its_sessions_and_no_other(world, version, qwen, qwen_files):
+    pia, rosa = world.person("pia"), world.person("rosa")
+    pia.organisms.create("organisms/recalled", level="CL1", base_model=BASE)
+    stated = Provenance(BaseModel(BASE, digest=base_digest(qwen)))
+    recalled = pia.organisms.publish("organisms/recalled", qwen_files, provenance=stated)
+    grants = [grant(world, recalled), grant(world, version)]
+    doomed, other = (rosa.sandbox.open(each.name, purpose="replication") for each in (recalled, version))
+    pia.organisms.withdraw(recalled.name, reason="Trained on the wrong split.")
+    ended = rosa.sandbox.get(doomed.name)
+    assert (ended.state, ended.reason) == (SessionState.KILLED, "the version was withdrawn")
+    with pytest.raises(errors.Withdrawn):
+        doomed.sample("Hello?")
+    assert len(world.registry.pool.cells) == 1
+    assert other.close().state is SessionState.CLOSED
+    for name in grants:
+        world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+def test_suspending_somebody_ends_their_sessions(world, version):
+    rolf = world.person("rolf", "researcher")
+    request = rolf.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    if not request.grant:
+        world.person("ravi").access.approve(request.name, reason="Fine.")
+    session = rolf.sandbox.open(version.name, purpose="replication")
+    world.admin.users.suspend("rolf", reason="A lost laptop.")
+    with pytest.raises(errors.Suspended):
+        session.sample("Hello?")
+    ended = world.person("ravi").sandbox.get(session.name)
+    assert (ended.state, ended.reason) == (SessionState.KILLED, "the account was suspended")
 
 
 @pytest.mark.usefixtures("granted")

@@ -161,7 +161,7 @@ def test_content_is_found_by_its_commitment_and_by_its_session(tx):
     one = Content(make.digest(1), SESSION, "content/1", "key-1")
     two = Content(make.digest(2), SESSION, "content/2", "key-1")
     for content in (one, two, Content(make.digest(3), make.opaque("sessions", 2), "content/3", "key-2")):
-        sandbox.add_content(tx, content.commit, content.session, content.blob, content.key_id)
+        sandbox.add_content(tx, content.commit, content.owner, content.blob, content.key_id)
     assert sandbox.content(tx, one.commit) == one
     assert sandbox.contents(tx, SESSION) == tuple(sorted((one, two), key=lambda content: content.commit))
     with pytest.raises(AlreadyExists):

@@ -124,8 +124,18 @@ class Registry:
         )
         sealed = SealedStore(storage.blobs, storage.keys)
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
-        identity = Identity(self.changes, self.gate, storage.authority, addresses(config))
-        organisms = Organisms(self.changes, self.gate)
+        self.sandbox = sandbox = Sandbox(
+            self.changes, self.gate, bundles, contents=contents, pool=self.pool, table=table, bases=self._bases
+        )
+        identity = Identity(
+            self.changes,
+            self.gate,
+            storage.authority,
+            addresses(config),
+            contents=contents,
+            suspended=sandbox.user_suspended,
+        )
+        organisms = Organisms(self.changes, self.gate, contents=contents, withdrawn=sandbox.version_withdrawn)
         self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
         pulling = Pulling(
             self.changes,
@@ -137,17 +147,14 @@ class Registry:
             release_key=storage.release_key,
             origin=config.origin,
         )
-        self.sandbox = Sandbox(self.changes, self.gate, bundles, pool=self.pool, table=table, bases=self._bases)
-        sampling = Sampling(
-            self.changes, self.gate, contents, sandbox=self.sandbox, clock=self._clock, release_s=limits.release_s
-        )
-        access = Access(self.changes, self.gate, table, revoked=self.sandbox.grant_revoked)
+        sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
+        access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), OrganismsRooms(organisms, self.publishing, pulling)),
             door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
-            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(self.sandbox, sampling)),
+            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         porch = Door(anyone, longest_s=limits.deadline_s, clock=self._clock)

@@ -63,7 +63,7 @@ class Event(Enum):
     REFUSE_UPLOAD = _shape("organisms.refuse", "reason", optional="digest upload")
     ATTEST = _shape("organisms.attest", "digest predicate envelope")
     WITHDRAW_VERSION = _shape("organisms.withdraw", "digest", commit=None)
-    SET_LEVEL = _shape("organisms.level", "from to", optional="second")
+    SET_LEVEL = _shape("organisms.level", "from to", optional="second", commit=None)
     PROPOSE_LEVEL = _shape("organisms.level.propose", "from to")
     PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")
     PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule", intent=True)
@@ -83,7 +83,7 @@ class Event(Enum):
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", commit=True, intent=True)
     PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values", commit=True)
     PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values", optional="output", commit=True, intent=True)
-    END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values reason")
+    END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 
     DENY = _shape("gate.deny", "action reason")
 

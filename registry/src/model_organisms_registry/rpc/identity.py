@@ -106,12 +106,12 @@ class IdentityRooms:
 
     def suspend_user(self, call: Call, request: identity_pb2.SuspendUserRequest) -> identity_pb2.SuspendUserResponse:
         """Stop an account."""
-        user, receipt = self._identity.suspend(call, request.name)
+        user, receipt = self._identity.suspend(call, request.name, reason=request.reason)
         return identity_pb2.SuspendUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
 
     def reinstate_user(self, call: Call, request: identity_pb2.ReinstateUserRequest) -> identity_pb2.ReinstateUserResponse:
         """Let a stopped account stand again."""
-        user, receipt = self._identity.reinstate(call, request.name)
+        user, receipt = self._identity.reinstate(call, request.name, reason=request.reason)
         return identity_pb2.ReinstateUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
 
 

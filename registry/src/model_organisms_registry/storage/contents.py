@@ -1,4 +1,7 @@
-"""Prompts and answers, encrypted under a key for each session; the ledger commits to them. Destroying the key erases them."""
+"""Prompts, answers and reasons, each encrypted under a key of whom or what it is about; the ledger commits to them.
+
+Destroying a session's, a person's or an organism's key erases what was said in it or of it, and leaves every proof valid.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from model_organisms import names
 from model_organisms.errors import AlreadyExists, VerificationFailed
 from model_organisms.formats.entry import NONCE_SIZE, commitment
 
@@ -29,20 +31,33 @@ class Contents:
         """Keep it."""
         self._sealed = sealed
 
-    def keep(self, session: str, payload: bytes) -> Content:
-        """Seal a payload; `index` then ties it to a transaction, and the ledger entry carries `commit`."""
+    def keep(self, owner: str, payload: bytes) -> Content:
+        """Seal a payload; `index` then ties it to a transaction, and the ledger entry carries `commit`.
+
+        Args:
+            owner: The session, user or organism whose key it is sealed under.
+            payload: What is sealed.
+        """
         nonce = os.urandom(NONCE_SIZE)
         commit = commitment(nonce, payload)
-        key_id = f"session-{names.short(session)}"
-        with suppress(AlreadyExists):  # the session's earlier contents are under it
+        key_id = owner.replace("/", "-")  # of two parts, of which the first has no hyphen
+        with suppress(AlreadyExists):  # its earlier contents are under it
             self._sealed.keys.create(key_id)
-        path = f"contents/{names.short(session)}/{commit}"
+        path = f"contents/{owner}/{commit}"
         self._sealed.put_sealed(path, [nonce, payload], key_id=key_id, aad=commit.encode())
-        return Content(commit, session, path, key_id)
+        return Content(commit, owner, path, key_id)
 
     def index(self, tx: Connection, content: Content) -> None:
         """Say where the content behind a commitment lies."""
-        rows.add_content(tx, content.commit, content.session, content.blob, content.key_id)
+        rows.add_content(tx, content.commit, content.owner, content.blob, content.key_id)
+
+    def commit(self, tx: Connection, owner: str, text: str) -> str:
+        """Seal a text with a transaction and give the commitment for its entry; no text gives none."""
+        if not text:
+            return ""
+        content = self.keep(owner, text.encode())
+        self.index(tx, content)
+        return content.commit
 
     def read(self, content: Content) -> bytes:
         """Open a payload, and hold it against its commitment."""

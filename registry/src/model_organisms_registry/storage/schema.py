@@ -330,9 +330,9 @@ contents = Table(
     "contents",
     metadata,
     _key("commit"),
-    _words("session"),
+    _words("owner"),
     _words("blob"),
     _words("key_id"),
-    Index(None, "session", "commit"),
+    Index(None, "owner", "commit"),
 )
 """Where the encrypted content behind a ledger entry's commitment lies, and which key opens it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Change, Changes
 
@@ -43,14 +45,24 @@ class Access:
         changes: Opens transactions.
         gate: Decides who may.
         table: The hazard table of this deployment.
+        contents: Where reasons and justifications are kept, encrypted.
         revoked: Told the name of a grant that was taken back, so that what runs under it ends.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, revoked: Callable[[str, datetime], None]) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        table: HazardTable,
+        *,
+        contents: Contents,
+        revoked: Callable[[str, datetime], None],
+    ) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._table = table
+        self._contents = contents
         self._revoked = revoked
 
     def request(
@@ -128,7 +140,8 @@ class Access:
             )
             _store(change.tx, request, amended)
             facts = {"revision": str(amended.revision)}
-            change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, facts=facts))
+            commit = self._contents.commit(change.tx, amended.requester, _words(amended))
+            change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
         return amended, change.receipt
 
     def withdraw(self, call: Call, name: str) -> tuple[Request, Receipt]:
@@ -203,7 +216,8 @@ class Access:
             permit = self._gate.permit(call, Action.REVOKE_GRANT, entities.grant(grant, owners=owners))
             revoked = rules.revoke(grant, reason=reason, now=call.time)
             grant_rows.revoke_grant(change.tx, name, revoked.reason, call.time)
-            change.enter(entry(Event.REVOKE, call, seq=seq(), subject=name, permit=permit, grant=name))
+            commit = self._contents.commit(change.tx, grant.user, revoked.reason)
+            change.enter(entry(Event.REVOKE, call, seq=seq(), subject=name, permit=permit, grant=name, commit=commit))
         self._revoked(name, call.time)
         return revoked, change.receipt
 
@@ -248,7 +262,8 @@ class Access:
             "revision": str(request.revision),
             "versions": str(len(request.versions)),
         }
-        change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, facts=facts))
+        commit = self._contents.commit(change.tx, request.requester, _words(request))
+        change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, commit=commit, facts=facts))
         return self._granted(change, call, request, before=request)
 
     def _granted(self, change: Change, call: Call, request: Request, *, before: Request) -> Request:
@@ -292,6 +307,12 @@ def _resource(request: Request, subjects: Sequence[Subject]) -> entities.Resourc
     authors = {author for subject in subjects for author in subject.authors}
     level = max(subject.level for subject in subjects)
     return entities.request(request, owners=sorted(owners), authors=sorted(authors), level=level)
+
+
+def _words(request: Request) -> str:
+    """What its requester says of it, as the ledger commits to it."""
+    said = {"justification": request.justification, "need": request.need}
+    return json.dumps(said, sort_keys=True) if any(said.values()) else ""
 
 
 def _store(tx: Connection, before: Request, after: Request) -> None:

@@ -16,13 +16,14 @@ from model_organisms.records import Role, UserState
 
 from model_organisms_registry.domain import identity as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.organisms import REASON_LIMIT, plain
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from model_organisms.records import Page, Receipt, User
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.authority import Authority
+    from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.workflows.changes import Changes
 
 
@@ -49,14 +51,27 @@ class Identity:
         gate: Decides who may.
         authority: Issues certificates.
         addresses: Where clients call.
+        contents: Where reasons are kept, encrypted.
+        suspended: Told the name of a user who was stopped, so that what they run ends.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, authority: Authority, addresses: Addresses) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        authority: Authority,
+        addresses: Addresses,
+        *,
+        contents: Contents,
+        suspended: Callable[[str, datetime], None],
+    ) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._authority = authority
         self._addresses = addresses
+        self._contents = contents
+        self._suspended = suspended
 
     def invite(
         self, call: Call, name: str, *, display_name: str, organisation: str, roles: Iterable[Role]
@@ -127,23 +142,28 @@ class Identity:
         with self._changes.database.read() as tx:
             return accounts.users(tx, page_size=page_size, page_token=page_token)
 
-    def suspend(self, call: Call, name: str) -> tuple[User, Receipt]:
-        """Stop an account; its next call is refused."""
+    def suspend(self, call: Call, name: str, *, reason: str) -> tuple[User, Receipt]:
+        """Stop an account: its next call is refused, and its sessions end."""
+        reason = plain(reason, "reason", limit=REASON_LIMIT)
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         with self._changes.open() as change:
             others = _active_admins(accounts.users(change.tx, page_size=1000), besides=name)
             user = rules.suspend(accounts.user(change.tx, name), by=call.user, other_active_admins=others)
             accounts.set_user_state(change.tx, name, user.state)
-            change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit))
+            commit = self._contents.commit(change.tx, name, reason)
+            change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit, commit=commit))
+        self._suspended(name, call.time)
         return user, change.receipt
 
-    def reinstate(self, call: Call, name: str) -> tuple[User, Receipt]:
+    def reinstate(self, call: Call, name: str, *, reason: str) -> tuple[User, Receipt]:
         """Let a stopped account stand again."""
+        reason = plain(reason, "reason", limit=REASON_LIMIT)
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         with self._changes.open() as change:
             user = rules.reinstate(accounts.user(change.tx, name), by=call.user)
             accounts.set_user_state(change.tx, name, user.state)
-            change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit))
+            commit = self._contents.commit(change.tx, name, reason)
+            change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit, commit=commit))
         return user, change.receipt
 
     def _issue(self, user: User, request: bytes, now: datetime, not_after: datetime) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from model_organisms import names
 from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import dsse, statements
 from model_organisms.records import Attestation, Role
@@ -19,11 +20,15 @@ from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
     from model_organisms.records import Level, Organism, Page, Receipt, Version
 
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.catalog.search import OrganismFilter
+    from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.workflows.changes import Changes
 
 
@@ -33,12 +38,16 @@ class Organisms:
     Args:
         changes: Opens transactions.
         gate: Decides who may.
+        contents: Where reasons are kept, encrypted.
+        withdrawn: Told the name of a version that was withdrawn, so that what runs on it ends.
     """
 
-    def __init__(self, changes: Changes, gate: Gate) -> None:
-        """Keep both."""
+    def __init__(self, changes: Changes, gate: Gate, *, contents: Contents, withdrawn: Callable[[str, datetime], None]) -> None:
+        """Keep them."""
         self._changes = changes
         self._gate = gate
+        self._contents = contents
+        self._withdrawn = withdrawn
 
     def create(self, call: Call, name: str, **stated: Any) -> tuple[Organism, Receipt]:  # noqa: ANN401 - `rules.create` types them
         """Name a new line of models; `stated` is what `domain/organisms.create` asks for."""
@@ -71,7 +80,7 @@ class Organisms:
         Raises:
             Denied: It would lower the level, which takes a second reviewer.
         """
-        rules.plain(reason, "reason", limit=rules.REASON_LIMIT)
+        reason = rules.plain(reason, "reason", limit=rules.REASON_LIMIT)
         with self._changes.open() as change:
             organism, grants = finding.organism(change.tx, self._gate, call, Action.SET_LEVEL, name)
             versions = rows.versions(change.tx, name, page_size=1000).items
@@ -82,7 +91,8 @@ class Organisms:
             for version in changed:
                 rows.set_level(change.tx, version.name, version.level)
             facts = {"from": now.name, "to": level.name}
-            change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=permit, facts=facts))
+            commit = self._contents.commit(change.tx, name, reason)
+            change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
         return raised, change.receipt
 
     def version(self, call: Call, name: str) -> Version:
@@ -99,14 +109,16 @@ class Organisms:
             return rows.versions(tx, organism, page_size=page_size, page_token=page_token)
 
     def withdraw(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
-        """Take a version back: nothing of it is served from now on."""
+        """Take a version back: nothing of it is served from now on, and its sessions end."""
         with self._changes.open() as change:
             found = finding.version(change.tx, self._gate, call, Action.WITHDRAW_VERSION, name)
             permit = self._gate.permit(call, Action.WITHDRAW_VERSION, found.resource, grants=found.grants)
             withdrawn = rules.withdraw(found.subject.version, reason=reason)
             rows.set_version_state(change.tx, name, withdrawn.state, withdrawn.note)
             facts = {"digest": withdrawn.digest}
-            change.enter(entry(Event.WITHDRAW_VERSION, call, seq=seq(), subject=name, permit=permit, facts=facts))
+            commit = self._contents.commit(change.tx, names.organism_of(name), withdrawn.note)
+            change.enter(entry(Event.WITHDRAW_VERSION, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
+        self._withdrawn(name, call.time)
         return withdrawn, change.receipt
 
     def attest(self, call: Call, name: str, envelope: bytes) -> tuple[Attestation, Receipt]:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.isolation.pool import CellPool
     from model_organisms_registry.storage.bundles import Bundles
+    from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Change, Changes
 
@@ -72,6 +73,7 @@ class Sandbox:
         changes: Opens transactions.
         gate: Decides who may.
         bundles: Where the weights are, sealed.
+        contents: Where reasons are kept, encrypted.
         pool: Starts cells.
         table: The hazard table of this deployment.
         bases: Hub id of a base model to its folder here.
@@ -83,6 +85,7 @@ class Sandbox:
         gate: Gate,
         bundles: Bundles,
         *,
+        contents: Contents,
         pool: CellPool,
         table: HazardTable,
         bases: Mapping[str, Path],
@@ -91,6 +94,7 @@ class Sandbox:
         self._changes = changes
         self._gate = gate
         self._bundles = bundles
+        self._contents = contents
         self._pool = pool
         self._table = table
         self._bases = bases
@@ -166,6 +170,10 @@ class Sandbox:
     def version_withdrawn(self, version: str, now: datetime) -> None:
         """End what runs on a version that was withdrawn."""
         self._end_where(lambda session: session.version.name == version, SessionState.KILLED, "the version was withdrawn", now)
+
+    def user_suspended(self, user: str, now: datetime) -> None:
+        """End what somebody runs whose account was stopped."""
+        self._end_where(lambda session: session.user == user, SessionState.KILLED, "the account was suspended", now)
 
     def recover(self, now: datetime) -> None:
         """End as lost what was open when the registry last stopped; its cells are gone."""
@@ -277,7 +285,8 @@ class Sandbox:
             session, resource = self.found(change.tx, call, action, name)
             permit = self._gate.permit(call, action, resource)
             ended = rules.end(session, state, reason=reason)
-            _write_end(change, ended, call.time, call=call, permit=permit)
+            commit = self._contents.commit(change.tx, name, ended.reason)
+            _write_end(change, ended, call.time, call=call, permit=permit, commit=commit)
         self._drop(name, at_once=state is SessionState.KILLED)
         return ended, change.receipt
 
@@ -328,7 +337,9 @@ class Sandbox:
             self._end(session, state, f"the session is {state.value}", now)
 
 
-def _write_end(change: Change, ended: Session, now: datetime, *, call: Call | None = None, permit: Permit | None = None) -> None:
+def _write_end(
+    change: Change, ended: Session, now: datetime, *, call: Call | None = None, permit: Permit | None = None, commit: str = ""
+) -> None:
     if not rows.end_session(change.tx, ended.name, ended.state, ended.reason, now):
         raise Conflict("The session has ended already.", session=ended.name)
     facts = {
@@ -338,4 +349,6 @@ def _write_end(change: Change, ended: Session, now: datetime, *, call: Call | No
         "values": str(ended.spent.probe_values),
     }
     time = None if call else now
-    change.enter(entry(Event.END_SESSION, call, time=time, seq=seq(), subject=ended.name, permit=permit, facts=facts))
+    change.enter(
+        entry(Event.END_SESSION, call, time=time, seq=seq(), subject=ended.name, permit=permit, commit=commit, facts=facts)
+    )

@@ -75,7 +75,8 @@ class Content:
     """Where the encrypted content behind a commitment lies, and which key opens it."""
 
     commit: str
-    session: str
+    owner: str
+    """The session it was said in, or the user or organism it is about."""
     blob: str
     key_id: str
 
@@ -248,13 +249,13 @@ def unfinished_intents(tx: Connection) -> tuple[Intent, ...]:
     )
 
 
-def add_content(tx: Connection, commit: str, session: str, blob: str, key_id: str) -> None:
+def add_content(tx: Connection, commit: str, owner: str, blob: str, key_id: str) -> None:
     """Note where the content behind a commitment lies.
 
     Raises:
         AlreadyExists: The commitment is known.
     """
-    rows.add(tx, schema.contents, {"commit": commit, "session": session, "blob": blob, "key_id": key_id}, name=commit)
+    rows.add(tx, schema.contents, {"commit": commit, "owner": owner, "blob": blob, "key_id": key_id}, name=commit)
 
 
 def content(tx: Connection, commit: str) -> Content | None:
@@ -263,15 +264,15 @@ def content(tx: Connection, commit: str) -> Content | None:
     return None if row is None else _content(row)
 
 
-def contents(tx: Connection, session: str) -> tuple[Content, ...]:
-    """Read where all content of a session lies, for the day its key is destroyed."""
+def contents(tx: Connection, owner: str) -> tuple[Content, ...]:
+    """Read where all content of a session, a user or an organism lies, for the day its key is destroyed."""
     table = schema.contents
-    statement = select(table).where(table.c.session == session).order_by(table.c.commit)
+    statement = select(table).where(table.c.owner == owner).order_by(table.c.commit)
     return tuple(_content(row) for row in tx.execute(statement))
 
 
 def _content(row: Row[Any]) -> Content:
-    return Content(commit=row.commit, session=row.session, blob=row.blob, key_id=row.key_id)
+    return Content(commit=row.commit, owner=row.owner, blob=row.blob, key_id=row.key_id)
 
 
 def _ended(row: Row[Any]) -> Conflict:
