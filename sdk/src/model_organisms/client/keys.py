@@ -16,11 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 from platformdirs import user_config_path
 
 from model_organisms.errors import ConfigurationInvalid
@@ -96,6 +94,9 @@ def public_bytes(key: Ed25519PrivateKey) -> bytes:
 
 def certificate_request(key: ec.EllipticCurvePrivateKey) -> bytes:
     """PKCS#10 request (DER) that proves a TLS key; the registry writes the names."""
+    from cryptography import x509  # needed at enrolment only, and slow to import
+    from cryptography.x509.oid import NameOID
+
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "model organisms client")])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.DER)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from model_organisms import names, progress, wire
 from model_organisms.client.transfer import Download, upload
 from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
-from model_organisms.formats import adapter, dsse, manifest, statements
+from model_organisms.formats import dsse, manifest, statements
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.buffers import wipe
 from model_organisms.records import Attestation, Level, Organism, Receipt, Version
@@ -239,6 +239,8 @@ class Organisms:
             ClaimMismatch: The provenance claims what the bytes contradict.
             AlreadyExists: These very bytes are published; `details["name"]` says where.
         """
+        from model_organisms.formats import adapter  # and with it numpy, half of what importing the SDK would take
+
         files = _files(bundle)
         facts = adapter.inspect(files, base_config or provenance.base_config)
         listed = manifest.build(files)

@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 
-from cryptography import x509
-
 from model_organisms.errors import EnrolmentRefused
 from model_organisms.formats import strict_json
 
@@ -37,6 +35,8 @@ class Ticket:
         Raises:
             EnrolmentRefused: It is not a whole ticket.
         """
+        from cryptography import x509  # needed once in a person's life, and slow to import
+
         body = "".join(text.split()).removeprefix(_TICKET)
         try:
             data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
