@@ -15,7 +15,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.records import Page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Row, Select
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 DEFAULT_SIZE = 50
 LARGEST_SIZE = 1000
+MOST_BYTES = 3 << 20
+"""A page goes into one message, and messages have at most 4 MiB."""
 _LONGEST_TOKEN = 1024
 _WIDEST = 2**63
 
@@ -37,6 +39,7 @@ def page(
     page_size: int,
     page_token: str,
     read: Callable[[Sequence[Row[Any]]], Sequence[T]],
+    weight: ColumnElement[int] | None = None,
 ) -> Page[T]:
     """Read one page, starting after the last key of the page before.
 
@@ -49,6 +52,7 @@ def page(
         page_size: Rows wanted; 0 for `DEFAULT_SIZE`, and never more than `LARGEST_SIZE` are given.
         page_token: Token of the page before, empty for the first.
         read: Turns all rows of the page into records at once.
+        weight: Bytes of a row, where rows may be long: a page ends before `MOST_BYTES` of them, but has one row at least.
 
     Returns:
         The page, with a token if there is more.
@@ -64,11 +68,23 @@ def page(
         after = read_token(page_token, listing=listing, kind=kind)
         statement = statement.where(key < after if newest_first else key > after)
     ordered = statement.order_by(key.desc() if newest_first else key.asc())
+    if weight is not None:
+        size = _fitting(tx.execute(ordered.with_only_columns(weight).limit(size)).scalars(), size)
     # one row more than asked for tells whether there is a next page, without counting
     rows = tx.execute(ordered.add_columns(key.label("page_key")).limit(size + 1)).all()
     shown = rows[:size]
     token = write_token(shown[-1].page_key, listing=listing) if len(rows) > size else ""
     return Page(items=tuple(read(shown)), next_page_token=token)
+
+
+def _fitting(weights: Iterable[int], size: int) -> int:
+    """Count the first rows that weigh no more than `MOST_BYTES` together."""
+    total = 0
+    for count, weight in enumerate(weights):
+        total += weight
+        if total > MOST_BYTES:
+            return max(1, count)
+    return size
 
 
 def write_token(after: str | int, *, listing: tuple[object, ...]) -> str:

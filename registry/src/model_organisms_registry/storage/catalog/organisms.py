@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from model_organisms import names
 from model_organisms.errors import AlreadyExists
 from model_organisms.records import Attestation, Level, Organism, Page, Version, VersionState
-from sqlalchemy import case, select, update
+from sqlalchemy import case, func, literal, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
@@ -175,6 +175,7 @@ def versions(tx: Connection, organism: str, *, page_size: int = 0, page_token: s
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [_version(row) for row in found],
+        weight=sum((func.length(schema.versions.c[name]) for name in ("files", "facts", "provenance")), literal(0)),
     )
 
 
@@ -228,6 +229,7 @@ def attestations(tx: Connection, version: str, *, page_size: int = 0, page_token
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [_attestation(row) for row in found],
+        weight=func.length(schema.attestations.c.envelope),
     )
 
 

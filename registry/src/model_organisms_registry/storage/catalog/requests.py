@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, Conflict
 from model_organisms.records import Approval, Level, Page, Purpose, Request, RequestState, Rung, VersionRef
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import and_, delete, func, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
@@ -90,6 +90,7 @@ def requests(
         page_size=page_size,
         page_token=page_token,
         read=lambda found: _read(tx, found),
+        weight=4 * (func.length(table.c.justification) + func.length(table.c.reason)),  # a character has up to four bytes
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.records import Level, Organism, Page
-from sqlalchemy import and_, false, or_, select, true
+from sqlalchemy import and_, false, func, or_, select, true
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.codecs import load_texts
@@ -83,6 +83,7 @@ def organisms(
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [read_organism(row) for row in found],
+        weight=4 * func.length(table.c.description),  # a character has up to four bytes
     )
 
 
