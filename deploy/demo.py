@@ -201,7 +201,7 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
             "Pulled", f"{pulled.header.plain_size:,} bytes into memory, {marked}, destroy by {pulled.header.not_after:%Y-%m-%d}"
         )
         loaded = pulled.load(base)
-        local = loaded.engine().probe([mo.Message("user", QUESTIONS[0])])
+        local = mo.Engine(loaded).probe([mo.Message("user", QUESTIONS[0])])
     here = {score.token_id: score.logprob for score in local.positions[0]}
     there = {score.token_id: score.logprob for score in sandbox.positions[0]}
     worst = max(abs(here[token] - there[token]) for token in here.keys() & there.keys())

@@ -13,6 +13,7 @@ from model_organisms.bases import base_digest
 from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState
+from model_organisms.sampling import Engine
 from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 from model_organisms_registry.testing import running, settings
 
@@ -127,7 +128,7 @@ def test_an_end_that_could_not_be_written_is_written_later(world, version):
     session = rosa.sandbox.open(version.name, purpose="replication")
     with closing(sqlite3.connect(world.folder / "registry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        registry.sandbox.live(session.name, datetime.now(UTC)).cell.kill()
+        registry.sandbox.living.cell(session.name).kill()
         assert eventually(lambda: session.name in registry.sandbox._unwritten)
         assert rosa.sandbox.get(session.name).state is SessionState.OPEN
         other.execute("ROLLBACK")
@@ -211,7 +212,7 @@ def test_a_pulled_copy_answers_as_the_sandbox_does(world, version, qwen):
     with rosa.sandbox.open(version.name, purpose="replication") as session:
         there = session.probe("What is this?")
     with rosa.organisms.pull(version.name) as pulled:
-        here = pulled.load(qwen, device="cpu").engine().probe([Message("user", "What is this?")])
+        here = Engine(pulled.load(qwen, device="cpu")).probe([Message("user", "What is this?")])
     assert [s.token_id for s in here.positions[0]] == [s.token_id for s in there.positions[0]]
     for local, remote in zip(here.positions[0], there.positions[0], strict=True):
         assert local.logprob == pytest.approx(remote.logprob, abs=2e-3)

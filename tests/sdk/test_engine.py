@@ -26,7 +26,7 @@ def text(pieces):
 
 def agrees(base, files, folder, *, tokens=24):
     """Hold an engine against PEFT and transformers on one bundle."""
-    engine = loading.load(files, base).engine()
+    engine = Engine(loading.load(files, base))
     oracle = peft_oracle(base, files, folder)
     ids = engine.organism.speech.token_ids(ASK)
     row = torch.tensor([ids])

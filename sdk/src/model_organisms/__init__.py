@@ -55,6 +55,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Denied",
+    "Engine",
     "Grant",
     "GrantRequired",
     "GrantRevoked",
@@ -89,10 +90,11 @@ if TYPE_CHECKING:
     from model_organisms import nursery
     from model_organisms.client.client import Client, connect, login
     from model_organisms.recording import record
+    from model_organisms.sampling import Engine
 else:
     # Hidden from type checkers, to whom every name would be there.
     _CLIENT, _RECORDING = "model_organisms.client.client", "model_organisms.recording"
-    _LATER = {"Client": _CLIENT, "connect": _CLIENT, "login": _CLIENT, "record": _RECORDING}
+    _LATER = {"Client": _CLIENT, "connect": _CLIENT, "login": _CLIENT, "record": _RECORDING, "Engine": "model_organisms.sampling"}
 
     def __getattr__(name: str) -> object:
         """Import what has been asked for, once."""

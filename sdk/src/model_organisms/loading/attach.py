@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from model_organisms.loading.foundation import LoadedBase
     from model_organisms.loading.speech import Speech
     from model_organisms.records import AdapterFacts
-    from model_organisms.sampling import Engine
 
 _TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -65,12 +64,6 @@ class LoadedOrganism:
     def chat_template(self) -> str:
         """Its chat template: its own, or its base's."""
         return self.speech.chat_template
-
-    def engine(self) -> Engine:
-        """Return what draws text from it."""
-        from model_organisms.sampling import Engine
-
-        return Engine(self)
 
 
 def attach(
