@@ -153,7 +153,7 @@ class Sampling:
             return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
         except BaseException:
             if cells:
-                self._sandbox.used(name, call.time)
+                self._sandbox.living.used(name, call.time)
             raise
 
     def _intend(
@@ -167,7 +167,7 @@ class Sampling:
             probing = action is Action.PROBE
             # The cost before the cell: of a session that is spent the cell may be gone already.
             taken = rules.probe_cost(1, left=left) if probing else rules.sample_cost(parameters, left)
-            cell = self._sandbox.live(name, call.time).cell
+            cell = self._sandbox.living.turn(name, call.time)
             cells.append(cell)
             grant_rows.spend(change.tx, session.grant, taken)
             rows.spend_session(change.tx, name, taken)
@@ -259,7 +259,7 @@ class Sampling:
         try:
             return self._settled(turn, event, facts, now=now, content=output.encode())
         finally:
-            self._sandbox.used(turn.session.name, now)
+            self._sandbox.living.used(turn.session.name, now)
 
     def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
         kept = self._contents.keep(turn.session.name, content)

@@ -8,8 +8,7 @@ all come to the same `end`.
 from __future__ import annotations
 
 import logging
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
+from model_organisms_registry.workflows.living import Living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,22 +48,10 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Change, Changes
+    from model_organisms_registry.workflows.living import Live
 
 _LOG = logging.getLogger(__name__)
 _SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN})
-
-
-@dataclass(slots=True)
-class Live:
-    """A session that has its cell."""
-
-    session: Session
-    cell: Cell
-    last_used: datetime
-    turns: int = 0
-    """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
-    begun: int = 0
-    """Questions so far: who reads the session's row sees by it whether one came meanwhile."""
 
 
 class Sandbox:
@@ -98,9 +86,8 @@ class Sandbox:
         self._pool = pool
         self._table = table
         self._bases = bases
-        self._live: dict[str, Live] = {}
+        self.living = Living()
         self._unwritten: dict[str, tuple[Session, SessionState, str]] = {}
-        self._lock = threading.Lock()
 
     def open(
         self, call: Call, version: str, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
@@ -117,8 +104,7 @@ class Sandbox:
         try:
             with self._changes.open() as change:
                 session = self._opened(change, permit, cell, purpose=purpose, budget=budget, duration=duration)
-            with self._lock:
-                self._live[session.name] = Live(session, cell, call.time)
+            self.living.add(session, cell, call.time)
         except BaseException:
             cell.close()
             raise
@@ -148,21 +134,6 @@ class Sandbox:
         """End somebody's session at once."""
         return self._end_by(call, Action.KILL_SESSION, name, SessionState.KILLED, reason)
 
-    def live(self, name: str, now: datetime) -> Live:
-        """The cell of an open session, for one turn; `used` ends the turn.
-
-        Raises:
-            CellUnavailable: Its cell is not in this process.
-        """
-        with self._lock:
-            live = self._live.get(name)
-            if live is None:
-                raise CellUnavailable("The session has no cell here any more; open a new one.", session=name)
-            live.last_used = max(live.last_used, now)
-            live.turns += 1
-            live.begun += 1
-            return live
-
     def grant_revoked(self, grant: str, now: datetime) -> None:
         """End what runs under a grant that was taken back."""
         self._end_where(lambda session: session.grant == grant, SessionState.KILLED, "the grant was revoked", now)
@@ -187,10 +158,8 @@ class Sandbox:
 
     def end_due(self, now: datetime) -> None:
         """End what has expired, is spent, or has lost its cell."""
-        with self._lock:
-            watched, unwritten = list(self._live.values()), list(self._unwritten.values())
-        looks = [partial(self._look_at, live, now) for live in watched]
-        for look in [*looks, *(partial(self._end, *ended, now) for ended in unwritten)]:
+        looks = [partial(self._look_at, live, now) for live in self.living.every()]
+        for look in [*looks, *(partial(self._end, *ended, now) for ended in list(self._unwritten.values()))]:
             try:
                 look()
             except ModelOrganismsError:
@@ -200,18 +169,10 @@ class Sandbox:
         """End every session; the registry is going down."""
         self._end_where(lambda _: True, SessionState.CLOSED, "the registry is stopping", now)
 
-    def used(self, name: str, now: datetime) -> None:
-        """Note that something was done in a session; whether it has anything left to spend is the clockwork's to see."""
-        with self._lock:
-            if (live := self._live.get(name)) is not None:
-                live.last_used = max(live.last_used, now)
-                live.turns -= 1
-
     def conditions(self, name: str) -> Conditions:
         """How things stand for one session: the walls are its own cell's, or where that is gone, those of any."""
-        with self._lock:
-            live = self._live.get(name)
-        return replace(self._gate.conditions, jail=live.cell.jailed) if live else self._gate.conditions
+        cell = self.living.cell(name)
+        return replace(self._gate.conditions, jail=cell.jailed) if cell else self._gate.conditions
 
     def _cell(self, permit: Permit, subject: Subject) -> Cell:
         """Start a cell and give it the bundle; the plaintext leaves this process's memory at once."""
@@ -287,37 +248,27 @@ class Sandbox:
             ended = rules.end(session, state, reason=reason)
             commit = self._contents.commit(change.tx, name, ended.reason)
             _write_end(change, ended, call.time, call=call, permit=permit, commit=commit)
-        self._drop(name, at_once=state is SessionState.KILLED)
+        self.living.drop(name, at_once=state is SessionState.KILLED)
         return ended, change.receipt
 
     def _end_where(self, chosen: Callable[[Session], bool], state: SessionState, reason: str, now: datetime) -> None:
-        with self._lock:
-            ending = [live.session for live in self._live.values() if chosen(live.session)]
-        for session in ending:
-            self._end(session, state, reason, now)
+        for live in self.living.every(chosen):
+            self._end(live.session, state, reason, now)
 
     def _end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
         """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case.
 
         Until that is written down it is tried again each second, and after a restart by `recover`.
         """
-        with self._lock:
-            self._unwritten[session.name] = session, state, reason
-        self._drop(session.name, at_once=True)
+        self._unwritten[session.name] = session, state, reason
+        self.living.drop(session.name, at_once=True)
         try:
             with self._changes.open() as change:
                 ended = rules.end(rows.session(change.tx, session.name), state, reason=reason)
                 _write_end(change, ended, now)
         except Conflict:
             _LOG.info("%s had ended already", session.name)
-        with self._lock:
-            self._unwritten.pop(session.name, None)
-
-    def _drop(self, name: str, *, at_once: bool) -> None:
-        with self._lock:
-            live = self._live.pop(name, None)
-        if live is not None:
-            live.cell.kill() if at_once else live.cell.close()
+        self._unwritten.pop(session.name, None)
 
     def _lost(self, name: str, why: str, now: datetime) -> None:
         self._end_where(lambda session: session.name == name, SessionState.LOST, why, now)
@@ -326,12 +277,11 @@ class Sandbox:
         if not live.cell.alive:
             self._lost(live.session.name, "its cell ended", now)
             return
-        with self._lock:
-            quiet = None if live.turns else live.begun
+        quiet = self.living.quiet(live)
         with self._changes.database.read() as tx:
             session = rows.session(tx, live.session.name)
         state = rules.due(session, now=now, last_used=live.last_used)
-        if state is SessionState.EXHAUSTED and live.begun != quiet:
+        if state is SessionState.EXHAUSTED and (quiet is None or self.living.quiet(live) != quiet):
             return  # what the row says is spent may be given back by a question that was under way when it was read
         if state is not None:
             self._end(session, state, f"the session is {state.value}", now)

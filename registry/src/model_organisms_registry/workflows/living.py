@@ -1,0 +1,89 @@
+"""Sessions that have their cell in this process, and the questions under way in them; what a session is, `sandbox.py` knows."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import CellUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from model_organisms.records import Session
+
+    from model_organisms_registry.isolation.cell import Cell
+
+
+@dataclass(slots=True)
+class Live:
+    """A session that has its cell."""
+
+    session: Session
+    cell: Cell
+    last_used: datetime
+    turns: int = 0
+    """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
+    begun: int = 0
+    """Questions so far: who reads the session's row sees by it whether one came meanwhile."""
+
+
+class Living:
+    """All of them; safe to share between threads."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._live: dict[str, Live] = {}
+        self._lock = threading.Lock()
+
+    def add(self, session: Session, cell: Cell, now: datetime) -> None:
+        """Take a session in that was opened."""
+        with self._lock:
+            self._live[session.name] = Live(session, cell, now)
+
+    def turn(self, name: str, now: datetime) -> Cell:
+        """Begin a question in a session's cell; `used` ends it.
+
+        Raises:
+            CellUnavailable: Its cell is not in this process.
+        """
+        with self._lock:
+            live = self._live.get(name)
+            if live is None:
+                raise CellUnavailable("The session has no cell here any more; open a new one.", session=name)
+            live.last_used = max(live.last_used, now)
+            live.turns += 1
+            live.begun += 1
+            return live.cell
+
+    def used(self, name: str, now: datetime) -> None:
+        """End a question; whether the session has anything left to spend is the clockwork's to see."""
+        with self._lock:
+            if (live := self._live.get(name)) is not None:
+                live.last_used = max(live.last_used, now)
+                live.turns -= 1
+
+    def quiet(self, live: Live) -> int | None:
+        """How many questions a session has had; None while one is under way."""
+        with self._lock:
+            return None if live.turns else live.begun
+
+    def cell(self, name: str) -> Cell | None:
+        """The cell of a session, if it is here."""
+        with self._lock:
+            live = self._live.get(name)
+        return live.cell if live else None
+
+    def every(self, chosen: Callable[[Session], bool] = lambda _: True) -> list[Live]:
+        """Those whose session is chosen, as they are now."""
+        with self._lock:
+            return [live for live in self._live.values() if chosen(live.session)]
+
+    def drop(self, name: str, *, at_once: bool) -> None:
+        """End a session's cell, if it is here; `at_once` leaves it no time to end by itself."""
+        with self._lock:
+            live = self._live.pop(name, None)
+        if live is not None:
+            live.cell.kill() if at_once else live.cell.close()
