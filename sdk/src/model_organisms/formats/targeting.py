@@ -58,8 +58,10 @@ class Targeting:
             return self._matched[module]
         if self._config.target_pattern == ALL_LINEAR:
             return module.rsplit(".", 1)[-1] not in OUTPUT_LAYERS | _EMBEDDINGS
+        if module in self._names:  # named in full, whatever the layers
+            return True
         parts = module.split(".")
-        if not any(".".join(parts[start:]) in self._names for start in range(len(parts))):
+        if not any(".".join(parts[start:]) in self._names for start in range(1, len(parts))):
             return False
         return self._config.layers is None or self._layer(parts) in self._config.layers
 
