@@ -114,8 +114,11 @@ def test_a_code_whose_use_failed_is_fresh_again(database):
 
 def test_a_denied_certificate_stays_denied(database):
     with database.write() as tx:
-        assert not identity.certificate_denied(tx, "aa")
+        identity.add_user(tx, make.user("ada"))
+        assert identity.caller(tx, "users/ada", "aa") == (make.user("ada"), False)
         identity.deny_certificate(tx, "aa", "lost laptop", make.NOW)
         identity.deny_certificate(tx, "aa", "again", make.LATER)
-        assert identity.certificate_denied(tx, "aa")
-        assert not identity.certificate_denied(tx, "bb")
+        assert identity.caller(tx, "users/ada", "aa") == (make.user("ada"), True)
+        assert identity.caller(tx, "users/ada", "bb") == (make.user("ada"), False)
+        with pytest.raises(NotFound):
+            identity.caller(tx, "users/bob", "aa")

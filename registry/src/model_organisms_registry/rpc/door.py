@@ -172,9 +172,8 @@ class Enrolled:
         if arrival.time >= certificate.not_after:
             raise CertificateRefused("Your certificate has expired; run `mo login` to renew it.")
         with self._database.read() as tx:
-            denied = identity.certificate_denied(tx, certificate.thumbprint)
             try:
-                user = identity.user(tx, certificate.user)
+                user, denied = identity.caller(tx, certificate.user, certificate.thumbprint)
             except NotFound as error:
                 raise CertificateRefused("Your certificate names no account here; run `mo login` again.") from error
         if denied or key_id(user.identity_key) != certificate.key_id:

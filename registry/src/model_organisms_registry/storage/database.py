@@ -46,6 +46,8 @@ _MIGRATION_LOCK = 0x6D6F_7265_6769
 """Key of PostgreSQL's advisory lock around migrations: two processes that start together must not both create tables."""
 
 _WRITES = "model_organisms_writes"
+_READ = "BEGIN"
+"""Takes no lock and touches no file, so it cannot fail; through SQLAlchemy it would cost more than the query it is for."""
 
 
 class Database:
@@ -220,12 +222,16 @@ def _sqlite_engines(url: URL, patience_s: float, readers: int) -> tuple[Engine, 
 
         @event.listens_for(made, "begin")
         def _begin(connection: Connection) -> None:
-            connection.exec_driver_sql(begin)
+            if begin == _READ:
+                driver: Any = connection.connection.driver_connection
+                driver.execute(begin)
+            else:
+                connection.exec_driver_sql(begin)
 
         return made
 
     writer = engine(1, "BEGIN IMMEDIATE").execution_options(**{_WRITES: True})
-    return writer, engine(readers, "BEGIN", "query_only = ON")
+    return writer, engine(readers, _READ, "query_only = ON")
 
 
 def _postgresql_engine(url: URL, patience_s: float, connections: int) -> Engine:

@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import AlreadyExists, EnrolmentRefused
+from model_organisms.errors import AlreadyExists, EnrolmentRefused, NotFound
 from model_organisms.records import Page, Role, User, UserState
-from sqlalchemy import exists, select, update
+from sqlalchemy import bindparam, exists, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection, Row
+
+_DENIED = exists().where(schema.denied_certificates.c.thumbprint == bindparam("thumbprint"))
+_CALLER = select(schema.users, _DENIED.label("denied")).where(schema.users.c.name == bindparam("name"))
+"""Built once: making a statement costs as much as running it."""
 
 
 def key_id(identity_key: bytes) -> str:
@@ -53,6 +57,18 @@ def user(tx: Connection, name: str) -> User:
         NotFound: There is none of that name.
     """
     return _user(rows.get(tx, schema.users, name))
+
+
+def caller(tx: Connection, name: str, thumbprint: str) -> tuple[User, bool]:
+    """Read the account that a certificate names, and whether the certificate is refused: what every call begins with.
+
+    Raises:
+        NotFound: There is no account of that name.
+    """
+    row = tx.execute(_CALLER, {"name": name, "thumbprint": thumbprint}).one_or_none()
+    if row is None:
+        raise NotFound.named(name)
+    return _user(row), bool(row.denied)
 
 
 def users(tx: Connection, *, page_size: int = 0, page_token: str = "") -> Page[User]:
@@ -128,11 +144,6 @@ def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> str:
 def deny_certificate(tx: Connection, thumbprint: str, reason: str, time: datetime) -> None:
     """Refuse a certificate from now on; the first reason is kept."""
     rows.added(tx, schema.denied_certificates, {"thumbprint": thumbprint, "reason": reason, "create_time": time})
-
-
-def certificate_denied(tx: Connection, thumbprint: str) -> bool:
-    """Say whether a certificate is refused."""
-    return rows.find(tx, schema.denied_certificates, schema.denied_certificates.c.thumbprint == thumbprint) is not None
 
 
 def _user(row: Row[Any]) -> User:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, NotFound
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from model_organisms_registry.storage.database import held
@@ -13,7 +14,7 @@ from model_organisms_registry.storage.database import held
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row, Table, Update
+    from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Update
 
 
 def added(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
@@ -60,8 +61,8 @@ def get(tx: Connection, table: Table, name: str, *, lock: bool = False) -> Row[A
     Raises:
         NotFound: There is none.
     """
-    statement = select(table).where(table.c.name == name)
-    row = tx.execute(held(tx, statement) if lock else statement).one_or_none()
+    statement = _by_name(table)
+    row = tx.execute(held(tx, statement) if lock else statement, {"key": name}).one_or_none()
     if row is None:
         raise NotFound.named(name)
     return row
@@ -75,3 +76,9 @@ def change(tx: Connection, statement: Update, *, name: str) -> None:
     """
     if tx.execute(statement).rowcount != 1:
         raise NotFound.named(name)
+
+
+@cache
+def _by_name(table: Table) -> Select[Any]:
+    """Built once a table: making a statement costs as much as running it, and every call reads by name."""
+    return select(table).where(table.c.name == bindparam("key"))
