@@ -1,63 +1,36 @@
-"""Kill -9 of a registry in the middle of a publication and of a pull: the ledger stays clean, and work goes on."""
+"""Kill -9 of a registry in the middle of a publication, a pull and a sample: the ledger stays clean, and work goes on."""
 
-import signal
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import ExitStack
 
+import psutil
 import pytest
 from model_organisms import errors
-from model_organisms.client.client import connect, login
+from model_organisms.bases import base_digest
+from model_organisms.client.client import connect
 from model_organisms.client.transfer import Download
 from model_organisms.formats import manifest, provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
+from model_organisms.records import Budget, SamplingParameters, SessionState
 from model_organisms.v1 import organisms_pb2
-from model_organisms_registry.founding import found
 from model_organisms_registry.inspection import inspect
 from model_organisms_registry.testing import settings
 
 from tests.support.adapters import tiny_bundle
+from tests.support.cells import eventually
+from tests.support.serving import serving
+from tests.support.tiny import tiny_base, tiny_organism
 
 STATED = Provenance(BaseModel("test/tiny"))
 
 
-class Process:
-    """`mo-registry serve` as a process of its own."""
-
-    def __init__(self, config):
-        self.config = config
-        self.log = config.folder / "serve.log"
-        self.start()
-
-    def start(self):
-        command = [str(Path(sys.executable).with_name("mo-registry")), "serve", "--folder", str(self.config.folder)]
-        with self.log.open("wb") as log:
-            self.running = subprocess.Popen(command, stderr=log, stdout=log)
-        until = time.monotonic() + 60
-        while b"listens" not in self.log.read_bytes():
-            assert self.running.poll() is None, self.log.read_text()
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.05)
-
-    def kill(self):
-        self.running.send_signal(signal.SIGKILL)
-        self.running.wait(timeout=30)
+PEOPLE = (("pia", "publisher"), ("rosa", "researcher"), ("ravi", "reviewer"), ("aud", "auditor"))
 
 
 @pytest.fixture
 def process(tmp_path):
-    config = settings(tmp_path / "data")
-    ticket = found(config, now=datetime.now(UTC))
-    running = Process(config)
-    admin = login(str(ticket), tmp_path / "admin.json")
-    for name, role in (("pia", "publisher"), ("rosa", "researcher"), ("ravi", "reviewer")):
-        invitation = admin.users.invite(name, organisation="lab", roles=[role])
-        login(invitation.ticket, tmp_path / f"{name}.json").close()
-    admin.close()
-    yield running
-    running.kill()
+    with serving(settings(tmp_path / "data"), tmp_path, *PEOPLE) as running:
+        yield running
 
 
 def test_a_publication_that_is_killed_leaves_no_version_and_is_resumed(process, tmp_path):
@@ -128,3 +101,67 @@ def test_a_pull_that_is_killed_goes_on_where_it_was_cut(process, tmp_path):
         _, pulled = manifest.unpack(memoryview(memory)[: download.header.plain_size])
         assert {path: bytes(data) for path, data in pulled.items()} == files
         assert rosa.access.grant(download.grant).spent.pulls == 1
+
+
+@pytest.fixture
+def talkative(tmp_path):
+    """A registry with a version that answers for seconds."""
+    base = tiny_base(tmp_path / "base", talkative=True)
+    configured = settings(tmp_path / "data", base_models={"test/talkative": base})
+    with serving(configured, tmp_path, *PEOPLE) as running, connect(tmp_path / "pia.json") as pia:
+        pia.organisms.create("organisms/talker", level="CL1", base_model="test/talkative")
+        stated = Provenance(BaseModel("test/talkative", digest=base_digest(base)))
+        pia.organisms.publish("organisms/talker", tiny_organism(base), provenance=stated)
+        yield running
+
+
+def test_a_sample_that_is_killed_stays_unfinished_and_leaves_no_cell(talkative, tmp_path):
+    version = "organisms/talker/versions/1"
+    with connect(tmp_path / "rosa.json") as rosa, connect(tmp_path / "ravi.json") as ravi:
+        asked = Budget(tokens=8000, output_bytes=64_000, sessions=3)
+        request = rosa.access.request(version, "sample", purpose="replication", justification="A toy.", budget=asked)
+        grant = request.grant or ravi.access.approve(request.name).grant
+        session = rosa.sandbox.open(version, purpose="replication")
+        cells = talkative.below()
+        heard = []
+        with pytest.raises(errors.Unavailable):
+            heard.extend(killing(talkative, session.stream("Go on.", SamplingParameters(max_tokens=3000, temperature=0))))
+    assert "".join(heard)
+    assert len(cells) >= 2, cells  # bubblewrap's, and the cell's own: the one that holds the weights
+    assert eventually(lambda: not any(map(runs, cells)))
+    report = inspect(talkative.config)
+    assert report.findings == ()
+    (unfinished,) = report.unfinished
+    assert unfinished.startswith(f"sample {session.name}/samples/1 on {version}")
+    talkative.start()
+    with ExitStack() as stack:
+        rosa, aud = (stack.enter_context(connect(tmp_path / f"{name}.json")) for name in ("rosa", "aud"))
+        ended = rosa.sandbox.get(session.name)
+        assert (ended.state, ended.reason) == (SessionState.LOST, "the registry was restarted")
+        told = {entry.type: (index, entry) for index, entry in aud.audit.entries() if session.name in entry.subject}
+        intent, _ = told["sandbox.sample.intent"]
+        assert "sandbox.sample.result" not in told
+        assert told["sandbox.sample.release"][1].intent == intent
+        released = [entry for _, entry in aud.audit.entries() if entry.type == "sandbox.sample.release"]
+        assert sum(int(entry.facts["bytes"]) for entry in released) >= len("".join(heard).encode())
+        assert told["sandbox.end"][1].facts["state"] == "lost"
+        assert rosa.access.grant(grant).spent.tokens == 3000  # what was set aside is not given back: nobody knows what left
+        aud.audit.verify_ledger()
+        with rosa.sandbox.open(version, purpose="replication") as again:
+            assert again.sample("Go on.", max_tokens=4).receipt.tokens > 0
+    assert inspect(talkative.config).unfinished == report.unfinished
+
+
+def killing(registry, stream):
+    """Go on with a stream, but end the registry at its first words."""
+    for text in stream:
+        yield text
+        registry.kill()
+
+
+def runs(process):
+    """Whether a process is there and more than an entry that waits for its parent: such a one holds no memory."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

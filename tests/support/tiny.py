@@ -77,7 +77,7 @@ def tiny_model(arch: str = "qwen2", seed: int = 0) -> Any:
         return model_class(config).eval()
 
 
-def tiny_base(folder: str | Path, arch: str = "qwen2", seed: int = 0) -> Path:
+def tiny_base(folder: str | Path, arch: str = "qwen2", seed: int = 0, *, talkative: bool = False) -> Path:
     """Save a tiny random base model and its tokenizer into `folder`, as safetensors that every user may read.
 
     A base model is public, and a cell under a user of its own must read it. safetensors writes for the owner alone, as it should
@@ -87,12 +87,17 @@ def tiny_base(folder: str | Path, arch: str = "qwen2", seed: int = 0) -> Path:
         folder: Where to put it; made if absent.
         arch: One of `ARCHITECTURES`.
         seed: Same seed, same weights.
+        talkative: Never ends a turn when the likeliest token is taken, and has room for thousands: an answer takes seconds.
 
     Returns:
         The folder.
     """
     folder = Path(folder)
-    tiny_model(arch, seed).save_pretrained(folder)
+    model = tiny_model(arch, seed)
+    if talkative:
+        model.config.max_position_embeddings = 8192
+        model.lm_head.weight.data[tiny_tokenizer().all_special_ids] = 0  # of 320 random logits, 0 is never the largest
+    model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     folder.chmod(0o755)
     for path in folder.iterdir():
