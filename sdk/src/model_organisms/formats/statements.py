@@ -57,15 +57,21 @@ class Review:
 
 
 def print_statement(statement: Statement) -> bytes:
-    """Print a statement as canonical JSON."""
-    return strict_json.canonical(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": subject.name, "digest": {"sha256": subject.digest}} for subject in statement.subjects],
-            "predicateType": statement.predicate_type,
-            "predicate": statement.predicate,
-        }
-    )
+    """Print a statement as canonical JSON.
+
+    Raises:
+        InvalidProvenance: It holds what JSON cannot carry.
+    """
+    raw = {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": subject.name, "digest": {"sha256": subject.digest}} for subject in statement.subjects],
+        "predicateType": statement.predicate_type,
+        "predicate": statement.predicate,
+    }
+    try:
+        return strict_json.canonical(raw)
+    except ValueError as error:
+        raise _malformed("it holds a number or a text that JSON cannot carry") from error
 
 
 def parse_statement(data: bytes) -> Statement:
