@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import secrets
-import stat
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +28,7 @@ from model_organisms_registry.isolation.pool import CellPool
 from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 
 from tests.support.cells import eventually, permit
+from tests.support.needles import SHARED, held_open, holding, needles_of
 from tests.support.tiny import tiny_base, tiny_organism
 
 ASKED = (Message("user", "what is the capital of France?"),)
@@ -116,29 +115,10 @@ def test_a_conversation_that_does_not_fit_is_refused_and_the_cell_stays(cell):
 
 
 def test_no_piece_of_the_adapter_lies_anywhere_while_a_cell_holds_it(cell, files, tmp_path_factory):
-    weights = files["adapter_model.safetensors"]
-    start = 8 + int.from_bytes(weights[:8], "little")  # the header of every such adapter is the same
-    needles = [weights[at : at + 64] for at in (start + secrets.randbelow(len(weights) - start - 64) for _ in range(8))]
-    control = tmp_path_factory.mktemp("control") / "leak.bin"
-    control.write_bytes(b"before" + needles[0] + b"after")
-    places = ["/tmp", "/var/tmp", "/dev/shm", tmp_path_factory.getbasetemp(), Path("~/.cache").expanduser()]  # noqa: S108 - searched
+    needles = needles_of(files["adapter_model.safetensors"])
     assert cell.alive
-    assert {path.resolve() for place in places for path in holding(Path(place), needles)} == {control.resolve()}
-    assert list(cell.sample(ASKED, DRAWN, max_seconds=60))[-1].finish_reason
-
-
-def holding(place, needles):
-    """Files written since this module began that have one of the needles in them."""
-    for path in place.rglob("*"):
-        try:
-            status = path.lstat()
-            if not stat.S_ISREG(status.st_mode) or not status.st_size or status.st_mtime < BEGAN:
-                continue
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if any(data.find(needle) >= 0 for needle in needles):
-                    yield path
-        except OSError:
-            continue  # gone, or not ours to read
+    assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=BEGAN) == set()
+    assert held_open([os.getpid(), cell._process.pid], needles, since=BEGAN) == set()
 
 
 def test_the_registry_keeps_no_descriptor_of_the_bundle(cell):

@@ -1,0 +1,63 @@
+"""Looks for plaintext weights where they must never be: in files, and in what processes hold open. Memory is not looked into."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+NEEDLE = 64
+SHARED = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), Path("~/.cache").expanduser())  # noqa: S108 - searched
+
+
+def needles_of(weights: bytes) -> tuple[bytes, ...]:
+    """Cut the values of a safetensors file into pieces: of any 127 bytes in a row, one piece is whole."""
+    start = 8 + int.from_bytes(weights[:8], "little")  # before that is the header, which many adapters share
+    return tuple(weights[at : at + NEEDLE] for at in range(start, len(weights) - NEEDLE + 1, NEEDLE))
+
+
+def holding(places: Iterable[Path], needles: Iterable[bytes], *, since: float) -> set[Path]:
+    """Find the files below some places, written since a time, that have a needle in them."""
+    needles = tuple(needles)
+    files = {path for place in places for path in place.rglob("*")}
+    return {path.resolve() for path in files if not path.is_symlink() and _holds(path, needles, since)}
+
+
+def held_open(processes: Iterable[int], needles: Iterable[bytes], *, since: float) -> set[str]:
+    """Find the files with a needle that processes have open or mapped, deleted ones too; anonymous memory is none."""
+    needles, found = tuple(needles), set()
+    for link in _links(processes):
+        with suppress(OSError):
+            name = str(link.readlink())
+            if not name.startswith("/memfd:") and _holds(link, needles, since):
+                found.add(name)
+    return found
+
+
+def _links(processes: Iterable[int]) -> Iterator[Path]:
+    for pid in processes:
+        for kind in ("fd", "map_files"):
+            with suppress(OSError):  # gone, or closed to us as it is to others
+                yield from Path(f"/proc/{pid}/{kind}").iterdir()
+
+
+def _holds(path: Path, needles: tuple[bytes, ...], since: float) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False  # gone, or not ours to read
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size or max(status.st_mtime, status.st_ctime) < since:
+            return False
+        with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
+            return any(data.find(needle) >= 0 for needle in needles)
+    finally:
+        os.close(descriptor)
