@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from model_organisms import wire
@@ -150,7 +151,9 @@ def _level(number: int) -> Level:
     return level
 
 
+@lru_cache(maxsize=1024)
 def _organism(organism: Organism) -> organisms_pb2.Organism:
+    """Write an organism; the same one gives the same message, which goes into responses by copy and is never changed."""
     return wire.to_message(organism, organisms_pb2.Organism)
 
 

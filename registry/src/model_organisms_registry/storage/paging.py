@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.records import Page
+from sqlalchemy import Integer, bindparam
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
 
 T = TypeVar("T")
 
@@ -40,6 +42,7 @@ def page(
     page_token: str,
     read: Callable[[Sequence[Row[Any]]], Sequence[T]],
     weight: ColumnElement[int] | None = None,
+    heaviest: int = MOST_BYTES,
 ) -> Page[T]:
     """Read one page, starting after the last key of the page before.
 
@@ -53,6 +56,7 @@ def page(
         page_token: Token of the page before, empty for the first.
         read: Turns all rows of the page into records at once.
         weight: Bytes of a row, where rows may be long: a page ends before `MOST_BYTES` of them, but has one row at least.
+        heaviest: The most a row can weigh; where as many rows as asked for cannot weigh too much, none is weighed.
 
     Returns:
         The page, with a token if there is more.
@@ -63,18 +67,28 @@ def page(
     if page_size < 0:
         raise InvalidArgument(f"A page of {page_size} items cannot be; ask for 1 to {LARGEST_SIZE}, or 0 for {DEFAULT_SIZE}.")
     size = min(page_size or DEFAULT_SIZE, LARGEST_SIZE)
-    kind = key.type.python_type
-    if page_token:
-        after = read_token(page_token, listing=listing, kind=kind)
-        statement = statement.where(key < after if newest_first else key > after)
-    ordered = statement.order_by(key.desc() if newest_first else key.asc())
-    if weight is not None:
-        size = _fitting(tx.execute(ordered.with_only_columns(weight).limit(size)).scalars(), size)
+    after = read_token(page_token, listing=listing, kind=key.type.python_type) if page_token else None
+    ordered = _ordered(statement, key, newest_first=newest_first, resumed=bool(page_token))
+    if weight is not None and size * heaviest > MOST_BYTES:
+        weights = ordered.with_only_columns(weight)
+        size = _fitting(tx.execute(weights, {"page_after": after, "page_rows": size}).scalars(), size)
     # one row more than asked for tells whether there is a next page, without counting
-    rows = tx.execute(ordered.add_columns(key.label("page_key")).limit(size + 1)).all()
+    rows = tx.execute(ordered, {"page_after": after, "page_rows": size + 1}).all()
     shown = rows[:size]
     token = write_token(shown[-1].page_key, listing=listing) if len(rows) > size else ""
     return Page(items=tuple(read(shown)), next_page_token=token)
+
+
+@lru_cache(maxsize=1024)
+def _ordered(
+    statement: Select[Any], key: ColumnElement[str] | ColumnElement[int], *, newest_first: bool, resumed: bool
+) -> Select[Any]:
+    """Order and limit a listing; where a listing keeps its statement, once."""
+    if resumed:
+        after: BindParameter[Any] = bindparam("page_after", type_=key.type)
+        statement = statement.where(key < after if newest_first else key > after)
+    ordered = statement.order_by(key.desc() if newest_first else key.asc())
+    return ordered.add_columns(key.label("page_key")).limit(bindparam("page_rows", type_=Integer))
 
 
 def _fitting(weights: Iterable[int], size: int) -> int:

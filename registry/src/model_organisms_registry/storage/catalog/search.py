@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.records import Level, Organism, Page
 from sqlalchemy import and_, false, func, or_, select, true
 
+from model_organisms_registry.domain.organisms import DESCRIPTION_LIMIT
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.codecs import load_texts
 from model_organisms_registry.storage.paging import page
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[^\W_]{1,64}")
 _LAST = "\U0010ffff"
+_BYTES = 4
+"""A character has so many, at most."""
+_WEIGHT = _BYTES * func.length(schema.organisms.c.description)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +64,7 @@ def organisms(
     page_token: str = "",
 ) -> Page[Organism]:
     """List organisms by name."""
-    table = schema.organisms
-    statement: Select[Any] = select(table).where(_shown(visible))
-    key = table.c.name
-    if filter.levels:
-        statement = statement.where(table.c.level.in_([level.value for level in filter.levels]))
-    if filter.owner:
-        statement = statement.where(table.c.owner == filter.owner)
-    if filter.base_model:
-        statement = statement.where(table.c.base_model == filter.base_model)
-    if filter.trait:
-        key = schema.organism_traits.c.organism  # its index is in the order of the pages
-        statement = statement.join(schema.organism_traits, key == table.c.name)
-        statement = statement.where(schema.organism_traits.c.trait == filter.trait)
-    if filter.text:
-        statement = statement.where(_matches(filter.text))
+    statement, key = _listing(filter, visible)
     return page(
         tx,
         statement,
@@ -83,8 +74,30 @@ def organisms(
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [read_organism(row) for row in found],
-        weight=4 * func.length(table.c.description),  # a character has up to four bytes
+        weight=_WEIGHT,
+        heaviest=_BYTES * DESCRIPTION_LIMIT,
     )
+
+
+@lru_cache(maxsize=1024)
+def _listing(wanted: OrganismFilter, visible: Visibility) -> tuple[Select[Any], ColumnElement[str]]:
+    """Build the statement of a listing, once for the same question: that takes longer than running it."""
+    table = schema.organisms
+    statement: Select[Any] = select(table).where(_shown(visible))
+    key: ColumnElement[str] = table.c.name
+    if wanted.levels:
+        statement = statement.where(table.c.level.in_([level.value for level in wanted.levels]))
+    if wanted.owner:
+        statement = statement.where(table.c.owner == wanted.owner)
+    if wanted.base_model:
+        statement = statement.where(table.c.base_model == wanted.base_model)
+    if wanted.trait:
+        key = schema.organism_traits.c.organism  # its index is in the order of the pages
+        statement = statement.join(schema.organism_traits, key == table.c.name)
+        statement = statement.where(schema.organism_traits.c.trait == wanted.trait)
+    if wanted.text:
+        statement = statement.where(_matches(wanted.text))
+    return statement, key
 
 
 def _shown(visibility: Visibility) -> ColumnElement[bool]:
@@ -114,8 +127,9 @@ def _matches(text: str) -> ColumnElement[bool]:
     return and_(true(), *found) if asked else false()
 
 
+@lru_cache(maxsize=1024)
 def read_organism(row: Row[Any]) -> Organism:
-    """Turn a row into the record."""
+    """Turn a row into the record; the same row gives the same one, which nobody can change."""
     return Organism(
         name=row.name,
         display_name=row.display_name,
