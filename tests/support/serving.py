@@ -26,15 +26,16 @@ SERVE = (str(Path(sys.executable).with_name("mo-registry")), "serve", "--folder"
 class Serving:
     """A registry's process; it may be started again after it was killed."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, wrapper: tuple[str, ...] = ()) -> None:
         self.config = config
         self.log = config.folder / "serve.log"
+        self._command = (*wrapper, *SERVE, str(config.folder))
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([*SERVE, str(self.config.folder)], stderr=log, stdout=log)
+            self.process = subprocess.Popen(self._command, stderr=log, stdout=log)
         until = time.monotonic() + 60
         while b"listens" not in self.log.read_bytes():
             assert self.process.poll() is None, self.log.read_text()

@@ -76,6 +76,9 @@ def init(
 @click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(*, folder: Path, log_level: str) -> None:
     """Run the registry until SIGTERM; calls under way get 30 s to end."""
+    from model_organisms_registry.isolation.confine import undumpable
+
+    undumpable()  # before anything else is imported: from here on nobody but root looks into this process
     from model_organisms_registry.server import serve as run
 
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

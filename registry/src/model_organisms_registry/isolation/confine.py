@@ -95,7 +95,7 @@ def enter(text: str) -> Spec:
     _libc.capset(struct.pack("=Ii", CAPABILITIES_V3, 0), bytes(CAPABILITY_BYTES))
     # Giving up the user cleared the first of these and reset the second, so they come after it.
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    undumpable()
     _limit(spec)
     _close_all_but(spec.socket)
     if spec.jailed:
@@ -104,6 +104,15 @@ def enter(text: str) -> Spec:
         _load_filter(program)
     sys.path.extend(spec.paths)
     return spec
+
+
+def undumpable() -> None:
+    """Close this process's memory to others of its user, and keep it out of core dumps.
+
+    Cells call it; so does the registry as it starts, which for moments holds plaintext and always holds keys. A library has no
+    business to do this to somebody's notebook: there, `formats/buffers.py` keeps the weights alone out of dumps and swap.
+    """
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def limits(spec: Spec) -> dict[int, int]:
