@@ -164,20 +164,22 @@ def from_status(data: bytes, *, code: str, message: str) -> errors.ModelOrganism
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in errors.BY_REASON:
             return errors.BY_REASON[info.reason](status.message, **dict(info.metadata))
-    nearest = _BY_CODE.get(code, errors.Internal)
-    return nearest(f"The registry answered {code}: {message}")
+    nearest, advice = _BY_CODE.get(code, (errors.Internal, "tell the operator of the registry"))
+    shown = "".join(character if character.isprintable() else "?" for character in message[:_MESSAGE_LIMIT])
+    return nearest(f"The call ended with {code} ({shown}); {advice}.")
 
 
-_BY_CODE: dict[str, type[errors.ModelOrganismsError]] = {
-    "UNAVAILABLE": errors.RegistryUnreachable,
-    "DEADLINE_EXCEEDED": errors.DeadlineExceeded,
-    "UNAUTHENTICATED": errors.Unauthenticated,
-    "PERMISSION_DENIED": errors.Denied,
-    "NOT_FOUND": errors.NotFound,
-    "INVALID_ARGUMENT": errors.InvalidArgument,
-    "RESOURCE_EXHAUSTED": errors.Unavailable,
-    "CANCELLED": errors.Unavailable,
-    "ABORTED": errors.Conflict,
+_MESSAGE_LIMIT = 300
+_BY_CODE: dict[str, tuple[type[errors.ModelOrganismsError], str]] = {
+    "UNAVAILABLE": (errors.RegistryUnreachable, "check the address, and that the registry runs"),
+    "DEADLINE_EXCEEDED": (errors.DeadlineExceeded, "look whether it was done, then try again with a longer timeout"),
+    "UNAUTHENTICATED": (errors.Unauthenticated, "run `mo login` again"),
+    "PERMISSION_DENIED": (errors.Denied, "ask the operator of the registry"),
+    "NOT_FOUND": (errors.NotFound, "check the address and the name"),
+    "INVALID_ARGUMENT": (errors.InvalidArgument, "correct the request"),
+    "RESOURCE_EXHAUSTED": (errors.Unavailable, "try again later, and ask for less at a time"),
+    "CANCELLED": (errors.Unavailable, "try again"),
+    "ABORTED": (errors.Conflict, "read it again, then repeat the change"),
 }
 
 
