@@ -1,28 +1,23 @@
 """What goes wrong between people and a real registry: each gets a typed error that says what to do, and nothing is half done.
 
 Bundles made to do harm: `tests/attacks/test_hostile_bundles.py`. Uploads that lapse: `test_publishing.py`. Crashes:
-`test_crash.py`. Certificates: `test_certificates.py`. Base models and jails that are missing: `test_missing.py`.
+`test_crash.py`. Certificates: `test_certificates.py`. Registries that do not answer: `test_unreachable.py`. Base models
+and jails that are missing: `test_missing.py`.
 """
 
 from __future__ import annotations
 
 import itertools
-import socket
 import threading
-import time
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 
 import grpc
 import pytest
 from model_organisms import errors
 from model_organisms.client.channel import translate
-from model_organisms.client.client import connect, login
-from model_organisms.client.keys import write
 from model_organisms.client.transfer import upload
 from model_organisms.formats import manifest
 from model_organisms.formats import provenance as provenances
-from model_organisms.formats.enrolment import Ticket
 from model_organisms.records import Budget
 from model_organisms.v1 import identity_pb2, organisms_pb2
 from model_organisms_registry.inspection import inspect
@@ -30,20 +25,11 @@ from model_organisms_registry.testing import running, settings
 
 from tests.support.adapters import tiny_bundle
 from tests.support.cells import eventually
+from tests.support.refusals import quick, refused
 from tests.support.registries import PEOPLE
 from tests.support.stories import BASE, WHY, granted, provenance, published
 
 NUMBERS = itertools.count()
-
-
-@contextmanager
-def refused(error, says):
-    """Exactly this class, its reason, and a message that says what to do."""
-    with pytest.raises(error, match=says) as caught:
-        yield caught
-    assert type(caught.value) is error
-    assert errors.BY_REASON[caught.value.reason] is error
-    assert caught.value.message.isprintable()
 
 
 def assert_nothing_half_done(world, *, uploads=0):
@@ -202,62 +188,6 @@ def test_a_spent_budget_is_spent(world):
         rosa.organisms.pull(version.name, grant=grant)
     assert rosa.access.grant(grant).spent.pulls == 1
     assert_nothing_half_done(world)
-
-
-@pytest.fixture
-def away(world, tmp_path):
-    """Rosa's client of a registry at another address."""
-
-    def client(port, timeout_s=3.0):
-        moved = replace(world.person("rosa").identity, registry=f"127.0.0.1:{port}")
-        write(moved, tmp_path / "away.json")
-        return connect(tmp_path / "away.json", timeout_s=timeout_s)
-
-    return client
-
-
-def quick(call, *, within_s):
-    begun = time.monotonic()
-    try:
-        call()
-    finally:
-        assert time.monotonic() - begun < within_s
-
-
-def test_a_registry_that_is_down_is_told_at_once(away):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
-        port = taken.getsockname()[1]
-        with closing(away(port)) as rosa, refused(errors.RegistryUnreachable, "check the address, that it runs"):
-            quick(rosa.users.me, within_s=10)
-        with closing(away(port)) as rosa, refused(errors.RegistryUnreachable, "check the address"):
-            list(rosa.organisms.list())
-        ticket = Ticket(f"127.0.0.1:{port}", f"127.0.0.1:{port}", rosa.identity.authority.decode(), "CODE")
-        with refused(errors.RegistryUnreachable, "check the address"):
-            login(str(ticket))
-
-
-def test_a_registry_that_says_nothing_is_given_up_in_time(away):
-    told = refused(errors.DeadlineExceeded, "try again with a longer timeout")
-    with socket.create_server(("127.0.0.1", 0)) as silent, closing(away(silent.getsockname()[1], 2.0)) as rosa, told:
-        quick(rosa.users.me, within_s=5)
-
-
-def test_something_that_is_no_registry_is_told_of(away):
-    def answer(server):
-        while True:
-            try:
-                peer, _ = server.accept()
-            except OSError:
-                return
-            with peer:
-                peer.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=answer, args=(server,), daemon=True).start()
-        with closing(away(server.getsockname()[1])) as rosa, refused(errors.RegistryUnreachable, "check the address"):
-            rosa.users.me()
-        server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,15 +22,9 @@ from model_organisms_registry.storage.authority import Authority
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.testing import World, settings
 
+from tests.support.refusals import refused
+
 HOUR = timedelta(hours=1)
-
-
-@contextmanager
-def refused(error, says):
-    with pytest.raises(error, match=says) as caught:
-        yield
-    assert type(caught.value) is error
-    assert caught.value.message.isprintable()
 
 
 def caller(identity):

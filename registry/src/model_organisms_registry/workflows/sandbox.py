@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import CellUnavailable, Conflict, ModelOrganismsError, NotFound
+from model_organisms.errors import BaseModelMismatch, CellUnavailable, Conflict, ModelOrganismsError, NotFound
 from model_organisms.formats import manifest, provenance
 from model_organisms.formats.buffers import wipe
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
@@ -185,7 +185,7 @@ class Sandbox:
         stored = Stored(subject.organism.name, version.digest, manifest.of_files(version.files).packed_size)
         memory = self._bundles.open(permit, stored).into_memory()
         try:
-            return self._pool.open(
+            cell = self._pool.open(
                 permit,
                 level=subject.level,
                 base=base,
@@ -195,6 +195,15 @@ class Sandbox:
             )
         finally:
             wipe(memory)
+        found, wanted = cell.info.base_digest, stated.base.digest
+        if wanted not in ("", found):
+            cell.close()
+            msg = (
+                f"The base model here has digest {found[:16]}…, and the organism was made on {wanted[:16]}…: "
+                "the operator must put the one that its provenance names into [cells.base_models]."
+            )
+            raise BaseModelMismatch(msg, found=found, expected=wanted)
+        return cell
 
     def _opened(
         self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
