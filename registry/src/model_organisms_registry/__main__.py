@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -68,7 +67,7 @@ def init(
     click.echo(f"Registry '{origin}' made in {config.folder}.")
     click.echo(f"\nStart it:\n  mo-registry serve --folder {folder}")
     click.echo(f"\nThe first admin enrols within 72 hours, on their own machine, with\n  mo login {ticket}")
-    click.echo(f"\nBack the folder up; {config.keys_folder} holds keys that nothing can replace.")
+    click.echo(f"\nBack the folder up, and mirror {config.keys_folder / 'kek'}, which no backup holds; see deploy/runbook.md.")
 
 
 @cli.command()
@@ -107,23 +106,31 @@ def fsck(*, folder: Path, as_json: bool) -> None:
 @_FOLDER
 @click.argument("to", type=click.Path(path_type=Path))
 def backup(*, folder: Path, to: Path) -> None:
-    """Copy a registry into the new folder TO, while it runs; what it holds of secrets is in the copy too."""
+    """Copy a registry into the new folder TO, while it runs, with its own keys but without those of versions.
+
+    Keep FOLDER/keys/kek apart, in one copy that is brought up to date and never grows old: what is destroyed must not come back.
+    """
     from model_organisms_registry.inspection import copy
 
-    copy(load(folder), to)
-    click.echo(f"Copied to {to}. Check it: mo-registry fsck --folder {to}")
+    elsewhere = copy(load(folder), to)
+    click.echo(f"Copied to {to}, without the keys of versions (keys/kek). Check it: mo-registry fsck --folder {to}")
+    for name in elsewhere:
+        click.echo(f"Not in the folder, so not in the copy: the {name}. Copy it now, by its own tools.")
 
 
 @cli.command()
 @click.argument("copied", metavar="FROM", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @_FOLDER
-def restore(*, copied: Path, folder: Path) -> None:
+@click.option(
+    "--version-keys",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The keys of versions as they are now: keys/kek of the old data folder, or the copy of it that is kept apart.",
+)
+def restore(*, copied: Path, folder: Path, version_keys: Path | None) -> None:
     """Make the data folder from a copy that `backup` made, and check it."""
-    from model_organisms_registry.inspection import inspect
+    from model_organisms_registry.inspection import inspect, put_back
 
-    if folder.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"{folder} is not empty; name a new folder.")
-    shutil.copytree(copied, folder, dirs_exist_ok=True)
+    put_back(copied, folder, version_keys)
     report = inspect(load(folder))
     click.echo(report.as_text())
     sys.exit(0 if report.clean else 1)

@@ -2,34 +2,52 @@
 
 An inspection changes nothing. It derives the ledger again from its entries, holds it against head, tiles and the signer's memory,
 and lists what was begun and not finished, so that a crash is seen for what it left.
+
+A copy may be made of a registry at work, so it has an order: what is copied first speaks of nothing that came after it. The keys
+of versions are in no copy, because one that was destroyed must not come back with an old copy (ADR 0008).
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from model_organisms.errors import AlreadyExists, ConfigurationInvalid
-from model_organisms.formats import manifest, note
+from model_organisms import names
+from model_organisms.errors import AlreadyExists, Unavailable, VerificationFailed
+from model_organisms.formats import checkpoint as checkpoints
+from model_organisms.formats import manifest, note, tiles
 
 from model_organisms_registry.ledger import fsck
+from model_organisms_registry.ledger import rows as ledger_rows
 from model_organisms_registry.ledger.signer import HEAD, Signer
+from model_organisms_registry.ledger.tiles import PREFIX
 from model_organisms_registry.storage.blobs import Blobs
 from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import organisms as organism_rows
 from model_organisms_registry.storage.catalog import sandbox as sandbox_rows
 from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.storage.database import Database
+from model_organisms_registry.storage.keys import is_kept
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from model_organisms.records import Page, Version
 
     from model_organisms_registry.config import Config
     from model_organisms_registry.ledger.fsck import Finding
     from model_organisms_registry.storage.database import Connection
 
+T = TypeVar("T")
 _PAGE = 1000
+_KEPT_APART = "kek"
+"""Folder below `keys` that no copy holds."""
+_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +61,13 @@ class Report:
     """Entries that transactions have asked for and no head covers yet; the next start sequences them."""
     unfinished: tuple[str, ...]
     """Intents without a result: what was begun when the registry stopped, and never left."""
+    closed: tuple[str, ...]
+    """Versions whose key is not here: it was destroyed, or not put back after a restore."""
     findings: tuple[Finding, ...]
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong. What is unfinished is not wrong."""
+        """Whether nothing is wrong. What is unfinished is not wrong, and what is closed may be meant so."""
         return not self.findings
 
     def as_json(self) -> dict[str, Any]:
@@ -60,6 +80,7 @@ class Report:
             f"ledger: {self.entries} entries, {self.published} published, {self.waiting} waiting to be sequenced",
             f"versions: {self.versions}, each with its sealed bundle",
             *(f"unfinished: {what}" for what in self.unfinished),
+            *(f"closed: {version}: its key was destroyed, or is not here" for version in self.closed),
             *(f"WRONG {finding.place}: {finding.what}" for finding in self.findings),
             "clean" if self.clean else f"{len(self.findings)} findings; keep the folder as evidence, see deploy/runbook.md",
         ]
@@ -75,51 +96,121 @@ def inspect(config: Config) -> Report:
         with database.read() as tx:
             bodies, findings = fsck.check_database(tx, key, origin=origin)
             waiting = fsck.unsequenced(tx)
-            versions, missing = _bundles(tx, blobs)
+            staged = _staged(tx, len(bodies))
+            versions = [(version, _stored(version)) for version in _versions(tx)]
             intents = sandbox_rows.unfinished_intents(tx)
+        missing = [
+            fsck.Finding(version.name, "its sealed bundle or its key record is missing")
+            for version, stored in versions
+            if not (blobs.exists(stored.path) and blobs.exists(f"{stored.path}.key"))
+        ]
         published, wrong = fsck.check_published(blobs, key, origin=origin, bodies=bodies)
-        findings += wrong + missing + fsck.check_signer(signer.path.parent / HEAD, bodies, origin=origin)
+        findings += wrong + missing + fsck.check_signer(signer.path.parent / HEAD, bodies + staged, origin=origin)
     finally:
         database.close()
     unfinished = tuple(
         f"{intent.kind.value} {intent.id} on {intent.subject} since {intent.time:%Y-%m-%d %H:%M:%S} UTC" for intent in intents
     )
-    return Report(len(bodies), published, versions, waiting, unfinished, tuple(findings))
+    kept = config.keys_folder / _KEPT_APART
+    closed = tuple(version.name for version, stored in versions if not is_kept(kept, stored.key_id))
+    return Report(len(bodies), published, len(versions), waiting, unfinished, closed, tuple(findings))
 
 
-def copy(config: Config, to: Path) -> None:
-    """Copy a registry into a new folder, while it runs: the database first, so that all it names is in the copy.
+def copy(config: Config, to: Path) -> tuple[str, ...]:
+    """Copy what a data folder holds into a new folder, while the registry runs, but for the keys of versions.
+
+    Returns:
+        What is kept elsewhere and was not copied: `database`, `blobs`.
 
     Raises:
         AlreadyExists: There is something in that folder.
-        ConfigurationInvalid: Database or blobs are not in the data folder; copy those by their own tools.
+        Unavailable: The ledger grew too fast to be copied.
     """
     if to.exists() and any(to.iterdir()):
         raise AlreadyExists(f"{to} is not empty; name a new folder.")
-    if config.database or config.blobs:
-        raise ConfigurationInvalid("Only the embedded database and blobs are copied here; see deploy/runbook.md for the others.")
     to.mkdir(parents=True, mode=0o700, exist_ok=True)
-    database = Database(config.database_url)
-    try:
-        database.backup(to / "registry.db")
-    finally:
-        database.close()
-    shutil.copytree(config.folder / "blobs", to / "blobs")
-    shutil.copytree(config.keys_folder, to / "keys")
     shutil.copy2(config.folder / "registry.toml", to / "registry.toml")
+    _copy_files(config.keys_folder, to / "keys", without=_KEPT_APART)
+    blobs = config.folder / "blobs"
+    if not config.blobs:
+        _copy_published(blobs / PREFIX, to / "blobs" / PREFIX)
+    if not config.database:
+        database = Database(config.database_url)
+        try:
+            database.backup(to / "registry.db")
+        finally:
+            database.close()
+    if not config.blobs:
+        _copy_files(blobs, to / "blobs", without=PREFIX.rstrip("/"))
+    return tuple(name for name in ("database", "blobs") if getattr(config, name))
 
 
-def _bundles(tx: Connection, blobs: Blobs) -> tuple[int, list[Finding]]:
-    """Every version has its sealed bundle and the key beside it."""
-    count, found, token = 0, [], ""
+def put_back(copied: Path, folder: Path, version_keys: Path | None) -> None:
+    """Make a data folder from a copy.
+
+    Args:
+        copied: What `copy` made.
+        folder: The new data folder.
+        version_keys: The keys of versions as they are kept now, apart from copies; what was destroyed since stays destroyed.
+
+    Raises:
+        AlreadyExists: There is something in that folder.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise AlreadyExists(f"{folder} is not empty; name a new folder.")
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    _copy_files(copied, folder)
+    if version_keys is not None:
+        _copy_files(version_keys, folder / "keys" / _KEPT_APART)
+
+
+def _copy_published(source: Path, target: Path) -> None:
+    """Copy the ledger's files, the checkpoint first: the tiles under it are there, unless fuller ones just took their place."""
+    for _ in range(_TRIES):
+        note = (source / tiles.CHECKPOINT).read_bytes()
+        _copy_files(source, target)
+        (target / tiles.CHECKPOINT).write_bytes(note)
+        size = checkpoints.parse_unverified(note).size
+        if all((target / tiles.path(tile)).exists() for tile in tiles.tiles(0, size)):
+            return
+        shutil.rmtree(target)
+    raise Unavailable("The ledger grew too fast to be copied; try again when the registry is less busy.")
+
+
+def _copy_files(source: Path, target: Path, *, without: str = "") -> None:
+    """Copy a folder that is in use: what vanishes meanwhile was not to be kept, and what is hidden is not finished."""
+    for place, folders, files in os.walk(source):
+        here = target / os.path.relpath(place, source)
+        here.mkdir(parents=True, mode=0o700, exist_ok=True)
+        folders[:] = [name for name in folders if name != without and not name.startswith(".")]
+        for name in files:
+            with suppress(FileNotFoundError):
+                shutil.copy2(os.path.join(place, name), here / name)  # noqa: PTH118 - os.walk speaks in strings
+
+
+def _staged(tx: Connection, size: int) -> list[bytes]:
+    """Entries after the head. The signer may know them: it signs first, and a crash may come before the head is moved."""
+    try:
+        return ledger_rows.staged(tx, size)
+    except VerificationFailed:  # `check_database` says what is wrong with them
+        return []
+
+
+def _stored(version: Version) -> Stored:
+    return Stored(names.organism_of(version.name), version.digest, manifest.of_files(version.files).packed_size)
+
+
+def _versions(tx: Connection) -> Iterator[Version]:
+    """Every version of every organism."""
+    for organism in _each(partial(search.organisms, tx, visible=search.EVERYTHING)):
+        yield from _each(partial(organism_rows.versions, tx, organism.name))
+
+
+def _each(listing: Callable[..., Page[T]]) -> Iterator[T]:
+    token = ""
     while True:
-        page = search.organisms(tx, visible=search.EVERYTHING, page_size=_PAGE, page_token=token)
-        for organism in page.items:
-            for version in organism_rows.versions(tx, organism.name, page_size=_PAGE).items:
-                count += 1
-                stored = Stored(organism.name, version.digest, manifest.of_files(version.files).packed_size)
-                if not (blobs.exists(stored.path) and blobs.exists(f"{stored.path}.key")):
-                    found.append(fsck.Finding(version.name, "its sealed bundle or its key is missing"))
+        page = listing(page_size=_PAGE, page_token=token)
+        yield from page.items
         token = page.next_page_token
         if not token:
-            return count, found
+            return

@@ -180,6 +180,12 @@ class FileKeys:
             raise error(msg, key=kek_id)
 
 
+def is_kept(folder: Path, kek_id: str) -> bool:
+    """Tell whether a key is in a folder of keys, and not destroyed, without opening that folder."""
+    live, *ended = (folder / kind / kek_id for kind in ("live", "destroyed", "destroying"))
+    return live.exists() and not any(mark.exists() for mark in ended)
+
+
 def _checked(kek_id: str) -> str:
     if not _ID.fullmatch(kek_id):
         msg = f"{kek_id[:80]!r} is no id of a key; write up to 128 lower-case letters, digits and hyphens."
