@@ -74,6 +74,7 @@ def test_an_inclusion_proof_verifies_and_no_other_claim_does(size, data):
     proof = merkle.inclusion(index, size, reader(LEAVES))
     root = merkle.root(size, reader(LEAVES))
     merkle.verify_inclusion(LEAVES[index], proof, index=index, size=size, root=root)
+    assert merkle.root_before(proof, index=index, size=size) == merkle.root(index, reader(LEAVES))
 
     at = data.draw(st.integers(0, len(proof)))
     lies = [

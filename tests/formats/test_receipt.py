@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_organisms.errors import ConfigurationInvalid, ReceiptInvalid
+from model_organisms.errors import ConfigurationInvalid, LedgerForked, ReceiptInvalid
 from model_organisms.formats import checkpoint, merkle, receipt
 from model_organisms.formats.note import SigningKey
 from model_organisms.records import Receipt
@@ -34,6 +34,18 @@ def test_a_receipt_reads_back_and_verifies(index, size):
     assert receipt.text(read) == text
     head = receipt.verify(read, VKEY, origin=ORIGIN)
     assert (head.size, head.root) == (size, merkle.root_of(LEAVES[:size]))
+
+
+@given(st.integers(0, 20), st.integers(1, 21), st.integers(0, 21))
+def test_a_receipt_of_the_next_entry_shows_that_its_ledger_goes_on_and_no_other_receipt_says(index, size, seen):
+    index %= size
+    proof = made(index, size)
+    head = receipt.verify(proof, VKEY, origin=ORIGIN)
+    old = checkpoint.signed(ORIGIN, seen, merkle.root_of(LEAVES[:seen]), KEY)
+    assert receipt.continues(proof, head, old) is (index == seen)
+    rewritten = checkpoint.signed(ORIGIN, index, merkle.leaf_hash(b"another history"), KEY)
+    with pytest.raises(LedgerForked):
+        receipt.continues(proof, head, rewritten)
 
 
 def test_the_text_is_the_specifications():

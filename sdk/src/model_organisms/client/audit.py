@@ -75,7 +75,7 @@ class Audit:
         """
         identity = self._channel.identity
         head = receipts.verify(receipt, identity.ledger_key, origin=identity.origin)
-        self._advance(head)
+        self._advance(head, receipt)
         return entries.parse(receipt.entry)
 
     def verified(self, message: records_pb2.Receipt) -> Receipt:
@@ -133,13 +133,14 @@ class Audit:
         identity = self._channel.identity
         return checkpoints.verified(data, note.parse_vkey(identity.ledger_key), origin=identity.origin)
 
-    def _advance(self, head: Checkpoint) -> Checkpoint:
-        """Hold a verified head against the pinned one, and pin the larger."""
+    def _advance(self, head: Checkpoint, receipt: Receipt | None = None) -> Checkpoint:
+        """Hold a verified head, and the receipt it came with, against the pinned one, and pin the larger."""
         with self._lock:
             newest = self._newest
             if newest is not None:
                 older, newer = sorted((newest, head), key=lambda seen: seen.size)
-                self._check_extension(older, newer)
+                if receipt is None or not receipts.continues(receipt, head, newest):
+                    self._check_extension(older, newer)
             if newest is None or head.size > newest.size:
                 self._newest = head
                 self._write_pin(head)

@@ -150,6 +150,21 @@ def verify_inclusion(leaf: bytes, proof: Sequence[bytes], *, index: int, size: i
         raise ReceiptInvalid("The proof does not lead from the entry to the checkpoint; do not rely on it, and tell an auditor.")
 
 
+def root_before(proof: Sequence[bytes], *, index: int, size: int) -> bytes:
+    """Read the tree head of the entries before `index` off the inclusion proof of the entry at `index`.
+
+    The proof's left siblings are the complete subtrees of those entries, smallest first. It must have passed `verify_inclusion`.
+    """
+    here, last, node = index, size - 1, b""
+    for sibling in proof:
+        if here & 1 or here == last:
+            node = node_hash(sibling, node) if node else sibling
+            while here and not here & 1:
+                here, last = here >> 1, last >> 1
+        here, last = here >> 1, last >> 1
+    return node or EMPTY_ROOT
+
+
 def verify_consistency(proof: Sequence[bytes], *, old_size: int, old_root: bytes, new_size: int, new_root: bytes) -> None:
     """Check that one tree is a prefix of another (RFC 9162, 2.1.4.2). That both heads were signed is for the caller to check.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import ReceiptInvalid, SignatureInvalid
+from model_organisms.errors import LedgerForked, ReceiptInvalid, SignatureInvalid
 from model_organisms.formats import checkpoint as checkpoints
 from model_organisms.formats import merkle
 from model_organisms.formats.note import decode64, encode64, parse_vkey
@@ -92,3 +92,26 @@ def verify(receipt: Receipt, vkey: str, *, origin: str) -> Checkpoint:
     leaf = merkle.leaf_hash(receipt.entry)
     merkle.verify_inclusion(leaf, receipt.proof, index=receipt.index, size=head.size, root=head.root)
     return head
+
+
+def continues(receipt: Receipt, head: Checkpoint, old: Checkpoint) -> bool:
+    """Say whether a receipt by itself shows that its checkpoint continues an older one: it does if its entry came right after.
+
+    Args:
+        receipt: A receipt that passed `verify`.
+        head: Its checkpoint, as `verify` returned it.
+        old: A checkpoint of the same ledger, opened by `checkpoint.verified`.
+
+    Returns:
+        True if it does; False if it does not say, so that a consistency proof is needed.
+
+    Raises:
+        LedgerForked: The entry is right after the older checkpoint, and what is before it is another history.
+    """
+    if receipt.index != old.size:
+        return False
+    if merkle.root_before(receipt.proof, index=receipt.index, size=head.size) != old.root:
+        raise LedgerForked(
+            f"The ledger of {head.size} entries does not continue the one of {old.size}; keep both checkpoints as evidence."
+        )
+    return True
