@@ -106,9 +106,9 @@ class Desk:
     def gather(self, expected: int) -> None:
         """Give those who were just released a moment to come back, so that they share a batch and do not run against it.
 
-        Ends when as many are here, or nobody came for two looks.
+        Ends when as many are here, or nobody came for two looks. One alone has nobody to share with.
         """
-        before, quiet = 0, 0
+        before, quiet = 0, 0 if expected > 1 else _QUIET_LOOKS
         while quiet < _QUIET_LOOKS and (here := len(self._recorded) + self._woken) < expected:
             quiet = 0 if here > before else quiet + 1
             before = here

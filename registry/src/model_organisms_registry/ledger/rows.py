@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import LedgerUnavailable, VerificationFailed
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Integer, bindparam, delete, insert, select, update
 
 from model_organisms_registry.ledger.schema import ROW, entries, head, pending
 
@@ -24,8 +24,8 @@ _SWAP_HEAD = (
 )
 _ADD_PENDING = insert(pending).inline()
 _ANY_PENDING = select(pending.c.id).limit(1)
-_OLDEST_PENDING = select(pending.c.id, pending.c.body).order_by(pending.c.id).limit(bindparam("most"))
-_REMOVE_PENDING = delete(pending).where(pending.c.id.in_(bindparam("ids", expanding=True)))
+_OLDEST = select(pending.c.id).order_by(pending.c.id).limit(bindparam("most", type_=Integer)).scalar_subquery()
+_TAKE_PENDING = delete(pending).where(pending.c.id.in_(_OLDEST)).returning(pending.c.id, pending.c.body)
 _STAGE = insert(entries)
 _READ_ENTRIES = (
     select(entries.c.body)
@@ -84,10 +84,7 @@ def any_pending(tx: Connection) -> bool:
 
 def take_pending(tx: Connection, limit: int) -> list[bytes]:
     """Remove the oldest pending entries, to be staged in the same transaction."""
-    rows = tx.execute(_OLDEST_PENDING, {"most": limit}).all()
-    if rows:
-        tx.execute(_REMOVE_PENDING, {"ids": [row.id for row in rows]})
-    return [row.body for row in rows]
+    return [row.body for row in sorted(tx.execute(_TAKE_PENDING, {"most": limit}).all())]
 
 
 def stage(tx: Connection, first: int, bodies: Sequence[bytes]) -> None:

@@ -118,7 +118,7 @@ class Sequencer:
                 return
 
     def _work(self) -> None:
-        """Run batches until there is nothing left to do."""
+        """Wait until there is something to do, and do it."""
         said = self._desk.idle(_IDLE_S[self._database.dialect])
         if time.monotonic() - self._checked > _CHECK_S:
             self._leader.check()
@@ -126,11 +126,11 @@ class Sequencer:
         if not said:
             with self._database.read() as tx:
                 said = rows.any_pending(tx)
-        while said:
-            said = self._batch()
+        while said:  # who came while a batch ran has said so, and the next wait ends at once
+            said = self._batch() >= BATCH
 
-    def _batch(self) -> bool:
-        """Run the steps once; whether there was anything."""
+    def _batch(self) -> int:
+        """Run the steps once; how many entries there were."""
         view = self._must_view()
         self._unsure = self._desk.take(BATCH)
         with self._database.write() as tx:
@@ -140,7 +140,7 @@ class Sequencer:
         if bodies:
             self._seal(view, bodies, [*self._desk.claim(pending), *self._unsure])
         self._unsure = []
-        return bool(bodies)
+        return len(bodies)
 
     def _seal(self, view: View, bodies: list[bytes], waiting: Sequence[Ticket | None]) -> None:
         """Run steps 2 to 5 for entries that are staged after the head, and who waits for each."""
