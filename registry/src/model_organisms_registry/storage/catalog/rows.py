@@ -14,7 +14,7 @@ from model_organisms_registry.storage.database import held
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Update
+    from sqlalchemy import ColumnElement, Connection, Insert, Row, Select, Table, Update
 
 
 def added(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
@@ -22,10 +22,9 @@ def added(tx: Connection, table: Table, values: Mapping[str, Any]) -> bool:
 
     A plain INSERT that fails would end PostgreSQL's transaction, and the caller may have more to do in it.
     """
-    into = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    statement = into(table).values(values).on_conflict_do_nothing()
     # an INSERT's count of rows is kept only on request
-    return tx.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
+    statement = _adding(table, tx.dialect.name)
+    return tx.execute(statement, dict(values), execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 def add(tx: Connection, table: Table, values: Mapping[str, Any], *, name: str) -> None:
@@ -76,6 +75,12 @@ def change(tx: Connection, statement: Update, *, name: str) -> None:
     """
     if tx.execute(statement).rowcount != 1:
         raise NotFound.named(name)
+
+
+@cache
+def _adding(table: Table, dialect: str) -> Insert:
+    into = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return into(table).on_conflict_do_nothing()
 
 
 @cache
