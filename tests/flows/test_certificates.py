@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from model_organisms import errors
 from model_organisms.client import keys
-from model_organisms.client.channel import Channel
+from model_organisms.client.channel import Channel, _secure, readmit
 from model_organisms.client.client import Client, connect, login
 from model_organisms.formats.dsse import key_id
 from model_organisms.formats.enrolment import Ticket
@@ -29,7 +29,7 @@ HOUR = timedelta(hours=1)
 
 def caller(identity):
     """A client of just this identity, that renews nothing."""
-    return closing(Client(Channel.open(identity, None, timeout_s=10.0), None))
+    return closing(Client(Channel(identity, None, 10.0, _secure(identity)), None))
 
 
 def presented(world, person, authority=None, **said):
@@ -100,6 +100,45 @@ def test_an_expired_certificate_is_refused_by_the_transport(world):
         rosa.users.me()
 
 
+def ended(world, person):
+    """An identity whose certificate ended an hour ago, as it lies there after a weekend."""
+    past = datetime.now(UTC) - HOUR * 2
+    return presented(world, person, now=past, not_after=past + HOUR)
+
+
+def test_whoever_comes_back_after_their_certificate_ended_is_readmitted_by_their_key(world, tmp_path):
+    keys.write(ended(world, "rosa"), tmp_path / "rosa.json")
+    before = entries(world)
+    with connect(tmp_path / "rosa.json") as rosa:
+        assert rosa.users.me().name == "users/rosa"
+        assert keys.read(tmp_path / "rosa.json") == rosa.identity
+        assert rosa.identity.certificate_expires > datetime.now(UTC) + HOUR * 10
+    assert entries(world) == before + 1
+    (_, entry) = list(world.person("aud").audit.entries())[-1]
+    assert (entry.type, entry.subject) == ("identity.certificate", "users/rosa")
+
+
+def test_nobody_is_readmitted_by_another_key_and_no_account_is_betrayed(world):
+    mallory = world.person("mallory", "researcher").identity
+    told = set()
+    for user in ("users/rosa", "users/nobody", world.admin.users.invite("yet", organisation="lab", roles=["auditor"]).user.name):
+        before = entries(world)
+        with refused(errors.Unauthenticated, "with a new ticket") as caught:
+            readmit(replace(mallory, user=user), timeout_s=10)
+        told.add(caught.value.message)
+        assert entries(world) == before
+    assert len(told) == 1
+    with refused(errors.CertificateRefused, "ask an admin for a new ticket"):
+        readmit(replace(mallory, enrol=""), timeout_s=10)
+
+
+def test_a_suspended_account_is_not_readmitted(world):
+    late = world.person("late-one", "researcher").identity
+    world.admin.users.suspend("late-one", reason="A question.")
+    with refused(errors.Suspended, "admins"):
+        readmit(late, timeout_s=10)
+
+
 def test_a_certificate_denied_by_its_thumbprint_is_refused_and_another_is_not(world):
     one, two = presented(world, "rosa"), presented(world, "rosa")
     thumbprint = x509.load_pem_x509_certificate(one.certificate).fingerprint(hashes.SHA256()).hex()
@@ -156,7 +195,7 @@ def test_the_door_refuses_what_expired_while_the_connection_stood(ahead):
     assert rosa.users.me().name == "users/rosa"
     moved[0] = timedelta(hours=13)
     for call in (rosa.users.me, rosa._channel.renew, lambda: rosa.organisms.get("organisms/x")):
-        with refused(errors.CertificateRefused, "has expired; run `mo login`"):
+        with refused(errors.CertificateRefused, "has expired; connect again"):
             call()
     moved[0] = timedelta()
     assert rosa.users.me().name == "users/rosa"

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.database import Database
 
 _LOG = logging.getLogger(__name__)
+_ROUNDING = 1.02
+"""gRPC sends a timeout in about two digits, rounded up by as much as a hundredth, so one of just the limit arrives above it."""
 _SNAKE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
@@ -140,7 +142,7 @@ class Door(Generic[A]):
         if facts.get("ssl_tls_version") != [b"TLSv1.3"]:
             raise Unauthenticated("This registry speaks TLS 1.3 only; update the TLS library of your client.")
         left = context.time_remaining()
-        if left is None or left > self._longest_s:
+        if left is None or left > self._longest_s * _ROUNDING:
             msg = f"Every call needs a deadline of at most {self._longest_s:.0f} s; set a timeout on the call."
             raise DeadlineRequired(msg)
         now = self._clock()
@@ -170,7 +172,7 @@ class Enrolled:
         """
         certificate = self._read(peer)
         if arrival.time >= certificate.not_after:
-            raise CertificateRefused("Your certificate has expired; run `mo login` to renew it.")
+            raise CertificateRefused("Your certificate has expired; connect again, which renews it.")
         with self._database.read() as tx:
             try:
                 user, denied = identity.caller(tx, certificate.user, certificate.thumbprint)

@@ -49,6 +49,17 @@ class EnrolmentRooms:
             receipt=wire.to_message(receipt, records_pb2.Receipt),
         )
 
+    def readmit(self, arrival: Arrival, request: identity_pb2.ReadmitRequest) -> identity_pb2.ReadmitResponse:
+        """Issue a fresh certificate to an account whose last one has ended."""
+        certificate, expires, receipt = self._identity.readmit(
+            request.user, request=request.certificate_request, proof=request.proof, now=arrival.time
+        )
+        return identity_pb2.ReadmitResponse(
+            certificate=certificate,
+            expire_time=wire.timestamp(expires),
+            receipt=wire.to_message(receipt, records_pb2.Receipt),
+        )
+
 
 class IdentityRooms:
     """`IdentityService`.

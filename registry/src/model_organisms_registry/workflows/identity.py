@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from model_organisms import names
-from model_organisms.errors import Unauthenticated
+from model_organisms.errors import NotFound, Unauthenticated
 from model_organisms.formats.dsse import key_id
 from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
 from model_organisms.records import Role, UserState
@@ -121,14 +121,32 @@ class Identity:
     def renew(self, call: Call, *, request: bytes, proof: bytes) -> tuple[bytes, datetime, Receipt]:
         """Issue a fresh certificate to an account that stands."""
         _check_proof(call.user.identity_key, proof, renewal_statement(request))
-        _, not_after = rules.certificate_times(call.time)
-        certificate = self._issue(call.user, request, call.time, not_after)
+        return self._renewed(call.user, request, call.time, call)
+
+    def readmit(self, name: str, *, request: bytes, proof: bytes, now: datetime) -> tuple[bytes, datetime, Receipt]:
+        """Issue a fresh certificate to somebody whose last one has ended, and who can show only their identity key.
+
+        Raises:
+            Unauthenticated: There is no such account, it was never enrolled, or its key did not sign this: the three read alike.
+            Suspended: It does not stand.
+        """
+        with self._changes.database.read() as tx:
+            try:
+                user = accounts.user(tx, name)
+            except NotFound:
+                raise _unproved() from None
+        _check_proof(user.identity_key, proof, renewal_statement(request))
+        return self._renewed(rules.standing(user), request, now, None)
+
+    def _renewed(self, user: User, request: bytes, now: datetime, call: Call | None) -> tuple[bytes, datetime, Receipt]:
+        _, not_after = rules.certificate_times(now)
+        certificate = self._issue(user, request, now, not_after)
         facts = {
             "certificate": self._authority.read_client(certificate).thumbprint,
             "expires": not_after.isoformat(timespec="seconds"),
         }
-        receipt = self._changes.enter(entry(Event.CERTIFICATE, call, seq=seq(), subject=call.user.name, facts=facts))
-        return certificate, not_after, receipt
+        event = entry(Event.CERTIFICATE, call, time=None if call else now, seq=seq(), subject=user.name, facts=facts)
+        return certificate, not_after, self._changes.enter(event)
 
     def get(self, call: Call, name: str) -> User:
         """Read an account; everybody may know whose key signed what."""
@@ -195,8 +213,12 @@ def first_admin(changes: Changes, *, now: datetime) -> str:
 def _check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(proof, statement)
-    except (InvalidSignature, ValueError) as error:
-        raise Unauthenticated("The identity key did not sign this request; run `mo login` again.") from error
+    except (InvalidSignature, ValueError):
+        raise _unproved() from None
+
+
+def _unproved() -> Unauthenticated:
+    return Unauthenticated("The identity key of this account did not sign this request; run `mo login` with a new ticket.")
 
 
 def _active_admins(page: Page[User], *, besides: str) -> int:

@@ -10,7 +10,7 @@ import grpc
 
 from model_organisms import wire
 from model_organisms.client import keys
-from model_organisms.errors import ModelOrganismsError, RegistryUnreachable
+from model_organisms.errors import CertificateRefused, ModelOrganismsError, RegistryUnreachable
 from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
 from model_organisms.v1 import identity_pb2, identity_pb2_grpc
 
@@ -49,14 +49,19 @@ class Channel:
 
     @classmethod
     def open(cls, identity: keys.Identity, path: Path | None, *, timeout_s: float) -> Channel:
-        """Open a channel, renewing the certificate first where it is about to end.
+        """Open a channel, renewing the certificate first where it has ended or is about to.
 
         Raises:
-            CertificateRefused: It has ended already, or the account does not stand.
+            CertificateRefused: It has ended, and the identity does not say where that can be mended.
+            Suspended: The account does not stand.
             RegistryUnreachable: Nobody answers.
         """
-        channel = cls(identity, path, timeout_s, _secure(identity))
         left = identity.certificate_expires - datetime.now(UTC)
+        if left <= _MARGIN:
+            identity = readmit(identity, timeout_s=timeout_s)
+            if path:
+                keys.write(identity, path)
+        channel = cls(identity, path, timeout_s, _secure(identity))
         if _MARGIN < left < _RENEW_BEFORE:
             channel.renew()
         return channel
@@ -143,12 +148,7 @@ def enrol(ticket: Ticket, *, timeout_s: float = 30.0) -> keys.Identity:
         sealing_key=fresh.sealing_key,
         proof=fresh.signer.sign(statement),
     )
-    credentials = grpc.ssl_channel_credentials(ticket.authority.encode())
-    with grpc.secure_channel(ticket.enrol, credentials, options=_OPTIONS) as channel:
-        try:
-            response = identity_pb2_grpc.EnrolmentServiceStub(channel).Enrol(message, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise translate(error, ticket.enrol) from None
+    response = _at_enrolment(ticket.enrol, ticket.authority.encode(), "Enrol", message, timeout_s)
     return keys.Identity(
         user=response.user.name,
         registry=ticket.registry,
@@ -162,7 +162,32 @@ def enrol(ticket: Ticket, *, timeout_s: float = 30.0) -> keys.Identity:
         origin=response.registry.origin,
         ledger_key=response.registry.ledger_key,
         release_key=response.registry.release_key,
+        enrol=ticket.enrol,
     )
+
+
+def readmit(identity: keys.Identity, *, timeout_s: float) -> keys.Identity:
+    """Get a fresh certificate for somebody whose last one has ended, by their identity key alone.
+
+    Args:
+        identity: Who comes back.
+        timeout_s: Deadline of the call, in seconds.
+
+    Raises:
+        CertificateRefused: The identity does not say where to ask.
+        Unauthenticated: The registry does not know its key.
+        Suspended: The account does not stand.
+        RegistryUnreachable: Nobody answers.
+    """
+    if not identity.enrol:
+        ended = f"{identity.certificate_expires:%Y-%m-%d %H:%M} UTC"
+        raise CertificateRefused(f"Your certificate ended at {ended}; ask an admin for a new ticket, and run `mo login` with it.")
+    fresh = keys.FreshKeys.generate()
+    request = keys.certificate_request(fresh.tls)
+    proof = identity.signer.sign(renewal_statement(request))
+    message = identity_pb2.ReadmitRequest(user=identity.user, certificate_request=request, proof=proof)
+    response = _at_enrolment(identity.enrol, identity.authority, "Readmit", message, timeout_s)
+    return keys.renewed(identity, response.certificate, wire.time(response.expire_time), fresh.tls_pem)
 
 
 def translate(error: grpc.RpcError, target: str) -> ModelOrganismsError:
@@ -176,6 +201,15 @@ def translate(error: grpc.RpcError, target: str) -> ModelOrganismsError:
             "(`mo whoami`)."
         )
     return wire.from_status(data if isinstance(data, bytes) else b"", code=code.name, message=said)
+
+
+def _at_enrolment(address: str, authority: bytes, method: str, message: Any, timeout_s: float) -> Any:  # noqa: ANN401 - of either call
+    """Call the one door that asks for no certificate."""
+    with grpc.secure_channel(address, grpc.ssl_channel_credentials(authority), options=_OPTIONS) as channel:
+        try:
+            return getattr(identity_pb2_grpc.EnrolmentServiceStub(channel), method)(message, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translate(error, address) from None
 
 
 def _secure(identity: keys.Identity) -> grpc.Channel:

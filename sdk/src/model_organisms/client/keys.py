@@ -53,6 +53,8 @@ class Identity:
     ledger_key: str
     release_key: bytes
     """Raw Ed25519 public key."""
+    enrol: str = ""
+    """Host and port of the enrolment door, where an ended certificate is renewed."""
 
     @property
     def signer(self) -> Ed25519PrivateKey:
@@ -126,6 +128,7 @@ def read(path: Path) -> Identity:
         msg = f"The identity at {path} can be read by others (mode {mode:o}); run `chmod 600 {path}`."
         raise ConfigurationInvalid(msg)
     try:
+        raw = {"enrol": ""} | raw
         return Identity(**{item.name: _decoded(raw[item.name], str(item.type)) for item in fields(Identity)})
     except (KeyError, ValueError, TypeError) as error:
         msg = f"The identity at {path} is not whole ({error}); restore it, or ask an admin for a new ticket."

@@ -92,6 +92,62 @@ class EnrolResponse(_message.Message):
 Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
 
 @_typing.final
+class ReadmitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    certificate_request: _builtins.bytes
+    """PKCS#10 request (DER) for a fresh TLS key."""
+    proof: _builtins.bytes
+    """Ed25519 signature by the account's identity key over the certificate request; sent again, it gets a certificate for the same
+    TLS key, which is of use to its owner alone.
+    """
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        certificate_request: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "proof", b"proof", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitRequest: _TypeAlias = ReadmitRequest  # noqa: Y015
+
+@_typing.final
+class ReadmitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "expire_time", b"expire_time", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadmitResponse: _TypeAlias = ReadmitResponse  # noqa: Y015
+
+@_typing.final
 class RegistryInfo(_message.Message):
     """What a client pins."""
 

@@ -40,6 +40,11 @@ class EnrolmentServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Readmit = channel.unary_unary(
+                '/model_organisms.v1.EnrolmentService/Readmit',
+                request_serializer=model__organisms_dot_v1_dot_identity__pb2.ReadmitRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_identity__pb2.ReadmitResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer:
@@ -53,6 +58,13 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Readmit(self, request, context):
+        """Issues a fresh certificate to an account that stands and whose last one has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.SerializeToString,
+            ),
+            'Readmit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Readmit,
+                    request_deserializer=model__organisms_dot_v1_dot_identity__pb2.ReadmitRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_identity__pb2.ReadmitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class EnrolmentService:
             '/model_organisms.v1.EnrolmentService/Enrol',
             model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.SerializeToString,
             model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Readmit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.EnrolmentService/Readmit',
+            model__organisms_dot_v1_dot_identity__pb2.ReadmitRequest.SerializeToString,
+            model__organisms_dot_v1_dot_identity__pb2.ReadmitResponse.FromString,
             options,
             channel_credentials,
             insecure,

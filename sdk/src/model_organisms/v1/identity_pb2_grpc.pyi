@@ -35,6 +35,8 @@ class EnrolmentServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EnrolmentServiceAsyncStub: ...
     Enrol: _grpc.UnaryUnaryMultiCallable[_identity_pb2.EnrolRequest, _identity_pb2.EnrolResponse]
     """Trades a one-time code and proofs of possession for a client certificate."""
+    Readmit: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ReadmitRequest, _identity_pb2.ReadmitResponse]
+    """Issues a fresh certificate to an account that stands and whose last one has ended."""
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -43,6 +45,8 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_identity_pb2.EnrolRequest, _identity_pb2.EnrolResponse]  # type: ignore[assignment]
     """Trades a one-time code and proofs of possession for a client certificate."""
+    Readmit: _aio.UnaryUnaryMultiCallable[_identity_pb2.ReadmitRequest, _identity_pb2.ReadmitResponse]  # type: ignore[assignment]
+    """Issues a fresh certificate to an account that stands and whose last one has ended."""
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
     """The one service on the enrolment port, reached without a client certificate."""
@@ -54,6 +58,14 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.EnrolResponse, _abc.Awaitable[_identity_pb2.EnrolResponse]]:
         """Trades a one-time code and proofs of possession for a client certificate."""
+
+    @_abc_1.abstractmethod
+    def Readmit(
+        self,
+        request: _identity_pb2.ReadmitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ReadmitResponse, _abc.Awaitable[_identity_pb2.ReadmitResponse]]:
+        """Issues a fresh certificate to an account that stands and whose last one has ended."""
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
