@@ -28,6 +28,8 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 _Codec = Callable[[Any], Any]
+_Field = tuple[str, _Codec | None, _Codec, int | None]
+"""Its name, how it is written (nothing: as it is), how it is read, and the value that is left out."""
 # The stubs describe protobuf's pure-Python descriptors and the compiled ones as unrelated types.
 Descriptor: TypeAlias = Any
 EnumDescriptor: TypeAlias = Any
@@ -63,7 +65,7 @@ def from_message(message: Message, record: type[R]) -> R:
         InvalidArgument: An enum value or a time that has no meaning here.
     """
     plan = _plan(cast("Hashable", record), message.DESCRIPTOR)
-    return record(**{name: decode(message) for name, _, decode in plan})
+    return record(**{name: decode(message) for name, _, decode, _ in plan})
 
 
 def budget(message: Message, field: str) -> records.Budget | None:
@@ -185,46 +187,54 @@ _BY_CODE: dict[str, tuple[type[errors.ModelOrganismsError], str]] = {
 
 def _encoded(record: object, descriptor: Descriptor) -> list[tuple[str, Any]]:
     return [
-        (name, encode(value))
-        for name, encode, _ in _plan(cast("Hashable", type(record)), descriptor)
-        if (value := getattr(record, name)) is not None and value != -1
+        (name, encode(value) if encode else value)
+        for name, encode, _, absent in _plan(cast("Hashable", type(record)), descriptor)
+        if (value := getattr(record, name)) is not None and value != absent
     ]
 
 
 @cache
-def _plan(record: Any, descriptor: Descriptor) -> tuple[tuple[str, _Codec, _Codec], ...]:  # noqa: ANN401 - a dataclass
+def _plan(record: Any, descriptor: Descriptor) -> tuple[_Field, ...]:  # noqa: ANN401 - a dataclass
     hints = get_type_hints(record, localns={"datetime": datetime})
     return tuple(_field(field.name, hints[field.name], descriptor.fields_by_name[field.name]) for field in fields(record))
 
 
-def _field(name: str, hint: Any, descriptor: FieldDescriptor) -> tuple[str, _Codec, _Codec]:  # noqa: ANN401 - a type hint
+def _field(name: str, hint: Any, descriptor: FieldDescriptor) -> _Field:  # noqa: ANN401 - a type hint
     kind, optional = _without_none(hint)
     if get_origin(kind) in (tuple, frozenset):
         container, item = get_origin(kind), get_args(kind)[0]
         encode, decode = _value(item, descriptor)
-        return name, lambda values: [encode(value) for value in values], _reader_of_many(name, container, decode)
+        return name, _writer_of_many(encode), _reader_of_many(name, container, decode), None
     encode, decode = _value(kind, descriptor)
     if optional or (kind is int and descriptor.has_presence):
         absent = None if optional else -1
-        return name, encode, lambda message: decode(getattr(message, name)) if message.HasField(name) else absent
-    return name, encode, lambda message: decode(getattr(message, name))
+        return name, encode, lambda message: decode(getattr(message, name)) if message.HasField(name) else absent, absent
+    return name, encode, lambda message: decode(getattr(message, name)), None
+
+
+def _writer_of_many(encode: _Codec | None) -> _Codec | None:
+    return None if encode is None else lambda values: [encode(value) for value in values]
 
 
 def _reader_of_many(name: str, container: type, decode: _Codec) -> _Codec:
-    return lambda message: container(decode(value) for value in getattr(message, name))
+    return lambda message: container(map(decode, getattr(message, name)))
 
 
-def _value(kind: Any, descriptor: FieldDescriptor) -> tuple[_Codec, _Codec]:  # noqa: ANN401 - a type
+def _value(kind: Any, descriptor: FieldDescriptor) -> tuple[_Codec | None, _Codec]:  # noqa: ANN401 - a type
+    """How a value is written, nothing where it is written as it is, and how it is read."""
     if kind is datetime:
         return timestamp, time
     if isinstance(kind, type) and issubclass(kind, Enum):
         enum = descriptor.enum_type
-        return lambda member: enum_value(member, enum), lambda number: enum_member(number, enum, kind)
+        # Looked up once: listings do this a thousand times a second.
+        numbers = {member: enum_value(member, enum) for member in kind}
+        members = {number: member for member, number in numbers.items()}
+        return numbers.__getitem__, lambda number: members.get(number) or enum_member(number, enum, kind)
     if isinstance(kind, type) and is_dataclass(kind):
         sub = descriptor.message_type
         message = sub._concrete_class  # noqa: SLF001 - protobuf's only way from a descriptor to its class
         return lambda record: to_message(record, message), lambda value: from_message(value, kind)
-    return (lambda value: value), kind
+    return None, kind
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type hint
