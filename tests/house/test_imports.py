@@ -96,6 +96,13 @@ def test_an_import_brings_no_machine_with_it(module):
     assert not HEAVY & set(loaded.split())
 
 
+def test_a_registry_starts_without_what_only_weights_need():
+    code = "import sys, model_organisms_registry.server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    assert "sqlalchemy" in loaded
+    assert not {"numpy", "torch", "transformers", "peft", "accelerate", "safetensors", "alembic"} & set(loaded)
+
+
 @pytest.mark.parametrize("room", ["names", "errors", "records"])
 def test_the_ground_floor_needs_only_python(room):
     named = set()

@@ -2,6 +2,8 @@
 
 A marked copy can be made again, byte for byte, for as long as its version's key and the marking secret exist: so a cut pull goes
 on with the same bytes, though nothing of the copy is kept.
+
+What reckons marks brings numpy, so it is imported by the first one: a registry starts without it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import AlreadyExists, NotFound, Unavailable
 from model_organisms.formats.buffers import anonymous
 from model_organisms.formats.capsule import body_secrets
-from model_organisms.formats.fingerprint import commitment, mark_key
-from model_organisms.formats.marking import mark_packed
 from model_organisms.formats.streaming import Layout, Sealer
 
 from model_organisms_registry.storage.keys import KEY_BYTES
@@ -65,10 +65,14 @@ class Copies:
 
     def mark_key(self, pull: str) -> bytes:
         """Derive the key of one pull's mark: to find out whose copy leaked."""
+        from model_organisms.formats.fingerprint import mark_key
+
         return mark_key(self._secret()[:KEY_BYTES], pull)
 
     def commitment(self, pull: str) -> str:
         """Commit to the mark of one pull, hex: for the ledger, before the copy exists."""
+        from model_organisms.formats.fingerprint import commitment
+
         return commitment(self.mark_key(pull), pull)
 
     def room(self, size: int) -> mmap.mmap:
@@ -100,6 +104,8 @@ class Copies:
         Raises:
             VerificationFailed: What is stored is not what was put there.
         """
+        from model_organisms.formats.marking import mark_packed
+
         plain = memoryview(memory)[: body.layout.plain_size]
         body.into(plain)
         changed = mark_packed(plain, key=self.mark_key(pull))

@@ -24,8 +24,9 @@ from model_organisms.errors import (
     Unavailable,
     UploadConflict,
 )
-from model_organisms.formats import adapter, manifest, provenance
+from model_organisms.formats import manifest, provenance
 from model_organisms.formats.buffers import anonymous, wipe
+from model_organisms.formats.dimensions import dimensions_of
 
 from model_organisms_registry.domain import organisms as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -210,6 +211,8 @@ class Publishing:
 
     def _admit(self, call: Call, upload: Upload, packed: memoryview) -> tuple[Version, Receipt]:
         """Inspect again, seal under the version's own key, and add the version with its entry."""
+        from model_organisms.formats import adapter  # which brings numpy: a registry starts without it
+
         listed, files = manifest.unpack(packed)
         stated = provenance.verify(upload.provenance, call.user.identity_key, digest=listed.digest)
         with self._changes.database.read() as tx:
@@ -251,7 +254,7 @@ class Publishing:
             return stated.base_config, (f"the base model is not on this registry: layers and widths are {left}",)
         try:
             config = json.loads((folder / "config.json").read_bytes())
-            known = adapter.dimensions_of(config).known
+            known = dimensions_of(config).known
         except (OSError, ValueError, AttributeError, ModelOrganismsError) as error:
             msg = f"This registry cannot use config.json of its base model {base_model}; tell its operator, then publish again."
             raise Unavailable(msg, base_model=base_model) from error
