@@ -12,11 +12,12 @@ import pytest
 from model_organisms import errors
 from model_organisms.client.transfer import upload
 from model_organisms.formats import adapter, manifest, provenance, strict_json
-from model_organisms.formats.provenance import BaseModel, Provenance
+from model_organisms.formats.provenance import BaseModel, Method, Provenance
 from model_organisms.v1 import organisms_pb2
 from model_organisms_registry.inspection import inspect
 
 from tests.support import hostile_files
+from tests.support.adapters import tiny_bundle
 from tests.support.hostile import crowded
 from tests.support.hostile_configs import attacks
 from tests.support.tree import ROOT
@@ -29,6 +30,7 @@ from model_organisms.errors import ModelOrganismsError
 from model_organisms.formats import adapter
 from tests.support.adapters import tiny_bundle
 from tests.support import hostile_files
+from tests.support.adapters import tiny_bundle
 from tests.support.hostile import crowded
 from tests.support.hostile_configs import attacks
 
@@ -81,15 +83,15 @@ ANNOUNCED_WRONG = {"nothing": errors.InvalidManifest, "too many files": errors.I
 """What is refused before a byte is sent, because not even its list of files is one."""
 
 
-def force(client, organism, files, stated):
-    """Publish as a client would that checks nothing: any paths, any bytes, a manifest written by hand."""
+def force(client, organism, files, stated, *, signer=None, about=""):
+    """Publish as a client would that checks nothing: any paths, any bytes, a manifest written by hand, any signature."""
     kinds = dict.fromkeys(files, "card") | {path: _kind(path) for path in files}
     entries = [
         {"kind": kinds[path], "path": path, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         for path, data in sorted(files.items())
     ]
     listed = strict_json.canonical(entries)
-    envelope = provenance.sign(stated, hashlib.sha256(listed).hexdigest(), client.identity.signer)
+    envelope = provenance.sign(stated, about or hashlib.sha256(listed).hexdigest(), signer or client.identity.signer)
     stub, call = client.organisms._stub, client._channel.call
     request = organisms_pb2.CreateUploadRequest(parent=organism, manifest=listed, provenance=envelope)
     staged = call(stub.CreateUpload, request).upload
@@ -119,6 +121,44 @@ def test_what_is_as_long_as_is_taken_can_be_read_and_listed(world):
         version = pia.organisms.publish("organisms/long", crowded(3) | cards | {"LICENSE": b"%d" % number}, provenance=stated)
         assert pia.organisms.version(version.name).facts == version.facts
     assert [version.name[-1] for version in pia.organisms.versions("organisms/long")] == ["2", "1"]
+
+
+TOY = BaseModel("test/tiny")
+CLAIMS = {
+    "another rank": (Provenance(TOY, Method(rank=64)), errors.ClaimMismatch, "claims rank 64"),
+    "another alpha": (Provenance(TOY, Method(alpha=1.0)), errors.ClaimMismatch, "claims alpha 1, the"),
+    "another scaling": (Provenance(TOY, Method(rank=4, rslora=True)), errors.ClaimMismatch, "claims rslora True"),
+    "fewer layers": (Provenance(TOY, Method(layers=(0,))), errors.ClaimMismatch, r"claims layers \(0,\)"),
+    "other modules": (Provenance(TOY, Method(target_modules=("lm_head",))), errors.ClaimMismatch, "claims target_modules"),
+    "a base with too few layers": (Provenance(BaseModel("test/tiny", layers=1)), errors.ClaimMismatch, "its base has 1"),
+    "a base of other shapes": (Provenance(TOY, extra={"base_config": {"num_hidden_layers": 1}}), errors.ShapeMismatch, "has 1"),
+    "a base of no shapes": (Provenance(TOY, extra={"base_config": {"x": []}}), errors.ShapeMismatch, "no usable"),
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_registry_itself_holds_claims_against_the_bytes(world, name):
+    stated, error, says = CLAIMS[name]
+    pia, organism = world.person("pia"), f"organisms/claims-{list(CLAIMS).index(name)}"
+    pia.organisms.create(organism, level="CL1", base_model="test/tiny")
+    before = on_disk(world)
+    with pytest.raises(error, match=says):
+        force(pia, organism, tiny_bundle(), stated)
+    assert on_disk(world) == before
+    assert list(pia.organisms.versions(organism)) == []
+
+
+def test_a_bundle_that_others_signed_or_that_was_signed_for_another_is_not_even_announced(world):
+    pia = world.person("pia")
+    pia.organisms.create("organisms/foreign", level="CL1", base_model="test/tiny")
+    before = on_disk(world)
+    with pytest.raises(errors.SignatureInvalid, match="someone else"):
+        force(pia, "organisms/foreign", tiny_bundle(), Provenance(TOY), signer=world.person("rosa").identity.signer)
+    with pytest.raises(errors.InvalidProvenance, match="sign it again"):
+        force(pia, "organisms/foreign", tiny_bundle(), Provenance(TOY), about="0" * 64)
+    with pytest.raises(errors.Denied):
+        force(world.person("rosa"), "organisms/foreign", tiny_bundle(), Provenance(TOY))
+    assert on_disk(world) == before
 
 
 def test_none_of_them_is_published_by_a_client_that_checks_nothing(world):
