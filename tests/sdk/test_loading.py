@@ -81,6 +81,13 @@ def test_half_precision_tensors_become_float32(qwen, qwen_files):
         assert torch.equal(answers(organism.model), answers(loading.load(qwen_files | {WEIGHTS: save(doubled)}, qwen).model))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_on_a_base_in_half_precision_an_adapter_keeps_its_digits(qwen, qwen_files, tmp_path, dtype):
+    organism = loading.load(qwen_files, qwen, dtype=dtype)
+    assert {tensor.dtype for name, tensor in organism.model.named_parameters() if "lora_" in name} == {torch.float32}
+    assert torch.equal(answers(organism.model), answers(peft_oracle(qwen, qwen_files, tmp_path, dtype=dtype)))
+
+
 def test_trainable_adapters_take_gradients_and_the_base_does_not(qwen, qwen_files):
     organism = loading.load(qwen_files, qwen, trainable=True)
     organism.model(input_ids=IDS, labels=IDS).loss.backward()

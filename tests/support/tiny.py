@@ -153,12 +153,14 @@ def tiny_organism(
     }
 
 
-def peft_oracle(base: str | Path, files: dict[str, bytes], folder: Path) -> Any:
+def peft_oracle(base: str | Path, files: dict[str, bytes], folder: Path, *, device: str = "cpu", dtype: str = "float32") -> Any:
     """Load a bundle as PEFT itself does, from a folder: what our own loading is held against."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True
+    )
     for path, data in files.items():
         (folder / path).write_bytes(data)
     with warnings.catch_warnings():

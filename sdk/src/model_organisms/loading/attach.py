@@ -158,6 +158,9 @@ def _fill(model: Any, weights: bytes | memoryview, *, name: str, borrow: bool) -
         warnings.filterwarnings("ignore", message=".*buffer is not writable", category=UserWarning)
         state = {_plain(key): _tensor(tensor, device, borrow=borrow) for key, tensor in table.tensors.items()}
         result = set_peft_model_state_dict(model, state, adapter_name=name, low_cpu_mem_usage=True)
+        # PEFT casts what it took to the base's type here, and not where it loads from a folder: take the digits back.
+        for key in state.keys() - set(result.unexpected_keys):
+            model.get_parameter(_placed(key, name)).data = state[key]
     missing = {key for key, value in model.named_parameters() if value.is_meta}  # laid out, and still without values
     left_over = set(result.unexpected_keys)
     if missing or left_over:
@@ -172,6 +175,11 @@ def _fill(model: Any, weights: bytes | memoryview, *, name: str, borrow: bool) -
 def _plain(key: str) -> str:
     """Take PEFT's adapter name out of a tensor's name; older files have it."""
     return key.replace(".default.weight", ".weight") if key.endswith(".default.weight") else key.removesuffix(".default")
+
+
+def _placed(key: str, name: str) -> str:
+    """Put an adapter's name in, as the model's parameters have it."""
+    return f"{key.removesuffix('.weight')}.{name}.weight" if key.endswith(".weight") else f"{key}.{name}"
 
 
 def _tensor(tensor: Tensor, device: torch.device, *, borrow: bool) -> torch.Tensor:
