@@ -1,7 +1,7 @@
 """The command `mo` itself: its groups, its global options, and how errors end it.
 
-Exit status: 0 done; 1 the registry or a check said no; 2 the command was typed wrong; 3 the registry cannot be reached;
-4 something signed or hashed did not verify.
+Exit status: 0 done; 1 the registry or a check said no; 2 the command was typed wrong; 3 the registry cannot be reached, or cannot
+serve this now; 4 something signed or hashed did not verify. `--json` may stand anywhere in the line.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from model_organisms.cli.context import Context
 from model_organisms.cli.render import emit, facts, inert
 from model_organisms.client import client, keys
 from model_organisms.errors import ModelOrganismsError, Unavailable, VerificationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _STATUS = ((VerificationFailed, 4), (Unavailable, 3), (ModelOrganismsError, 1))
 
@@ -80,22 +84,27 @@ cli.add_command(users.group)
 
 
 def main() -> None:
-    """Run a command; an error of the tree becomes a sentence, or JSON, and an exit status."""
+    """Run a command; an error becomes a sentence, or JSON, and an exit status."""
+    words = [word for word in sys.argv[1:] if word != "--json"]
+    as_json = len(words) < len(sys.argv) - 1
     try:
-        cli(standalone_mode=False)
+        cli(["--json", *words] if as_json else words, standalone_mode=False)
     except ModelOrganismsError as error:
-        sys.exit(_told(error))
+        _tell(error.reason, error.message, error.details, as_json=as_json)
+        sys.exit(next(status for kind, status in _STATUS if isinstance(error, kind)))
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            _tell("USAGE", error.format_message(), {}, as_json=True)
+        else:
+            error.show()
         sys.exit(error.exit_code)
     except click.Abort:
         click.echo("Stopped.", err=True)
         sys.exit(130)
 
 
-def _told(error: ModelOrganismsError) -> int:
-    if "--json" in sys.argv:
-        print(json.dumps({"error": error.reason, "message": error.message, "details": error.details}), file=sys.stderr)
+def _tell(reason: str, message: str, details: Mapping[str, str], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": reason, "message": message, "details": dict(details)}), file=sys.stderr)
     else:
-        click.echo(f"mo: {inert(error.message)}", err=True)
-    return next(status for kind, status in _STATUS if isinstance(error, kind))
+        click.echo(f"mo: {inert(message)}", err=True)

@@ -22,6 +22,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_WIDE = 1000
+"""Columns of what is no terminal."""
 _UNSAFE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
 
@@ -36,15 +38,16 @@ def inert(text: object) -> str:
 
 
 def console() -> Console:
-    """Standard output, without markup: what is printed is data."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output, without markup: what is printed is data. A pipe or a file has room for every name in one piece."""
+    piped = not sys.stdout.isatty()
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=piped, width=_WIDE if piped else None)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, or a line that says there is nothing."""
+    """Print a table, or a line that says there is nothing. The first column is the name, which is never broken: it is copied."""
     drawn = Table(title=title, title_justify="left", header_style="bold", expand=False)
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=not drawn.columns)
     count = 0
     for row in rows:
         drawn.add_row(*(Text(inert(_cell(value))) for value in row))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from model_organisms import wire
-from model_organisms.errors import LedgerForked
+from model_organisms.errors import InvalidArgument, LedgerForked
 from model_organisms.formats import checkpoint as checkpoints
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, note
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from model_organisms.v1 import records_pb2
 
 _PAGE = 500
+_BEHIND_S = (0.1, 0.4, 1.0)
+"""Pauses for a registry of several processes, of which one may not have read yet what another has signed."""
 
 
 class Audit:
@@ -149,9 +152,22 @@ class Audit:
     def _check_extension(self, older: Checkpoint, newer: Checkpoint) -> None:
         proof: list[bytes] = []
         if 0 < older.size < newer.size:
-            request = audit_pb2.GetConsistencyRequest(old_size=older.size, new_size=newer.size)
-            proof = list(self._channel.call(self._stub.GetConsistency, request, repeatable=True).proof)
+            proof = self._extension(older, newer)
         checkpoints.consistent(older, newer, proof)
+
+    def _extension(self, older: Checkpoint, newer: Checkpoint) -> list[bytes]:
+        """Ask for the proof; who cannot give it, and is not only a moment behind, no longer has what was seen."""
+        request = audit_pb2.GetConsistencyRequest(old_size=older.size, new_size=newer.size)
+        for pause in _BEHIND_S:
+            try:
+                return list(self._channel.call(self._stub.GetConsistency, request, repeatable=True).proof)
+            except InvalidArgument:
+                time.sleep(pause)
+        msg = (
+            f"The registry's ledger had {newer.size} entries and now has fewer: history was cut, or a backup was restored. "
+            "Keep your pin file and tell."
+        )
+        raise LedgerForked(msg)
 
     def _write_pin(self, head: Checkpoint) -> None:
         if self._pin is None:
