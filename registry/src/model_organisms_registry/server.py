@@ -44,6 +44,7 @@ from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
+from model_organisms_registry.workflows.standing import Standing
 
 if TYPE_CHECKING:
     from model_organisms_registry.config import Config, Limits
@@ -150,9 +151,11 @@ class Registry:
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
+        self._standing = Standing(storage.database, self._clock)
+        rooms = OrganismsRooms(organisms, self.publishing, pulling, self._standing)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
-            door.service(_service(organisms_pb2, "OrganismsService"), OrganismsRooms(organisms, self.publishing, pulling)),
+            door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),

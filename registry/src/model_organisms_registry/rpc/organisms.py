@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.organisms import Organisms
     from model_organisms_registry.workflows.publishing import Publishing, Staged
     from model_organisms_registry.workflows.pulling import Pulling
+    from model_organisms_registry.workflows.standing import Standing
 
 _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
 
@@ -28,11 +29,12 @@ _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
 class OrganismsRooms:
     """`OrganismsService`."""
 
-    def __init__(self, organisms: Organisms, publishing: Publishing, pulling: Pulling) -> None:
+    def __init__(self, organisms: Organisms, publishing: Publishing, pulling: Pulling, standing: Standing) -> None:
         """Keep the workflows."""
         self._organisms = organisms
         self._publishing = publishing
         self._pulling = pulling
+        self._standing = standing
 
     def create_organism(self, call: Call, request: organisms_pb2.CreateOrganismRequest) -> organisms_pb2.CreateOrganismResponse:
         """Name a new line of models."""
@@ -110,7 +112,7 @@ class OrganismsRooms:
         receipt = _receipt(delivery.receipt) if delivery.receipt else None
         head = organisms_pb2.PullHead(pull=delivery.pull, size=delivery.size, grant=delivery.grant, receipt=receipt)
         yield organisms_pb2.PullVersionResponse(head=head)
-        for data in delivery.chunks:
+        for data in self._standing.guard(call, request.name, delivery.grant, delivery.chunks):
             yield organisms_pb2.PullVersionResponse(data=data)
 
     def withdraw_version(
