@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import socket
+import ssl
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import grpc
@@ -213,3 +216,51 @@ def test_what_nobody_foresaw_leaves_an_incident_and_no_inside(world, caplog):
     assert "secret" not in failed.details()
     (record,) = [record for record in caplog.records if info.metadata["incident"] in record.getMessage()]
     assert record.exc_info[0] is ZeroDivisionError
+
+
+@contextmanager
+def wrapping(world, tls):
+    """A port on this machine that takes plain HTTP/2 and passes it on in the TLS of our choice, with rosa's certificate."""
+    who = world.person("rosa").identity
+    context = ssl.create_default_context(cadata=who.authority.decode())
+    context.minimum_version = context.maximum_version = tls
+    context.set_alpn_protocols(["h2"])
+    pem = world.folder / "rosa.pem"
+    pem.write_bytes(who.tls_key + who.certificate)
+    context.load_cert_chain(pem)
+
+    def copy(source, target):
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def serve(server):
+        with suppress(OSError):
+            plain, _ = server.accept()
+            port = int(world.registry.config.listen.rsplit(":", 1)[-1])
+            with (
+                plain,
+                context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost") as wrapped,
+            ):
+                back = threading.Thread(target=copy, args=(wrapped, plain), daemon=True)
+                back.start()
+                copy(plain, wrapped)
+                back.join(5)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        with grpc.insecure_channel(f"127.0.0.1:{server.getsockname()[1]}") as channel:
+            yield channel
+    thread.join(10)
+
+
+def test_an_older_tls_is_refused(world):
+    with wrapping(world, ssl.TLSVersion.TLSv1_2) as channel:
+        failed = call(channel)
+    assert (failed.code(), told(failed).reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    assert "TLS 1.3 only" in failed.details()
+    with wrapping(world, ssl.TLSVersion.TLSv1_3) as channel:
+        assert identity_pb2.WhoAmIResponse.FromString(call(channel)).user.name == "users/rosa"
