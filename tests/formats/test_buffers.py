@@ -33,6 +33,14 @@ def test_memory_is_private_anonymous_and_never_dumped(size):
     assert "/" not in entry.splitlines()[0]  # no file behind it
 
 
+def test_what_is_written_stays_off_swap_and_nothing_is_touched_before():
+    memory = anonymous(1 << 20)
+    memory[:1] = b"x"
+    entry = _mapping_of(memory)
+    assert "lo" in re.search(r"VmFlags: (.*)", entry).group(1).split()
+    assert int(re.search(r"^Rss: +(\d+) kB", entry, re.MULTILINE)[1]) < 64
+
+
 @pytest.mark.parametrize("size", [0, 1, 3 << 20])
 def test_wiping_leaves_zeros(size):
     memory = anonymous(size)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _HUGE = 2 << 20
+_ON_FAULT = 1
+"""MLOCK_ONFAULT of <sys/mman.h>: pages are locked when they are first written, and not all of them touched beforehand."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,8 +69,9 @@ def _advise(memory: mmap.mmap, name: str) -> None:
 
 
 def _lock(memory: mmap.mmap, size: int) -> None:
-    mlock = getattr(_libc, "mlock", None)
-    if mlock is None or not size:
+    if not size:
         return
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    mlock(ctypes.c_void_p(start), ctypes.c_size_t(size))
+    place = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory))), ctypes.c_size_t(size)
+    lazily, at_once = (getattr(_libc, name, None) for name in ("mlock2", "mlock"))  # not every system has each
+    if (lazily is None or lazily(*place, _ON_FAULT)) and at_once is not None:
+        at_once(*place)
