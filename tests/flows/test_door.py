@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -229,25 +230,26 @@ def wrapping(world, tls):
     pem.write_bytes(who.tls_key + who.certificate)
     context.load_cert_chain(pem)
 
-    def copy(source, target):
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_RDWR)
+    def relay(plain, wrapped):
+        while ready := select.select([plain, wrapped], [], [], 20)[0]:
+            if plain in ready:
+                if not (data := plain.recv(1 << 16)):
+                    return
+                wrapped.settimeout(5)
+                wrapped.sendall(data)
+            if wrapped in ready:
+                wrapped.setblocking(False)
+                with suppress(ssl.SSLWantReadError):  # a record that is not whole yet, or not for us
+                    while data := wrapped.recv(1 << 16):
+                        plain.sendall(data)
+                    return
 
     def serve(server):
         with suppress(OSError):
             plain, _ = server.accept()
-            port = int(world.registry.config.listen.rsplit(":", 1)[-1])
-            with (
-                plain,
-                context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost") as wrapped,
-            ):
-                back = threading.Thread(target=copy, args=(wrapped, plain), daemon=True)
-                back.start()
-                copy(plain, wrapped)
-                back.join(5)
+            raw = socket.create_connection(("127.0.0.1", int(world.registry.config.listen.rsplit(":", 1)[-1])))
+            with plain, context.wrap_socket(raw, server_hostname="localhost") as wrapped:
+                relay(plain, wrapped)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve, args=(server,), daemon=True)
