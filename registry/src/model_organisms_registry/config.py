@@ -32,7 +32,7 @@ class Cells:
     bubblewrap: str = "bwrap"
     device: str = "cpu"
     threads: int = 0
-    """Threads of one cell; 0 leaves it to torch."""
+    """Threads of one cell; 0 gives each its share of the cores, by `limit`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ is ever served where a wall is missing.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import defaultdict
@@ -50,7 +51,7 @@ class CellPool:
         bubblewrap: The program that builds the jail.
         device: `cpu` or `cuda`.
         dtype: What models compute in; empty leaves it to `loading`.
-        threads: Threads of one cell; 0 leaves it to torch.
+        threads: Threads of one cell; 0 gives each its share of the cores.
         memory: Bytes of private memory of one cell; 0 reckons them from its base model.
     """
 
@@ -71,6 +72,8 @@ class CellPool:
         self._limit = limit
         self._start_timeout_s = start_timeout_s
         self._wanted = spare
+        # Cells that each split every product among all cores keep each other waiting, at every product.
+        threads = threads or max(1, len(os.sched_getaffinity(0)) // max(1, limit))
         self._jail = Jail(bubblewrap=bubblewrap, device=device, dtype=dtype, threads=threads, memory=memory)
         self._warden = Warden()
         self._lock = threading.Lock()
