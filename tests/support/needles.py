@@ -10,10 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 NEEDLE = 64
+_BLOCK = 4 << 20
 SHARED = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"), Path("~/.cache").expanduser())  # noqa: S108 - searched
 
 
@@ -26,7 +29,8 @@ def needles_of(weights: bytes) -> tuple[bytes, ...]:
 def holding(places: Iterable[Path], needles: Iterable[bytes], *, since: float) -> set[Path]:
     """Find the files below some places, written since a time, that have a needle in them."""
     needles = tuple(needles)
-    files = {path for place in places for path in place.rglob("*")}
+    # `os.walk` goes on where a folder vanishes under it: others work in the same places.
+    files = {Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names}
     return {path.resolve() for path in files if not path.is_symlink() and _holds(path, needles, since)}
 
 
@@ -58,6 +62,17 @@ def _holds(path: Path, needles: tuple[bytes, ...], since: float) -> bool:
         if not stat.S_ISREG(status.st_mode) or not status.st_size or max(status.st_mtime, status.st_ctime) < since:
             return False
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
-            return any(data.find(needle) >= 0 for needle in needles)
+            return any(data.find(needle) >= 0 for needle in _begun(data, needles))
     finally:
         os.close(descriptor)
+
+
+def _begun(data: mmap.mmap, needles: tuple[bytes, ...]) -> list[bytes]:
+    """Keep the needles whose first eight bytes stand anywhere: one pass for all of them, not one for each."""
+    starts = np.unique(np.frombuffer(b"".join(needle[:8] for needle in needles), "<u8"))
+    seen: set[int] = set()
+    for shift in range(8):
+        for at in range(shift, len(data) - 7, _BLOCK):
+            words = np.frombuffer(data[at : at + _BLOCK][: (len(data) - at) // 8 * 8], "<u8")
+            seen.update(words[np.isin(words, starts)].tolist())
+    return [needle for needle in needles if int.from_bytes(needle[:8], "little") in seen]
