@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -78,6 +79,8 @@ def serve(*, folder: Path, log_level: str) -> None:
     from model_organisms_registry.isolation.confine import undumpable
 
     undumpable()  # before anything else is imported: from here on nobody but root looks into this process
+    # Copies are marked by many small matrix products: BLAS's threads, which come with numpy, would wait for each other in a spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from model_organisms_registry.server import serve as run
 
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
