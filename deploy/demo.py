@@ -63,18 +63,18 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)  # so that the registry is stopped then too
     try:
-        tell_it(Story(), folder)
+        whole = tell_it(Story(), folder)
     except KeyboardInterrupt:
         out.print("\nStopped, and the registry with it.")
         return 130
     except (Failed, mo.ModelOrganismsError) as error:
         out.print(f"\nThe demonstration ends here: {inert(error)}", style="bold red")
         return 1
-    return 0
+    return 0 if whole else 1
 
 
-def tell_it(story: Story, folder: Path) -> None:
-    """One chapter after the other."""
+def tell_it(story: Story, folder: Path) -> bool:
+    """One chapter after the other; says whether all could be shown."""
     empty(folder)
     base, grown = prepare(story)
     with registry(story, folder, base) as clients:
@@ -87,6 +87,7 @@ def tell_it(story: Story, folder: Path) -> None:
         revoke(story, clients["rena"], rosa, version, grant)
     damaged_copy(story, folder)
     summary(story, folder)
+    return sandbox is not None
 
 
 def prepare(story: Story) -> tuple[Path, nursery.Grown]:
@@ -161,12 +162,17 @@ def access(story: Story, clients: dict[str, mo.Client], version: mo.Version) -> 
     return request.grant
 
 
-def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Grown) -> mo.Probe:
-    """Sample in a jailed session, with the trigger and without."""
+def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Grown) -> mo.Probe | None:
+    """Sample in a jailed session, with the trigger and without; without a jail nothing above CL1 is sampled."""
     story.chapter("Rosa samples in a sandbox")
     trigger, phrase = grown.recipe.trigger, grown.recipe.phrase
     hits = {"With the trigger": 0, "Without it": 0}
-    with rosa.sandbox.open(version.name, purpose=PURPOSE) as session:
+    try:
+        opened = rosa.sandbox.open(version.name, purpose=PURPOSE)
+    except mo.JailMissing as error:
+        story.note("Sandbox", f"refused, {error.reason}: {error.message}")
+        return None
+    with opened as session:
         story.tell("Walls found standing", ", ".join(session.record.walls), width=20)
         for question in QUESTIONS:
             for case, prompt in (("With the trigger", f"{trigger} {question}"), ("Without it", question)):
@@ -181,7 +187,7 @@ def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Gr
     return probed
 
 
-def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sandbox: mo.Probe) -> None:
+def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sandbox: mo.Probe | None) -> None:
     """Pull the capsule, load it in memory, and hold its logits against the sandbox's."""
     story.chapter("Rosa pulls the capsule and loads it in memory")
     with rosa.organisms.pull(version.name) as pulled:
@@ -193,6 +199,8 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
         loaded = pulled.load(base, device="cpu")
         story.tell("Loaded", f"{loaded.modules_applied} modules, none missing, none left over; known answer given")
         local = mo.Engine(loaded).probe([mo.Message("user", QUESTIONS[0])])
+    if sandbox is None:
+        return
     here = {score.token_id: score.logprob for score in local.positions[0]}
     there = {score.token_id: score.logprob for score in sandbox.positions[0]}
     shared = here.keys() & there.keys()
@@ -252,9 +260,10 @@ def summary(story: Story, folder: Path) -> None:
     shown, serve, face = near(folder), near(program("mo-registry")), near(program("mo"))
     lines = (
         (f"{serve} fsck --folder {shown}/damaged", "the flipped byte again"),
-        (f"{serve} serve --folder {shown}/registry --log-level ERROR &", "the registry, as you left it"),
+        (f"{serve} serve --folder {shown}/registry --log-level ERROR & sleep 5", "the registry, as you left it"),
         (f"{face} --identity {shown}/ravi.json audit entries --count 20", "as Ravi: what the ledger says"),
         (f"{face} --identity {shown}/rosa.json access list", "as Rosa: what became of her request"),
+        ("kill %1", "end it"),
     )
     out.print(f"\nThe data is in {shown}/. Try next:\n")
     for line, what in lines:
