@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -65,6 +66,11 @@ class Place:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def environment() -> dict[str, str]:
+    """The environment of what is timed from its start: as on a user's machine, compiled modules are kept."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def program(name: str) -> str:
     """The command of this virtual environment."""
     return str(Path(sys.executable).with_name(name))
@@ -73,7 +79,8 @@ def program(name: str) -> str:
 def serve(config: Config) -> subprocess.Popen[bytes]:
     """Start a registry; it answers a moment later."""
     with (config.folder / "serve.log").open("ab") as log:
-        return subprocess.Popen([program("mo-registry"), "serve", "--folder", str(config.folder)], stdout=log, stderr=log)
+        command = [program("mo-registry"), "serve", "--folder", str(config.folder)]
+        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
 
 
 def listens(config: Config, process: subprocess.Popen[bytes], *, within_s: float = 60.0) -> None:

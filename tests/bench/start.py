@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BARE_SERVER, BARE_PYTHON = "bare gRPC server", "python -c pass"
+BARE_SERVER, BARE_PYTHON, CONNECT = "bare gRPC server", "python -c pass", "with mo.connect, which brings gRPC"
 _PATIENCE_S = 60.0
 
 
@@ -34,10 +34,13 @@ def cold(folder: Path, *, quick: bool) -> list[Row]:
         "fsck clean": running.fsck(),
     }
     served = Row("M14", "serve to its first answer", "s", found, (Goal(1.5, at_most=True),), checks)
-    sides = {OURS: _python("import model_organisms"), BARE_PYTHON: _python("pass")}
-    light = subprocess.run(
-        [sys.executable, "-c", "import model_organisms, sys; sys.exit('torch' in sys.modules)"], check=False
-    ).returncode
+    sides = {
+        OURS: _python("import model_organisms as mo"),
+        CONNECT: _python("import model_organisms as mo; mo.connect"),
+        BARE_PYTHON: _python("pass"),
+    }
+    code = "import model_organisms as mo, sys; mo.connect; sys.exit('torch' in sys.modules)"
+    light = subprocess.run([sys.executable, "-c", code], check=False).returncode
     imports = interleaved(sides, 5 if quick else 15)
     goals = (Goal(150, at_most=True),)
     return [served, Row("M14", "import model_organisms", "ms", imports, goals, {"torch stays out": light == 0})]
@@ -87,4 +90,4 @@ def _bare(folder: Path) -> float:
 
 
 def _python(code: str) -> Callable[[], float]:
-    return lambda: seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True)) * 1e3
+    return lambda: seconds(lambda: subprocess.run([sys.executable, "-c", code], env=place.environment(), check=True)) * 1e3
