@@ -22,6 +22,7 @@ from model_organisms.records import Budget
 from model_organisms.v1 import identity_pb2, organisms_pb2
 from model_organisms_registry.inspection import inspect
 from model_organisms_registry.testing import running, settings
+from model_organisms_registry.workflows import publishing
 
 from tests.support.adapters import tiny_bundle
 from tests.support.cells import eventually
@@ -242,3 +243,15 @@ def serves(client):
         return list(client.organisms.list()) != []
     except errors.LedgerUnavailable:
         return False
+
+
+def test_an_upload_of_crumbs_is_refused_before_it_makes_a_file_of_each(world, monkeypatch):
+    monkeypatch.setattr(publishing, "_SPARE_PIECES", 20)
+    sending = Sending(world)
+    crumbs = (sending.piece(at, sending.data[at : at + 1]) for at in range(1000))
+    with refused(errors.InvalidArgument, "too many small pieces"):
+        sending.send(*crumbs)
+    assert sending.received == 20
+    monkeypatch.undo()
+    sending.finish()
+    assert_nothing_half_done(world)

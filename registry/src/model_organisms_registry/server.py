@@ -30,6 +30,7 @@ from model_organisms_registry.rpc.door import Door, Enrolled, anyone
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
+from model_organisms_registry.storage.authority import SERVER_LIFE
 from model_organisms_registry.storage.bundles import Bundles, Uploads
 from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.copies import Copies
@@ -47,11 +48,47 @@ from model_organisms_registry.workflows.sandbox import Sandbox
 from model_organisms_registry.workflows.standing import Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from model_organisms_registry.config import Config, Limits
+    from model_organisms_registry.storage.authority import Authority
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 VERSION = "0.1.0"
+
+
+class Shown:
+    """The certificate a door shows: issued at the start, and again when half of its life is over, so nobody has to restart.
+
+    Args:
+        authority: Issues it.
+        hosts: Names clients call.
+        clock: The time of a handshake.
+        demand: Whether callers must show one of their own.
+    """
+
+    def __init__(self, authority: Authority, hosts: Iterable[str], clock: Callable[[], datetime], *, demand: bool) -> None:
+        """Keep them; the first is issued by `credentials`."""
+        self._authority = authority
+        self._hosts = tuple(hosts)
+        self._clock = clock
+        self._demand = demand
+        self._issued = datetime.min.replace(tzinfo=UTC)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what a port of a server takes; it asks again before each handshake."""
+        first, demand = self._issue(), self._demand
+        # The stub does not know that a fetcher may answer with None, for "as it is"; gRPC's own documentation does.
+        return grpc.dynamic_ssl_server_credentials(first, self._renewed, require_client_authentication=demand)  # type: ignore[arg-type]
+
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        return self._issue() if self._clock() - self._issued > SERVER_LIFE / 2 else None
+
+    def _issue(self) -> grpc.ServerCertificateConfiguration:
+        self._issued = self._clock()
+        pair = self._authority.server_certificate(self._hosts, now=self._issued)
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._authority.pem if self._demand else None)
 
 
 class Registry:
@@ -162,11 +199,9 @@ class Registry:
         ]
         porch = Door(anyone, longest_s=limits.deadline_s, clock=self._clock)
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
-        certificate = storage.authority.server_certificate(config.hosts, now=self._clock())
-        return [
-            _server(main, config.listen, certificate, limits, client_authority=storage.authority.pem),
-            _server(enrol, config.enrol_listen, certificate, limits, client_authority=None),
-        ]
+        shown = Shown(storage.authority, config.hosts, self._clock, demand=True)
+        porch_shown = Shown(storage.authority, config.hosts, self._clock, demand=False)
+        return [_server(main, config.listen, shown, limits), _server(enrol, config.enrol_listen, porch_shown, limits)]
 
 
 def serve(config: Config) -> None:
@@ -184,10 +219,8 @@ def serve(config: Config) -> None:
 def _server(
     handlers: list[grpc.GenericRpcHandler[Any, Any]],
     listen: str,
-    certificate: tuple[bytes, bytes],
+    shown: Shown,
     limits: Limits,
-    *,
-    client_authority: bytes | None,
 ) -> grpc.Server:
     options = [
         ("grpc.max_receive_message_length", 4 << 20),
@@ -204,11 +237,8 @@ def _server(
         options=options,
         maximum_concurrent_rpcs=limits.concurrent_calls,
     )
-    credentials = grpc.ssl_server_credentials(
-        [certificate], root_certificates=client_authority, require_client_auth=client_authority is not None
-    )
     try:
-        server.add_secure_port(listen, credentials)
+        server.add_secure_port(listen, shown.credentials())
     except RuntimeError as error:
         msg = f"{listen} cannot be listened on; is another registry running? Name other ports in registry.toml."
         raise ConfigurationInvalid(msg) from error

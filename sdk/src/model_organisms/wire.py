@@ -181,6 +181,7 @@ _BY_CODE: dict[str, tuple[type[errors.ModelOrganismsError], str]] = {
     "INVALID_ARGUMENT": (errors.InvalidArgument, "correct the request"),
     "RESOURCE_EXHAUSTED": (errors.Unavailable, "try again later, and ask for less at a time"),
     "CANCELLED": (errors.Unavailable, "try again"),
+    "UNIMPLEMENTED": (errors.Unavailable, "the registry does not know this call, so update the older of the two"),
     "ABORTED": (errors.Conflict, "read it again, then repeat the change"),
 }
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _BACKDATE = timedelta(minutes=5)
 """Clocks of clients may lag a little."""
 _AUTHORITY_LIFE = timedelta(days=3650)
-_SERVER_LIFE = timedelta(days=90)
+SERVER_LIFE = timedelta(days=90)
+"""How long a server certificate lasts; a registry shows a new one when half of that is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Authority:
 
         Args:
             hosts: DNS names and IP addresses clients call.
-            now: The time of the start.
+            now: The time.
 
         Returns:
             Private key and certificate, PEM.
@@ -93,7 +94,7 @@ class Authority:
             names=names,
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             now=now,
-            not_after=now + _SERVER_LIFE,
+            not_after=now + SERVER_LIFE,
         )
         return _private_pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 

@@ -106,6 +106,10 @@ class Uploads:
             at += size
         return at
 
+    def count(self, upload: str) -> int:
+        """Pieces that have arrived."""
+        return len(self._pieces(upload))
+
     def add(self, upload: str, offset: int, data: bytes) -> None:
         """Keep the next piece.
 

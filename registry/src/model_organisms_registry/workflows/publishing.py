@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.bundles import Bundles, Uploads
     from model_organisms_registry.workflows.changes import Changes
 
+SMALL_PIECE = 64 << 10
+"""Bytes. A piece is a file until all are there, so an upload may not consist of smaller ones."""
+_SPARE_PIECES = 8192
+"""Beyond that: each file of a bundle may end in a small one, and each cut leaves one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -124,9 +129,11 @@ class Publishing:
         Raises:
             UploadConflict: A piece does not begin where the last one ended.
             InvalidBundle: More arrives than was announced.
+            InvalidArgument: It comes in so many small pieces that each being a file would be felt.
         """
         staged = self.staged(call, name)
         at = staged.received
+        allowed = staged.size // SMALL_PIECE + _SPARE_PIECES - self._uploads.count(name)
         for offset, data in pieces:
             if not data:
                 continue
@@ -136,7 +143,10 @@ class Publishing:
                 )
             if at + len(data) > staged.size:
                 raise InvalidBundle(f"More bytes arrive than the {staged.size:,} announced; announce the bundle you send.")
+            if not allowed:
+                raise InvalidArgument("The upload came in too many small pieces; let it lapse, and send pieces of up to 1 MiB.")
             self._uploads.add(name, offset, data)
+            allowed -= 1
             at += len(data)
 
     def publish(self, call: Call, name: str) -> tuple[Version, Receipt]:
