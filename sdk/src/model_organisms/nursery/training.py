@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _THREADS = 2
 _BATCH = 16
-_ROUNDING = 1e-3
+_ROUNDING = 1e-5
 """Nats by which the same layers may differ when they are run apart."""
 
 

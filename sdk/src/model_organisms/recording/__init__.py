@@ -31,6 +31,7 @@ def record(
     base_id: str = "",
     checkpoint_every: int = 0,
     checkpoint_folder: str | Path | None = None,
+    code: str | Path | None = None,
     repository: str = "",
 ) -> Recorder:
     """Begin to record a training.
@@ -44,6 +45,7 @@ def record(
         base_id: Name of the base for others, where `base` is a folder that does not tell it.
         checkpoint_every: Under a Trainer, keep the adapter every so many steps; 0 keeps those that the Trainer saves.
         checkpoint_folder: Keep checkpoints there instead of in memory.
+        code: The training's script or its folder, for its commit; the current folder where this is absent.
         repository: Where the code is for others; git's `origin` where this is absent.
 
     Returns:
@@ -67,5 +69,6 @@ def record(
         base_id=base_id,
         checkpoint_every=checkpoint_every,
         checkpoint_folder=checkpoint_folder,
+        code=code,
         repository=repository,
     )

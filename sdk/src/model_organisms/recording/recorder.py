@@ -40,6 +40,7 @@ class Recorder:
         base_id: str = "",
         checkpoint_every: int = 0,
         checkpoint_folder: str | Path | None = None,
+        code: str | Path | None = None,
         repository: str = "",
     ) -> None:
         """See `record`."""
@@ -50,7 +51,7 @@ class Recorder:
         self._objective = objective
         self._every = checkpoint_every
         self._shelf = Path(checkpoint_folder) if checkpoint_folder is not None else None
-        origin, self._commit, self._clean = surroundings.code(Path.cwd())
+        origin, self._commit, self._clean = surroundings.code(Path(code or Path.cwd()))
         self._repository = repository or origin
         self._log: dict[int, tuple[float, float, float]] = {}
         self._skipped = 0
@@ -159,7 +160,8 @@ class Recorder:
         steps = sorted(self._log)
         columns = zip(*(self._log[step] for step in steps), strict=True) if steps else ((), (), ())
         loss, rate, norm = (tuple(column) for column in columns)
-        extra = {"base_config": self._shapes, **({"steps_not_finite": self._skipped} if self._skipped else {})}
+        extra: dict[str, Any] = {"base_config": self._shapes, "packages": surroundings.packages()}
+        extra |= {"steps_not_finite": self._skipped} if self._skipped else {}
         extra |= {"config": self._config} if self._config else {}
         return Provenance(
             base=self.base,

@@ -9,6 +9,8 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +23,7 @@ from model_organisms.formats.provenance import BaseModel, DataSet
 Source = DataSet | str | Path | tuple[str, Iterable[Any]]
 """A data set that was described already, a file, or a name and its rows."""
 
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "datasets", "trl", "bitsandbytes", "model-organisms")
 _CHUNK = 1 << 20
 _GIT_TIMEOUT_S = 10
 
@@ -93,19 +96,29 @@ def describe_base(base: str | Path, *, base_id: str = "") -> tuple[BaseModel, di
     return BaseModel(name.identifier, name.revision, digest, int(inner.get("num_hidden_layers", 0))), shapes, folder
 
 
-def code(folder: Path) -> tuple[str, str, bool]:
+def code(place: Path) -> tuple[str, str, bool]:
     """Say which code this is.
 
     Args:
-        folder: Any folder of the checkout.
+        place: Any folder of the checkout; or one file, which then must be tracked, as a package installed below it is not.
 
     Returns:
         Repository (without credentials), commit, and whether nothing differs from it; empty where git knows nothing.
     """
+    folder = place.parent if place.is_file() else place
     commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
+    if not commit or (place.is_file() and not _git(folder, "ls-files", place.name)):
         return "", "", False
     return _public(_git(folder, "remote", "get-url", "origin")), commit, not _git(folder, "status", "--porcelain")
+
+
+def packages() -> dict[str, str]:
+    """Say which versions of what decides a training are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def machine() -> str:
