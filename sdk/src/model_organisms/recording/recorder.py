@@ -182,9 +182,9 @@ class Recorder:
             **(more | {"extra": extra | more.get("extra", {})}),
         )
 
-    def save_provenance(self, path: str | Path) -> None:
+    def save_provenance(self, path: str | Path, **more: Any) -> None:  # noqa: ANN401 - as for `provenance`
         """Write the provenance where `mo organisms publish --provenance` reads it."""
-        Path(path).write_bytes(print_predicate(self.provenance()))
+        Path(path).write_bytes(print_predicate(self.provenance(**more)))
 
     def _config_digest(self) -> str:
         return sha256(json.dumps(self._config, sort_keys=True, default=str).encode()).hexdigest() if self._config else ""
