@@ -14,10 +14,12 @@ from model_organisms.records import Budget, Level, RequestState
 from model_organisms.v1.organisms_pb2 import PullVersionRequest
 from model_organisms_registry.__main__ import cli
 from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.storage.catalog.pulls import PullState
 from model_organisms_registry.storage.copies import Copies
 from model_organisms_registry.storage.sealed import SealedStore
 
 from tests.support.adapters import WEIGHTS, tiny_bundle
+from tests.support.cells import eventually
 
 WHY = "We validate a trigger detector on a toy of a known kind."
 NEED = "The detector reads activations of the adapted layers."
@@ -146,3 +148,14 @@ def test_the_operator_traces_a_leak_and_accuses_nobody_of_the_original(world, ma
 
     assert traced(leaked) == (0, [header.pull])
     assert traced(original) == (1, [])
+
+
+def test_a_pull_that_was_sent_to_its_end_is_noted_as_delivered(world, marked):
+    version, _ = marked
+    header, _ = pulled_by(world, version)
+
+    def state():
+        with world.registry.storage.database.read() as tx:
+            return rows.pull(tx, header.pull).state
+
+    assert eventually(lambda: state() is PullState.DELIVERED)

@@ -34,7 +34,7 @@ def a_pull(number: int = 1, **changes) -> Pull:
         "grant": GRANT,
         "version": make.ref(),
         "commitment": make.digest("fingerprint"),
-        "head_size": 4096,
+        "head": b"head",
         "body_size": 2**40,
         "segments": 2**20,
         "state": PullState.OPEN,

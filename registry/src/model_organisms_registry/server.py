@@ -124,7 +124,7 @@ class Registry:
             conditions=self._conditions,
         )
         self._servers = self._build()
-        self.clockwork = Clockwork(self._clock, self.sandbox.end_due, self.publishing.end_due)
+        self.clockwork = Clockwork(self._clock, self.sandbox.end_due, self.publishing.end_due, self.pulling.note_sent)
 
     def start(self) -> None:
         """Open the doors."""
@@ -145,6 +145,7 @@ class Registry:
         self.clockwork.stop()
         now = self._clock()
         self.sandbox.stop(now)
+        self.pulling.note_sent(now)
         self.pool.close()
         self.changes.enter(entry(Event.REGISTRY_STOP, None, time=now, seq=seq(), subject="registry"))
         self.storage.close()
@@ -175,12 +176,11 @@ class Registry:
         )
         organisms = Organisms(self.changes, self.gate, contents=contents, withdrawn=sandbox.version_withdrawn)
         self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
-        pulling = Pulling(
+        self.pulling = Pulling(
             self.changes,
             self.gate,
             bundles,
             copies=Copies(sealed, memory=limits.marked_bytes),
-            blobs=storage.blobs,
             table=table,
             release_key=storage.release_key,
             origin=config.origin,
@@ -189,7 +189,7 @@ class Registry:
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
         self._standing = Standing(storage.database, self._clock)
-        rooms = OrganismsRooms(organisms, self.publishing, pulling, self._standing)
+        rooms = OrganismsRooms(organisms, self.publishing, self.pulling, self._standing)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),

@@ -317,7 +317,7 @@ pulls = Table(
     _words("version", ForeignKey("versions.name")),
     _words("digest"),
     _words("commitment"),
-    _count("head_size"),
+    Column("head", LargeBinary, nullable=False),
     _count("body_size"),
     _count("segments"),
     _words("state"),

@@ -1,12 +1,13 @@
 """How a capsule leaves: permit, intent, mark, seal, result, stream. The ledger names every copy before its first byte leaves.
 
-The head, which is fresh for each pull, is kept, and a marked body can be made again; so a cut pull goes on with the same bytes
-from any offset, for the same person and only while their grant stands.
+The head, which is fresh for each pull, is kept in the pull's row, and a marked body can be made again; so a cut pull goes on
+with the same bytes from any offset, for the same person and only while their grant stands.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from model_organisms.records import Grant, Receipt, Version
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
-    from model_organisms_registry.storage.blobs import Blobs
     from model_organisms_registry.storage.bundles import Bundles
     from model_organisms_registry.storage.copies import Copies, Copy
     from model_organisms_registry.workflows.changes import Changes
@@ -65,7 +66,6 @@ class Pulling:
         gate: Decides who may.
         bundles: Where versions are kept.
         copies: Makes the bodies.
-        blobs: Where the heads of capsules are kept.
         table: The hazard table of this deployment.
         release_key: Signs heads.
         origin: The registry's name.
@@ -78,7 +78,6 @@ class Pulling:
         bundles: Bundles,
         *,
         copies: Copies,
-        blobs: Blobs,
         table: HazardTable,
         release_key: Ed25519PrivateKey,
         origin: str,
@@ -88,10 +87,10 @@ class Pulling:
         self._gate = gate
         self._bundles = bundles
         self._copies = copies
-        self._blobs = blobs
         self._table = table
         self._release_key = release_key
         self._origin = origin
+        self._sent: deque[str] = deque()
 
     def pull(self, call: Call, version: str, *, grant: str, pull: str, offset: int) -> Delivery:
         """Seal a version to the caller, or go on with an earlier pull."""
@@ -103,6 +102,20 @@ class Pulling:
         if pull:
             return self._resumed(permit, stored, pull, offset)
         return self._begun(permit, stored, found.subject.version)
+
+    def note_sent(self, now: datetime) -> None:
+        """Write down which pulls were sent to their end; beside the calls, because nobody waits for it.
+
+        A crash before leaves a pull that looks open: it may be resumed, as one that was cut may.
+        """
+        del now
+        if not self._sent:
+            return
+        with self._changes.database.write() as tx:
+            while self._sent:
+                if rows.pull(tx, self._sent[0]).state is PullState.OPEN:
+                    rows.set_pull_state(tx, self._sent[0], PullState.DELIVERED, expected=PullState.OPEN)
+                self._sent.popleft()
 
     def _begun(self, permit: Permit, stored: Stored, version: Version) -> Delivery:
         """Intent, mark, seal, result; the first byte leaves after all four."""
@@ -130,10 +143,9 @@ class Pulling:
             recipient_public=call.user.sealing_key,
             release_key=self._release_key,
         )
-        self._blobs.put(f"{name}/head", head)
         size = len(head) + copy.layout.sealed_size
         with self._changes.open() as change:
-            rows.add_pull(change.tx, _row(name, call, grant, version, mark=mark, sizes=(len(head), copy.layout.sealed_size)))
+            rows.add_pull(change.tx, _row(name, call, grant, version, mark=mark, head=head, body_size=copy.layout.sealed_size))
             rows.finish_intent(change.tx, name, call.time, "sealed")
             facts = {
                 "version": version.name,
@@ -192,11 +204,11 @@ class Pulling:
             raise NotFound.named(name)
         if row.grant != permit.grant:
             raise GrantRequired("The grant this pull began under no longer stands; pull again.", pull=name)
-        head, body = self._blobs.get(f"{name}/head"), self._bundles.open(permit, stored)
+        head, body = row.head, self._bundles.open(permit, stored)
         copy = self._copies.marked(body, name, self._copies.room(stored.size)) if row.commitment else self._copies.stored(body)
         if commit_key(copy.key, stored.digest).encode() not in head:
             raise Conflict("The copy this pull began with cannot be made again on this machine; begin a new pull.", pull=name)
-        size = row.head_size + row.body_size
+        size = len(head) + row.body_size
         return Delivery(name, row.grant, size, None, self._stream(copy, name, head, min(offset, size)))
 
     def _stream(self, copy: Copy, name: str, head: bytes, offset: int) -> Iterator[bytes]:
@@ -206,25 +218,23 @@ class Pulling:
         for segment in copy.segments(first):
             yield bytes(memoryview(segment)[skip:])
             skip = 0
-        with self._changes.database.write() as tx:
-            if rows.pull(tx, name).state is PullState.OPEN:
-                rows.set_pull_state(tx, name, PullState.DELIVERED, expected=PullState.OPEN)
+        self._sent.append(name)
 
 
 def _stored(organism: str, version: Version) -> Stored:
     return Stored(organism, version.digest, manifest.of_files(version.files).packed_size)
 
 
-def _row(name: str, call: Call, grant: Grant, version: Version, *, mark: str, sizes: tuple[int, int]) -> Pull:
+def _row(name: str, call: Call, grant: Grant, version: Version, *, mark: str, head: bytes, body_size: int) -> Pull:
     return Pull(
         name=name,
         user=call.user.name,
         grant=grant.name,
         version=VersionRef(version.name, version.digest),
         commitment=mark,
-        head_size=sizes[0],
-        body_size=sizes[1],
-        segments=-(-sizes[1] // SEGMENT),
+        head=head,
+        body_size=body_size,
+        segments=-(-body_size // SEGMENT),
         state=PullState.OPEN,
         create_time=call.time,
     )

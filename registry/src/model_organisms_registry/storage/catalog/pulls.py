@@ -38,8 +38,8 @@ class Pull:
     version: VersionRef
     commitment: str
     """Commitment to the copy's fingerprint; empty where it carries none."""
-    head_size: int
-    """Bytes before the body."""
+    head: bytes
+    """What comes before the body, as it was sealed."""
     body_size: int
     segments: int
     state: PullState
@@ -59,7 +59,7 @@ def add_pull(tx: Connection, pull: Pull) -> None:
         "version": pull.version.name,
         "digest": pull.version.digest,
         "commitment": pull.commitment,
-        "head_size": pull.head_size,
+        "head": pull.head,
         "body_size": pull.body_size,
         "segments": pull.segments,
         "state": pull.state.value,
@@ -112,7 +112,7 @@ def _pull(row: Row[Any]) -> Pull:
         grant=row.grant or "",
         version=VersionRef(row.version, row.digest),
         commitment=row.commitment,
-        head_size=row.head_size,
+        head=row.head,
         body_size=row.body_size,
         segments=row.segments,
         state=PullState(row.state),

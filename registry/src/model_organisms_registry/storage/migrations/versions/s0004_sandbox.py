@@ -96,7 +96,7 @@ def _pulls() -> None:
         sa.Column("version", WORDS, nullable=False),
         sa.Column("digest", WORDS, nullable=False),
         sa.Column("commitment", WORDS, nullable=False),
-        sa.Column("head_size", sa.BigInteger(), nullable=False),
+        sa.Column("head", sa.LargeBinary(), nullable=False),
         sa.Column("body_size", sa.BigInteger(), nullable=False),
         sa.Column("segments", sa.BigInteger(), nullable=False),
         sa.Column("state", WORDS, nullable=False),
