@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from model_organisms import errors
-from model_organisms.formats import checkpoint
+from model_organisms.formats import checkpoint, merkle
 from model_organisms.records import Checkpoint
 
-from tests.support.stories import published
+from tests.support.stories import WHY, published
 
 
 def test_everything_is_in_the_ledger_and_the_ledger_verifies(world):
@@ -19,8 +19,30 @@ def test_everything_is_in_the_ledger_and_the_ledger_verifies(world):
     assert head.size > 10
     for index in (0, head.size // 2, head.size - 1):
         auditor.audit.receipt(index)
-    with pytest.raises(errors.Denied):
-        list(world.person("rosa").audit.entries())
+
+
+def test_a_researcher_reads_their_own_and_verifies_the_whole(world):
+    version, _ = published(world)
+    rosa = world.person("rosa")
+    rosa.access.request(version.name, "probe", purpose="replication", justification=WHY)
+    own = dict(rosa.audit.entries())
+    assert {"identity.enrol", "access.request"} <= {entry.type for entry in own.values()}
+    assert all("users/rosa" in {entry.actor, entry.subject} for entry in own.values())
+    every = dict(world.person("aud").audit.entries())
+    assert own.items() < every.items()
+    assert rosa.audit.verify_ledger().size >= len(every)
+
+
+def test_a_proof_of_consistency_can_be_checked_elsewhere(world):
+    audit = world.person("rosa").audit
+    older = audit.checkpoint()
+    published(world)
+    newer = audit.checkpoint()
+    proof = audit.consistency(older.size, newer.size)
+    sizes = {"old_size": older.size, "new_size": newer.size}
+    merkle.verify_consistency(proof, **sizes, old_root=older.root, new_root=newer.root)
+    with pytest.raises(errors.VerificationFailed):
+        merkle.verify_consistency(proof, **sizes, old_root=newer.root, new_root=older.root)
 
 
 def test_a_client_that_knows_a_longer_ledger_notices_an_older_one(world):

@@ -70,7 +70,8 @@ COMMANDS = {
     "audit checkpoint": lambda _: ("rosa", [], "registry.test"),
     "audit entries": lambda _: ("aud", ["--start", "1", "--count", "3"], "identity.enrol"),
     "audit receipt": lambda _: ("aud", ["2"], ""),
-    "audit verify": lambda _: ("aud", [], ""),
+    "audit verify": lambda _: ("rosa", [], ""),
+    "audit consistency": lambda _: ("rosa", ["1", "2"], ""),
     "users list": lambda _: ("admin", [], "detection-lab"),
 }
 

@@ -38,7 +38,7 @@ def both(world, who, *words):
         (["organisms", "show", "organisms/never-was"], errors.NotFound, "you can see"),
         (["organisms", "show", "Not A Name"], errors.InvalidName, "write organisms/"),
         (["organisms", "create", "x", "--level", "CL1", "--base-model", "y"], errors.Denied, "ask an admin for the role"),
-        (["audit", "entries"], errors.Denied, "ask an auditor"),
+        (["audit", "receipt", "0"], errors.Denied, "ask an auditor"),
         (["pull", "organisms/toy-absent/versions/1"], errors.NotFound, "organisms/toy-absent"),
     ],
 )

@@ -25,7 +25,8 @@ class AuditRooms:
 
     def list_entries(self, call: Call, request: audit_pb2.ListEntriesRequest) -> audit_pb2.ListEntriesResponse:
         """Serve entries in order."""
-        return audit_pb2.ListEntriesResponse(entries=self._audit.entries(call, request.start, request.count))
+        shown, hashes = self._audit.entries(call, request.start, request.count)
+        return audit_pb2.ListEntriesResponse(entries=shown, leaf_hashes=hashes)
 
     def get_receipt(self, call: Call, request: audit_pb2.GetReceiptRequest) -> audit_pb2.GetReceiptResponse:
         """Prove one entry."""

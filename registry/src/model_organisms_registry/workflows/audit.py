@@ -1,10 +1,11 @@
-"""Reading the ledger: heads and proofs for everybody enrolled, entries for those who may read all, or one's own."""
+"""Reading the ledger: heads and proofs for everybody enrolled, all entries for those who may read them, else one's own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from model_organisms.formats import entry as entries
+from model_organisms.formats import merkle
 
 from model_organisms_registry.domain import audit as rules
 from model_organisms_registry.domain.permits import Action
@@ -41,10 +42,20 @@ class Audit:
         self._permit(call, own=True)
         return list(self._log.consistency(old_size, new_size))
 
-    def entries(self, call: Call, start: int, count: int) -> list[bytes]:
-        """Entries in order, for those who may read all of them."""
-        self._permit(call, own=False)
-        return list(self._log.entries(start, count))
+    def entries(self, call: Call, start: int, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Entries in order.
+
+        Returns:
+            Each entry, empty where the caller may not read it; and the leaf hashes of the empty ones. A hash gives nothing away:
+            each entry holds a random number.
+        """
+        every = rules.reads_all(call.user)
+        self._permit(call, own=not every)
+        found = self._log.entries(start, count)
+        if every:
+            return found, []
+        shown = [body if rules.readable(call.user, entries.parse(body)) else b"" for body in found]
+        return shown, [merkle.leaf_hash(body) for body, seen in zip(found, shown, strict=True) if not seen]
 
     def receipt(self, call: Call, index: int) -> Receipt:
         """Proof of one entry: the caller's own, or any for those who may read all."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms.cli.render import emit, facts, table
+from model_organisms.cli.render import console, emit, facts, table
 from model_organisms.formats import entry as entries
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def checkpoint(context: Context) -> None:
 @click.option("--count", default=50, show_default=True)
 @click.pass_obj
 def list_entries(context: Context, *, start: int, count: int) -> None:
-    """List ledger entries; for auditors, reviewers and admins."""
+    """List ledger entries: all for auditors, reviewers and admins; your own for others."""
     with context.connect() as client:
         found = list(client.audit.entries(start, count))
     if context.as_json:
@@ -61,9 +62,24 @@ def receipt(context: Context, *, index: int) -> None:
 
 
 @group.command()
+@click.argument("old_size", type=int)
+@click.argument("new_size", type=int)
+@click.pass_obj
+def consistency(context: Context, *, old_size: int, new_size: int) -> None:
+    """Print the proof that the ledger of NEW_SIZE entries continues that of OLD_SIZE, one base64 hash a line (RFC 9162)."""
+    with context.connect() as client:
+        proof = client.audit.consistency(old_size, new_size)
+    if context.as_json:
+        emit(proof)
+        return
+    for step in proof:
+        console().print(base64.b64encode(step).decode())
+
+
+@group.command()
 @click.pass_obj
 def verify(context: Context) -> None:
-    """Recompute the whole ledger from its entries and hold it against the signed head; for auditors, reviewers and admins."""
+    """Recompute the whole ledger and hold it against the signed head; entries you may not read count by their hash."""
     with context.connect() as client:
         head = client.audit.verify_ledger()
     if context.as_json:

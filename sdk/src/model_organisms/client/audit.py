@@ -88,7 +88,7 @@ class Audit:
         return receipt
 
     def entries(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Entry]]:
-        """Read entries in order.
+        """Read entries in order: all of them for auditors, reviewers and admins; for others, their own and what was done to them.
 
         Args:
             start: First index.
@@ -103,13 +103,16 @@ class Audit:
             request = audit_pb2.ListEntriesRequest(start=start, count=wanted)
             found = self._channel.call(self._stub.ListEntries, request, repeatable=True).entries
             for data in found:
-                yield start, entries.parse(data)
+                if data:
+                    yield start, entries.parse(data)
                 start += 1
             if len(found) < wanted:
                 return
 
     def verify_ledger(self) -> Checkpoint:
-        """Recompute the head from every entry: nothing was changed, left out or added.
+        """Recompute the head from every entry: nothing was changed, left out or added. Anybody enrolled can.
+
+        What the caller may not read comes as a hash, which proves as much.
 
         Returns:
             The verified head.
@@ -121,16 +124,30 @@ class Audit:
         hashes: list[bytes] = []
         while len(hashes) < head.size:
             request = audit_pb2.ListEntriesRequest(start=len(hashes), count=min(_PAGE, head.size - len(hashes)))
-            found = self._channel.call(self._stub.ListEntries, request, repeatable=True).entries
-            if not found:
+            found = self._channel.call(self._stub.ListEntries, request, repeatable=True)
+            if not found.entries:
                 break
-            hashes += [merkle.leaf_hash(data) for data in found]
+            unread = iter(found.leaf_hashes)
+            hashes += [merkle.leaf_hash(data) if data else next(unread, b"") for data in found.entries]
         if len(hashes) != head.size or merkle.root_of(hashes) != head.root:
             msg = (
                 f"The {len(hashes)} entries served do not give the signed head of size {head.size}; keep your pin file and tell."
             )
             raise LedgerForked(msg)
         return head
+
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Fetch the proof that the ledger of one size continues that of a smaller one, for checking it elsewhere (RFC 9162).
+
+        Args:
+            old_size: Entries then.
+            new_size: Entries later.
+
+        Returns:
+            Hashes, 32 bytes each. The client itself checks each new head against the last, and needs nobody to ask.
+        """
+        request = audit_pb2.GetConsistencyRequest(old_size=old_size, new_size=new_size)
+        return list(self._channel.call(self._stub.GetConsistency, request, repeatable=True).proof)
 
     def _parse(self, data: bytes) -> Checkpoint:
         identity = self._channel.identity
@@ -172,6 +189,6 @@ class Audit:
     def _write_pin(self, head: Checkpoint) -> None:
         if self._pin is None:
             return
-        partial = self._pin.with_name(f".{self._pin.name}.{os.getpid()}")
+        partial = self._pin.with_name(f".{self._pin.name}.{os.getpid()}.{threading.get_ident()}")
         partial.write_bytes(head.note)
         partial.replace(self._pin)

@@ -81,18 +81,24 @@ class ListEntriesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    LEAF_HASHES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def entries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Entry bytes, as hashed, from `start` on; fewer than asked where the ledger ends."""
+        """Entry bytes, as hashed, from `start` on; fewer than asked where the ledger ends. Empty where the caller may not read it."""
+
+    @_builtins.property
+    def leaf_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """In their order, the leaf hashes of the empty ones: enough to verify the whole ledger without reading it."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_builtins.bytes] | None = ...,
+        leaf_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "leaf_hashes", b"leaf_hashes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
