@@ -14,6 +14,8 @@ from model_organisms.cli import main
 from model_organisms.client import keys
 from model_organisms.formats import provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
+from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
+from model_organisms.records import VersionRef
 from model_organisms_registry.testing import World, running, settings
 
 from tests.support.registries import PEOPLE
@@ -113,6 +115,23 @@ def organisms_publish(stage):
 def organisms_withdraw(stage):
     version, _files = published(stage.world)
     return "pia", [version.name, "--reason", "Trained on the wrong split."], "Trained on the wrong split."
+
+
+@command("organisms attest")
+def organisms_attest(stage):
+    version, _files = published(stage.world)
+    said = {"suite": "toy", "n": 40}
+    subjects = (VersionRef(version.name, version.digest),)
+    file = stage.folder / f"statement-{next(NUMBERS)}.json"
+    file.write_bytes(print_statement(Statement(EVALUATION_TYPE, subjects, said)))
+    return "rosa", [version.name, file], version.name
+
+
+@command("organisms attestations")
+def organisms_attestations(stage):
+    _, (version, file), _ = organisms_attest(stage)
+    made = stage.world.person("rosa").organisms.attest(version, file.read_bytes())
+    return "rosa", [version], made.name
 
 
 @command("organisms raise-level")

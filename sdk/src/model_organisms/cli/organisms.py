@@ -13,8 +13,11 @@ from model_organisms.formats import provenance as statements
 from model_organisms.records import Level
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
     from model_organisms.cli.context import Context
-    from model_organisms.records import Organism, Version
+    from model_organisms.records import Attestation, Organism, Version
 
 _LEVELS = click.Choice([level.name for level in Level], case_sensitive=False)
 
@@ -123,6 +126,33 @@ def withdraw(context: Context, *, version: str, reason: str) -> None:
     emit(withdrawn) if context.as_json else _show_version(withdrawn)
 
 
+@group.command()
+@click.argument("version")
+@click.argument("statement", type=click.File("rb"))
+@click.pass_obj
+def attest(context: Context, *, version: str, statement: BinaryIO) -> None:
+    """Sign STATEMENT, an in-toto statement about VERSION as a JSON file (or - for standard input), and publish it."""
+    with context.connect() as client:
+        attested = client.organisms.attest(version, statement.read())
+    if context.as_json:
+        emit(attested)
+        return
+    _show_attestations([attested])
+
+
+@group.command()
+@click.argument("version")
+@click.pass_obj
+def attestations(context: Context, *, version: str) -> None:
+    """List what is attested of a version: evaluations, replications."""
+    with context.connect() as client:
+        found = list(client.organisms.attestations(version))
+    if context.as_json:
+        emit(found)
+        return
+    _show_attestations(found)
+
+
 @group.command("raise-level")
 @click.argument("name")
 @click.argument("level", type=_LEVELS)
@@ -193,3 +223,8 @@ def _show_version(version: Version) -> None:
     table("Adapters, from their bytes", ("Path", "Type", "Parameters", "Ranks", "Layers", "Modules", "Alpha", "rsLoRA"), adapters)
     for mark in version.marks:
         console().print(f"mark: {mark}")
+
+
+def _show_attestations(found: Sequence[Attestation]) -> None:
+    rows = ((item.name, item.predicate_type, item.author, item.create_time) for item in found)
+    table("Attestations", ("Attestation", "What", "Who", "When"), rows)
