@@ -45,14 +45,6 @@ def test_nothing_is_overwritten_unless_asked(blobs):
     assert blobs.get("a/new") == b"made"
 
 
-def test_putting_the_same_again_is_success_only_where_it_is_the_same(blobs):
-    blobs.put_same("tile/0/000", b"same")
-    blobs.put_same("tile/0/000", b"same")
-    with pytest.raises(AlreadyExists):
-        blobs.put_same("tile/0/000", b"other")
-    assert blobs.get("tile/0/000") == b"same"
-
-
 def test_what_is_not_there_is_not_found(blobs):
     blobs.put("a/b/c", b"x")
     for path in ("z", "a", "a/b", "a/b/d"):

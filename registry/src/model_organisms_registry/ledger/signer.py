@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from model_organisms.records import Checkpoint
 
 KEY = "key"
 HEAD = "head"
@@ -84,24 +83,6 @@ class Signer:
         except OSError as error:
             raise LedgerUnavailable(f"The ledger's key {folder / KEY} cannot be read ({error.strerror}); restore it.") from error
         return cls(folder, parse_skey(text.rstrip("\n")))
-
-    def resume(self, after: Checkpoint) -> None:
-        """Go on from a given head: only when the ledger was restored from a backup, or the signer's memory was lost.
-
-        Whatever was signed after that head is disowned. Who has seen it will say that the ledger forked, and will be right.
-
-        Raises:
-            SignatureInvalid: The head is not signed by this key.
-            LedgerUnavailable: The signer is in use, or the file cannot be written.
-        """
-        head = checkpoint.verified(after.note, self.verifier, origin=self.origin)
-        if self._file is not None:
-            raise LedgerUnavailable("The ledger's signer is in use; stop the registry first.")
-        partial = self.path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        _write_new(partial, _print_slot(self.origin, head.size, head.root) + bytes(SLOT))
-        partial.replace(self.path)
-        _sync_folder(self.path.parent)
 
     def hold(self) -> None:
         """Lock the memory and read it.

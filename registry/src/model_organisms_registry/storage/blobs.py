@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from model_organisms.errors import AlreadyExists, ConfigurationInvalid, InvalidArgument, NotFound
+from model_organisms.errors import ConfigurationInvalid, InvalidArgument, NotFound
 
 from model_organisms_registry.storage.bucket import Bucket
 from model_organisms_registry.storage.folder import Folder
@@ -114,18 +114,6 @@ class Blobs:
     def delete(self, path: str, *, durable: bool = True) -> None:
         """Delete a blob; nothing happens where there is none."""
         self._store.delete(_checked(path), durable=durable)
-
-    def put_same(self, path: str, data: bytes) -> None:
-        """Write a blob whose content is decided by its path, as a tile's is: finding the same bytes there is success.
-
-        Raises:
-            AlreadyExists: Other bytes are there.
-        """
-        try:
-            self.put(path, data)
-        except AlreadyExists:
-            if self.get(path) != data:
-                raise
 
 
 def _open(url: str, options: dict[str, Any]) -> Folder | Bucket:

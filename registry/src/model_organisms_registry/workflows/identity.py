@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.authority import Authority
     from model_organisms_registry.storage.contents import Contents
+    from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Changes
 
 
@@ -76,17 +77,32 @@ class Identity:
     def invite(
         self, call: Call, name: str, *, display_name: str, organisation: str, roles: Iterable[Role]
     ) -> tuple[User, Ticket, datetime, Receipt]:
-        """Make an account, and the ticket by which its owner enrols."""
+        """Make an account, and the ticket by which its owner enrols.
+
+        For an account that still waits for its owner, a new ticket; the one before is void.
+        """
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         user = rules.invite(name, display_name=display_name, organisation=organisation, roles=roles, now=call.time)
         code = rules.print_code(secrets.token_bytes(rules.CODE_ENTROPY_BYTES))
         invitation = rules.hand_out(user, code, now=call.time)
         with self._changes.open() as change:
-            accounts.add_user(change.tx, user)
+            if not self._invited_before(change.tx, user):
+                accounts.add_user(change.tx, user)
+            accounts.void_enrolments(change.tx, user.name, call.time)
             accounts.add_enrolment(change.tx, invitation.code_hash, user.name, invitation.expire_time)
             facts = {"organisation": organisation, "roles": ",".join(sorted(user.roles))}
             change.enter(entry(Event.INVITE, call, seq=seq(), subject=user.name, permit=permit, facts=facts))
         return user, self.ticket(code), invitation.expire_time, change.receipt
+
+    @staticmethod
+    def _invited_before(tx: Connection, wanted: User) -> bool:
+        """Whether the same account waits for its owner; any other of that name is left to be refused."""
+        try:
+            found = accounts.user(tx, wanted.name)
+        except NotFound:
+            return False
+        waits = found.state is UserState.INVITED
+        return waits and (found.organisation, found.roles) == (wanted.organisation, wanted.roles)
 
     def ticket(self, code: str) -> Ticket:
         """What carries a code to its user."""
@@ -149,7 +165,7 @@ class Identity:
         return certificate, not_after, self._changes.enter(event)
 
     def get(self, call: Call, name: str) -> User:
-        """Read an account; everybody may know whose key signed what."""
+        """Read an account: one's own, or any for those who oversee."""
         self._gate.permit(call, Action.VIEW_USERS, entities.account(name))
         with self._changes.database.read() as tx:
             return accounts.user(tx, names.check("user", name))
@@ -197,9 +213,7 @@ def first_admin(changes: Changes, *, now: datetime) -> str:
         Its enrolment code.
     """
     name = "users/admin"
-    user = rules.invite(
-        name, display_name="First admin", organisation="organisations/registry", roles=[Role.ADMIN, Role.REVIEWER], now=now
-    )
+    user = rules.invite(name, display_name="First admin", organisation="organisations/registry", roles=[Role.ADMIN], now=now)
     code = rules.print_code(secrets.token_bytes(rules.CODE_ENTROPY_BYTES))
     invitation = rules.hand_out(user, code, now=now)
     with changes.open() as change:

@@ -91,11 +91,6 @@ def verify(envelope: bytes, public_key: bytes, *, payload_type: str) -> bytes:
     return payload
 
 
-def signers(envelope: bytes) -> tuple[str, ...]:
-    """List the key ids an envelope names, unverified: a hint where to look for the key."""
-    return tuple(signer for signer, _ in _parse(envelope)[2])
-
-
 def _parse(envelope: bytes) -> tuple[str, bytes, list[tuple[str, bytes]]]:
     fields = strict_json.parse(envelope, what="The envelope", limit=MAX_ENVELOPE, error=InvalidProvenance)
     match fields:

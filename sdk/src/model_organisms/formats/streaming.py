@@ -259,11 +259,6 @@ class Receiver:
         """Sealed offset from which the stream is still wanted."""
         return min(self._next * SEGMENT, self.layout.sealed_size)
 
-    @property
-    def plain_offset(self) -> int:
-        """Bytes of plaintext opened so far."""
-        return self.layout.plain_size if self._next == self.layout.segments else self.layout.plain(self._next)[0]
-
     def feed(self, chunk: Buffer) -> None:
         """Take the next bytes of the stream, however they are cut; whole segments are opened without a copy.
 

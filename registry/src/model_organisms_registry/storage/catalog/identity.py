@@ -109,12 +109,6 @@ def set_user_keys(tx: Connection, name: str, identity_key: bytes, sealing_key: b
     rows.change(tx, update(table).where(table.c.name == name).values(values), name=name)
 
 
-def user_by_key(tx: Connection, key_id: str) -> User | None:
-    """Find the account whose identity key has this id."""
-    row = rows.find(tx, schema.users, schema.users.c.key_id == key_id)
-    return None if row is None else _user(row)
-
-
 def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: datetime) -> None:
     """Keep the hash of a code that will enrol a user once.
 
@@ -124,6 +118,12 @@ def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: dateti
     values = {"code_hash": code_hash, "user": user, "expire_time": expire_time, "use_time": None}
     if not rows.added(tx, schema.enrolments, values):
         raise AlreadyExists("This enrolment code was given out before; make a new one.")
+
+
+def void_enrolments(tx: Connection, user: str, now: datetime) -> None:
+    """Use up every code that was given out for an account."""
+    codes = schema.enrolments
+    tx.execute(update(codes).where(codes.c.user == user, codes.c.use_time.is_(None)).values(use_time=now))
 
 
 def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> str:
