@@ -16,7 +16,8 @@ from model_organisms import errors
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, organisms_pb2, records_pb2, sandbox_pb2
 from model_organisms_registry.config import Limits
 from model_organisms_registry.rpc.door import Door, anyone
-from model_organisms_registry.server import _server
+from model_organisms_registry.rpc.turns import Turns
+from model_organisms_registry.server import Shown, _server
 from model_organisms_registry.testing import running, settings
 
 LONGEST_S = 47.0
@@ -180,7 +181,8 @@ def test_a_request_that_breaks_a_rule_names_the_field(dial, path, request_, fiel
 
 def test_bytes_that_are_no_message_are_refused(dial):
     failed = call(dial(), "/model_organisms.v1.IdentityService/GetUser", b"\xff" * 40)
-    assert failed.code() is grpc.StatusCode.INTERNAL
+    assert told(failed).reason == errors.InvalidArgument.reason
+    assert "no GetUserRequest" in failed.details()
     assert isinstance(call(dial()), bytes)
 
 
@@ -198,9 +200,10 @@ def test_what_nobody_foresaw_leaves_an_incident_and_no_inside(world, caplog):
     authority, limits = world.registry.storage.authority, world.registry.config.limits
     service = identity_pb2.DESCRIPTOR.services_by_name["EnrolmentService"]
     config = settings(world.folder)
-    certificate = authority.server_certificate(config.hosts, now=world.registry._clock())
-    handlers = [Door(anyone, longest_s=60).service(service, Broken())]
-    server = _server(handlers, config.listen, certificate, limits, client_authority=None)
+    shown = Shown(authority, config.hosts, world.registry._clock, demand=False)
+    turns = Turns(each=4, together=8, silence_s=20.0)
+    door = Door(anyone, whose=lambda arrival: arrival.address, turns=turns, longest_s=60)
+    server = _server([door.service(service, Broken())], config.listen, shown, limits)
     server.start()
     try:
         credentials = grpc.ssl_channel_credentials(authority.pem)

@@ -39,8 +39,12 @@ class Cells:
 class Limits:
     """Bounds of the service."""
 
-    threads: int = 32
+    threads: int = 64
     """Calls served at once."""
+    calls_each: int = 16
+    """Calls one user may have under way."""
+    silence_s: float = 60.0
+    """A call whose caller says nothing for so long is ended."""
     concurrent_calls: int = 256
     """Calls admitted at once; more are refused."""
     deadline_s: float = 3600.0

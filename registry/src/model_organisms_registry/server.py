@@ -30,6 +30,7 @@ from model_organisms_registry.rpc.door import Door, Enrolled, anyone
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
+from model_organisms_registry.rpc.turns import Turns
 from model_organisms_registry.storage.authority import SERVER_LIFE
 from model_organisms_registry.storage.bundles import Bundles, Uploads
 from model_organisms_registry.storage.contents import Contents
@@ -51,10 +52,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from model_organisms_registry.config import Config, Limits
+    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.rpc.door import Arrival
     from model_organisms_registry.storage.authority import Authority
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
+_PORCH_LONGEST_S, _PORCH_SILENCE_S, _PORCH_EACH = 30.0, 5.0, 8
+"""The enrolment door is for one short call: its longest deadline and silence, in seconds, and calls at once from one address."""
 VERSION = "0.1.0"
 
 
@@ -124,7 +129,9 @@ class Registry:
             conditions=self._conditions,
         )
         self._servers = self._build()
-        self.clockwork = Clockwork(self._clock, self.sandbox.end_due, self.publishing.end_due, self.pulling.note_sent)
+        self.clockwork = Clockwork(
+            self._clock, self.sandbox.end_due, self.publishing.end_due, self.pulling.note_sent, self._end_silent
+        )
 
     def start(self) -> None:
         """Open the doors."""
@@ -150,6 +157,11 @@ class Registry:
         self.changes.enter(entry(Event.REGISTRY_STOP, None, time=now, seq=seq(), subject="registry"))
         self.storage.close()
 
+    def _end_silent(self, now: datetime) -> None:
+        del now
+        self._turns.end_silent()
+        self._porch_turns.end_silent()
+
     def _conditions(self) -> Conditions:
         return Conditions(ledger=self.storage.log.healthy, jail=self.pool.jailed, witness=False)
 
@@ -174,7 +186,9 @@ class Registry:
             contents=contents,
             suspended=sandbox.user_suspended,
         )
-        organisms = Organisms(self.changes, self.gate, contents=contents, withdrawn=sandbox.version_withdrawn)
+        organisms = Organisms(
+            self.changes, self.gate, contents=contents, withdrawn=sandbox.version_withdrawn, raised=sandbox.level_raised
+        )
         self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
         self.pulling = Pulling(
             self.changes,
@@ -187,7 +201,7 @@ class Registry:
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
-        door = Door(Enrolled(storage.authority, storage.database), longest_s=limits.deadline_s, clock=self._clock)
+        door, porch = self._doors()
         self._standing = Standing(storage.database, self._clock)
         rooms = OrganismsRooms(organisms, self.publishing, self.pulling, self._standing)
         main = [
@@ -197,11 +211,31 @@ class Registry:
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
-        porch = Door(anyone, longest_s=limits.deadline_s, clock=self._clock)
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
         shown = Shown(storage.authority, config.hosts, self._clock, demand=True)
         porch_shown = Shown(storage.authority, config.hosts, self._clock, demand=False)
         return [_server(main, config.listen, shown, limits), _server(enrol, config.enrol_listen, porch_shown, limits)]
+
+    def _doors(self) -> tuple[Door[Call], Door[Arrival]]:
+        limits, storage = self.config.limits, self.storage
+        together = limits.threads - limits.threads // 8  # the rest is for those who come then
+        self._turns = Turns(each=limits.calls_each, together=together, silence_s=limits.silence_s)
+        self._porch_turns = Turns(each=_PORCH_EACH, together=together, silence_s=_PORCH_SILENCE_S)
+        main = Door(
+            Enrolled(storage.authority, storage.database),
+            whose=lambda call: call.user.name,
+            turns=self._turns,
+            longest_s=limits.deadline_s,
+            clock=self._clock,
+        )
+        porch = Door(
+            anyone,
+            whose=lambda arrival: arrival.address,
+            turns=self._porch_turns,
+            longest_s=min(_PORCH_LONGEST_S, limits.deadline_s),
+            clock=self._clock,
+        )
+        return main, porch
 
 
 def serve(config: Config) -> None:

@@ -6,8 +6,12 @@ For each call, in this order:
 2. A deadline, and not an absurd one.
 3. The clock is read, once; everything below takes the time from the `Call`.
 4. The caller is identified: certificate of this registry, not expired, not denied; account active; key still the account's.
-5. The request obeys the field rules of its proto (each message of a stream does).
-6. The method runs; an error of the tree becomes its status, anything else `Internal` with an incident id and a trace in the log.
+5. The caller has a turn: only so many calls under way, and no long silence (`turns.py`).
+6. The request is read, and obeys the field rules of its proto (each message of a stream does).
+7. The method runs; an error of the tree becomes its status, anything else `Internal` with an incident id and a trace in the log.
+
+To gRPC every request is a stream. It would read a single request before it asks us anything, and a thread would wait for it on
+behalf of somebody unknown; reading it is therefore step 6.
 
 What the caller *may* is the gate's to say. Enrolment has a door of its own, the same but for step 4.
 """
@@ -17,13 +21,18 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import protovalidate
+from google.protobuf.message import DecodeError
 from model_organisms import wire
 from model_organisms.errors import (
     CertificateRefused,
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
     from google.protobuf.message import Message
 
+    from model_organisms_registry.rpc.turns import Turns
     from model_organisms_registry.storage.authority import Authority, ClientCertificate
     from model_organisms_registry.storage.database import Database
 
@@ -54,6 +64,8 @@ _LOG = logging.getLogger(__name__)
 _ROUNDING = 1.02
 """gRPC sends a timeout in about two digits, rounded up by as much as a hundredth, so one of just the limit arrives above it."""
 _SNAKE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_STALE_S = 1.0
+"""Who took longer to say what they want is identified again: they may have been suspended meanwhile."""
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
 
@@ -65,6 +77,8 @@ class Arrival:
     time: datetime
     deadline: datetime
     method: str
+    address: str
+    """Where it comes from: an address, or of IPv6 the network of 64 bits, which one household has to itself."""
 
 
 class Identify(Protocol[A_co]):
@@ -84,13 +98,25 @@ class Door(Generic[A]):
 
     Args:
         identify: Step 4.
+        whose: Names who is held to the limits of `turns`.
+        turns: Step 5.
         longest_s: Longest deadline admitted, in seconds.
         clock: The time; only tests give another.
     """
 
-    def __init__(self, identify: Identify[A], *, longest_s: float, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        identify: Identify[A],
+        *,
+        whose: Callable[[A], str],
+        turns: Turns,
+        longest_s: float,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         """Keep what the steps need."""
         self._identify = identify
+        self._whose = whose
+        self._turns = turns
         self._longest_s = longest_s
         self._clock = clock or (lambda: datetime.now(UTC))
 
@@ -107,35 +133,42 @@ class Door(Generic[A]):
 
     def _handler(self, method: MethodDescriptor, rooms: object) -> grpc.RpcMethodHandler[Any, Any]:
         run = getattr(rooms, _SNAKE.sub("_", method.name).lower())
-        many_in, many_out = method.client_streaming, method.server_streaming
-        kind = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-        }[many_in, many_out]
         path = f"/{method.containing_service.full_name}/{method.name}"
-        behaviour = self._streaming(run, path) if many_out else self._unary(run, path, many_in=many_in)
-        request = _class_of(method.input_type)
-        return kind(behaviour, request_deserializer=request.FromString, response_serializer=lambda m: m.SerializeToString())
+        read = partial(_read, _class_of(method.input_type))
+        request = partial(map, read) if method.client_streaming else partial(_only, read)
+        if method.server_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._streaming(run, path, request), response_serializer=_bytes)
+        return grpc.stream_unary_rpc_method_handler(self._unary(run, path, request), response_serializer=_bytes)
 
-    def _unary(self, run: Callable[..., Any], path: str, *, many_in: bool) -> Callable[..., Any]:
-        def behaviour(received: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - messages of any RPC
+    def _unary(self, run: Callable[..., Any], path: str, request: Callable[..., Any]) -> Callable[..., Any]:
+        def behaviour(received: Iterator[bytes], context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - messages of any RPC
             try:
-                caller = self._admit(context, path)
-                return run(caller, _each_checked(received) if many_in else _checked(received))
+                with self._entered(received, context, path, request) as wanted:
+                    return run(*wanted)
             except Exception as error:  # noqa: BLE001 - the border: everything is translated
                 _abort(context, error, path)
 
         return behaviour
 
-    def _streaming(self, run: Callable[..., Any], path: str) -> Callable[..., Any]:
-        def behaviour(received: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+    def _streaming(self, run: Callable[..., Any], path: str, request: Callable[..., Any]) -> Callable[..., Any]:
+        def behaviour(received: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                yield from run(self._admit(context, path), _checked(received))
+                with self._entered(received, context, path, request) as wanted:
+                    yield from run(*wanted)
             except Exception as error:  # noqa: BLE001 - the border: everything is translated
                 _abort(context, error, path)
 
         return behaviour
+
+    @contextmanager
+    def _entered(
+        self, received: Iterator[bytes], context: grpc.ServicerContext, path: str, request: Callable[..., Any]
+    ) -> Iterator[tuple[A, Any]]:
+        caller = self._admit(context, path)
+        with self._turns.taken(self._whose(caller), context.cancel) as turn:
+            began = time.monotonic()
+            wanted = request(turn.listen(received))
+            yield self._admit(context, path) if time.monotonic() - began > _STALE_S else caller, wanted
 
     def _admit(self, context: grpc.ServicerContext, path: str) -> A:
         facts: dict[str, Any] = dict(context.auth_context())
@@ -146,7 +179,7 @@ class Door(Generic[A]):
             msg = f"Every call needs a deadline of at most {self._longest_s:.0f} s; set a timeout on the call."
             raise DeadlineRequired(msg)
         now = self._clock()
-        arrival = Arrival(now, now + timedelta(seconds=left), path)
+        arrival = Arrival(now, now + timedelta(seconds=left), path, _address(context.peer()))
         return self._identify(arrival, b"".join(facts.get("x509_pem_cert", ())))
 
 
@@ -194,7 +227,12 @@ def _class_of(descriptor: Any) -> Any:  # noqa: ANN401 - the stubs do not know m
     return descriptor._concrete_class  # noqa: SLF001 - protobuf's only way from a descriptor to its class
 
 
-def _checked(message: Message) -> Message:
+def _read(kind: Any, data: bytes) -> Message:  # noqa: ANN401 - a message class
+    try:
+        message: Message = kind.FromString(data)
+    except DecodeError as error:
+        msg = f"The request is no {kind.DESCRIPTOR.name}; use a client that speaks this registry's version."
+        raise InvalidArgument(msg) from error
     violations = protovalidate.collect_violations(message)
     if violations:
         told = "; ".join(f"{_path(violation)}: {violation.proto.message}" for violation in violations[:4])
@@ -202,9 +240,24 @@ def _checked(message: Message) -> Message:
     return message
 
 
-def _each_checked(messages: Iterator[Message]) -> Iterator[Message]:
-    for message in messages:
-        yield _checked(message)
+def _only(read: Callable[[bytes], Message], messages: Iterator[bytes]) -> Message:
+    for data in messages:
+        return read(data)
+    raise InvalidArgument("The call ended without a request; send one message.")
+
+
+def _bytes(message: Message | None) -> bytes:
+    return message.SerializeToString() if message is not None else b""  # None: the call was over before it had an answer
+
+
+def _address(peer: str) -> str:
+    """Read an address from what gRPC calls a peer, such as `ipv4:192.0.2.1:50000` or `ipv6:%5B2001:db8::1%5D:50000`."""
+    host = unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return peer
+    return str(address if address.version == 4 else ip_network((address, 64), strict=False))  # noqa: PLR2004 - of IPv4
 
 
 def _path(violation: protovalidate.Violation) -> str:
@@ -214,7 +267,7 @@ def _path(violation: protovalidate.Violation) -> str:
 
 def _abort(context: grpc.ServicerContext, error: Exception, path: str) -> None:
     if not context.is_active():
-        _LOG.info("%s ended by its caller: %s", path, type(error).__name__)
+        _LOG.info("%s was over before its answer: %s", path, type(error).__name__)
         return
     if not isinstance(error, ModelOrganismsError):
         incident = secrets.token_hex(8)
