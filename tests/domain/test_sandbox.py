@@ -126,9 +126,17 @@ def test_at_cl1_a_missing_wall_is_told_and_not_refused():
     ],
 )
 def test_a_session_goes_on_only_while_everything_stands(made, under, state, now, error):
-    sandbox.standing(session(), grant=grant(), state=VersionState.PUBLISHED, now=NOW + HOUR - timedelta(seconds=1))
+    last = NOW + HOUR - timedelta(seconds=1)
+    sandbox.standing(session(), grant=grant(), state=VersionState.PUBLISHED, level=Level.CL4, now=last)
     with pytest.raises(error):
-        sandbox.standing(made, grant=under, state=state, now=now)
+        sandbox.standing(made, grant=under, state=state, level=Level.CL1, now=now)
+
+
+def test_a_session_does_not_go_on_above_the_level_of_its_grant():
+    low = grant(level=Level.CL2)
+    sandbox.standing(session(), grant=low, state=VersionState.PUBLISHED, level=Level.CL2, now=NOW)
+    with pytest.raises(GrantRequired, match="raised to CL3"):
+        sandbox.standing(session(), grant=low, state=VersionState.PUBLISHED, level=Level.CL3, now=NOW)
 
 
 @pytest.mark.parametrize("state", [state for state in SessionState if state is not SessionState.OPEN])

@@ -1,4 +1,4 @@
-"""A pull that is under way ends when its grant, its version or its puller's account no longer stands."""
+"""A pull that is under way ends when its grant, its version, its level or its puller's account no longer stands."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def suspend(world, **_):
     world.admin.users.suspend("rosa", reason="A lost laptop.")
 
 
+def raise_level(world, version, **_):
+    world.person("ravi").organisms.raise_level(version.name.split("/versions/")[0], "CL2", reason="More dangerous than thought.")
+
+
 def nothing(*_, **__):
     pass
 
@@ -61,7 +65,13 @@ def pulled(world, version, deed):
 
 
 @pytest.mark.parametrize(
-    ("deed", "error"), [(revoke, errors.GrantRevoked), (withdraw, errors.Withdrawn), (suspend, errors.Suspended)]
+    ("deed", "error"),
+    [
+        (revoke, errors.GrantRevoked),
+        (withdraw, errors.Withdrawn),
+        (suspend, errors.Suspended),
+        (raise_level, errors.GrantRequired),
+    ],
 )
 def test_what_no_longer_stands_ends_the_pull(world, version, deed, error):
     seen = []

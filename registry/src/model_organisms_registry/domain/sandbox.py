@@ -32,6 +32,7 @@ from model_organisms.records import (
     SessionState,
 )
 
+from model_organisms_registry.domain.grants import shortcoming
 from model_organisms_registry.domain.grants import standing as grant_standing
 from model_organisms_registry.domain.hazard import HazardTable, level_rules
 from model_organisms_registry.domain.organisms import served
@@ -159,7 +160,7 @@ def check_walls(level: object, missing: Sequence[str], *, table: HazardTable | N
         raise JailMissing(msg, missing=",".join(missing)[:200])
 
 
-def standing(session: Session, *, grant: Grant, state: VersionState, now: datetime) -> None:
+def standing(session: Session, *, grant: Grant, state: VersionState, level: Level, now: datetime) -> None:
     """Check that a session may go on; asked before every sample and while one streams.
 
     Raises:
@@ -168,13 +169,15 @@ def standing(session: Session, *, grant: Grant, state: VersionState, now: dateti
         Withdrawn: The version was withdrawn meanwhile.
         GrantRevoked: The grant was taken back meanwhile.
         GrantExpired: Its time or the session's is over.
+        GrantRequired: The level was raised above what the grant was approved for.
     """
     if session.state is SessionState.EXHAUSTED:
         raise BudgetExhausted("The session has spent its budget; open another, or ask for a new grant.", session=session.name)
     if session.state is not SessionState.OPEN:
         raise Conflict(f"The session is {session.state.value}; open a new one.", session=session.name)
     served(state, session.version.name)
-    grant_standing(grant, now=now)
+    if error := shortcoming(grant, session.version, level=level, rung=Rung.SAMPLE, now=now):
+        raise error
     if now >= session.expire_time:
         raise Conflict("The session's time is over; open a new one.", session=session.name)
 

@@ -40,14 +40,24 @@ class Organisms:
         gate: Decides who may.
         contents: Where reasons are kept, encrypted.
         withdrawn: Told the name of a version that was withdrawn, so that what runs on it ends.
+        raised: Told the name of an organism whose level was raised, so that what runs on it and may not, ends.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, *, contents: Contents, withdrawn: Callable[[str, datetime], None]) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        gate: Gate,
+        *,
+        contents: Contents,
+        withdrawn: Callable[[str, datetime], None],
+        raised: Callable[[str, datetime], None],
+    ) -> None:
         """Keep them."""
         self._changes = changes
         self._gate = gate
         self._contents = contents
         self._withdrawn = withdrawn
+        self._raised = raised
 
     def create(self, call: Call, name: str, **stated: Any) -> tuple[Organism, Receipt]:  # noqa: ANN401 - `rules.create` types them
         """Name a new line of models; `stated` is what `domain/organisms.create` asks for."""
@@ -75,7 +85,7 @@ class Organisms:
             return search.organisms(tx, filter=wanted, visible=visible, page_size=page_size, page_token=page_token)
 
     def set_level(self, call: Call, name: str, level: Level, *, reason: str) -> tuple[Organism, Receipt]:
-        """Raise a level at once.
+        """Raise a level at once; sessions and pulls that the new level does not allow end.
 
         Raises:
             Denied: It would lower the level, which takes a second reviewer.
@@ -93,6 +103,7 @@ class Organisms:
             facts = {"from": now.name, "to": level.name}
             commit = self._contents.commit(change.tx, name, reason)
             change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
+        self._raised(name, call.time)
         return raised, change.receipt
 
     def version(self, call: Call, name: str) -> Version:

@@ -200,7 +200,7 @@ class Sampling:
         standing = self._sandbox.conditions(name)
         permit = self._gate.permit(call, action, resource, grants=[grant], conditions=standing)
         subject = finding.subject(tx, session.version.name)
-        rules.standing(session, grant=grant, state=subject.version.state, now=call.time)
+        rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
         return session, permit
 
     def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, str], None, None]:
@@ -223,14 +223,11 @@ class Sampling:
                 return
 
     def _release(self, turn: Turn, window: str) -> None:
-        """Enter what is about to leave; refuse if the session, the grant or the version no longer stand."""
+        """Enter what is about to leave; refuse unless all that the session rests on still stands."""
         now = self._clock()
         kept = self._contents.keep(turn.session.name, window.encode())
         with self._changes.open() as change:
-            session = rows.session(change.tx, turn.session.name)
-            grant = grant_rows.grant(change.tx, session.grant)
-            subject = finding.subject(change.tx, session.version.name)
-            rules.standing(session, grant=grant, state=subject.version.state, now=now)
+            session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, now)
             self._contents.index(change.tx, kept)
             facts = {"session": session.name, "bytes": str(len(window.encode()))}
             change.enter(

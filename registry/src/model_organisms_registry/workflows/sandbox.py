@@ -12,23 +12,24 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import BaseModelMismatch, CellUnavailable, Conflict, ModelOrganismsError, NotFound
-from model_organisms.formats import manifest, provenance
-from model_organisms.formats.buffers import wipe
+from model_organisms import names
+from model_organisms.errors import Conflict, ModelOrganismsError, NotFound
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
 
+from model_organisms_registry.domain import identity
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.grants import require
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
-from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import sandbox as rows
-from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.living import Living
+from model_organisms_registry.workflows.loading import Loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from model_organisms.records import Purpose, Receipt, Session
 
     from model_organisms_registry.domain.hazard import HazardTable
-    from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.entities import Conditions
     from model_organisms_registry.gate.gate import Gate
@@ -81,11 +81,9 @@ class Sandbox:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
-        self._bundles = bundles
         self._contents = contents
-        self._pool = pool
+        self._cells = Loading(bundles, pool, bases)
         self._table = table
-        self._bases = bases
         self.living = Living()
         self._unwritten: dict[str, tuple[Session, SessionState, str]] = {}
 
@@ -95,12 +93,13 @@ class Sandbox:
         """Open a session.
 
         1. Permit. 2. A cell takes the bundle; its walls are what it found standing. 3. In one transaction the grant, the version
-        and the walls are judged again, the session is counted and written down. 4. Only then can it be sampled.
+        and the walls are judged again, the session is counted and written down. 4. Only then can it be sampled; and what was
+        taken back before those who end sessions could see this one, ends it now.
         """
         with self._changes.database.read() as tx:
             found = finding.version(tx, self._gate, call, Action.OPEN_SESSION, version)
         permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=found.grants)
-        cell = self._cell(permit, found.subject)
+        cell = self._cells.cell(permit, found.subject)
         try:
             with self._changes.open() as change:
                 session = self._opened(change, permit, cell, purpose=purpose, budget=budget, duration=duration)
@@ -110,6 +109,12 @@ class Sandbox:
             raise
         if not cell.alive:
             self._lost(session.name, "the cell ended as it was opened", call.time)
+        try:
+            with self._changes.database.read() as tx:
+                self.hold(tx, session.name, cell, call.time)
+        except ModelOrganismsError:
+            self._end(session, SessionState.KILLED, "what it rests on was taken back as it opened", call.time)
+            raise
         return session, change.receipt
 
     def get(self, call: Call, name: str) -> Session:
@@ -146,6 +151,21 @@ class Sandbox:
         """End what somebody runs whose account was stopped."""
         self._end_where(lambda session: session.user == user, SessionState.KILLED, "the account was suspended", now)
 
+    def level_raised(self, organism: str, now: datetime) -> None:
+        """End what runs on an organism that was raised above its grant's level, or above what its cell's walls are good for."""
+        for live in self.living.every(lambda session: names.organism_of(session.version.name) == organism):
+            try:
+                with self._changes.database.read() as tx:
+                    self.hold(tx, live.session.name, live.cell, now)
+            except ModelOrganismsError:
+                self._end(live.session, SessionState.KILLED, "the level was raised", now)
+
+    def hold(self, tx: Connection, name: str, cell: Cell, now: datetime) -> Session:
+        """Read a session anew, and refuse unless all it rests on still stands."""
+        session = rows.session(tx, name)
+        standing.hold(tx, session, cell, table=self._table, now=now)
+        return session
+
     def recover(self, now: datetime) -> None:
         """End as lost what was open when the registry last stopped; its cells are gone."""
         while True:
@@ -174,41 +194,11 @@ class Sandbox:
         cell = self.living.cell(name)
         return replace(self._gate.conditions, jail=cell.jailed) if cell else self._gate.conditions
 
-    def _cell(self, permit: Permit, subject: Subject) -> Cell:
-        """Start a cell and give it the bundle; the plaintext leaves this process's memory at once."""
-        base = self._bases.get(subject.organism.base_model)
-        if base is None:
-            msg = f"This registry has no base model {subject.organism.base_model}; its operator adds it to [cells.base_models]."
-            raise CellUnavailable(msg, base_model=subject.organism.base_model)
-        version = subject.version
-        stated = provenance.verify(version.provenance, version.publisher_key, digest=version.digest)
-        stored = Stored(subject.organism.name, version.digest, manifest.of_files(version.files).packed_size)
-        memory = self._bundles.open(permit, stored).into_memory()
-        try:
-            cell = self._pool.open(
-                permit,
-                level=subject.level,
-                base=base,
-                bundle=memoryview(memory)[: stored.size],
-                version_digest=subject.version.digest,
-                known_answer=stated.known_answer,
-            )
-        finally:
-            wipe(memory)
-        found, wanted = cell.info.base_digest, stated.base.digest
-        if wanted not in ("", found):
-            cell.close()
-            msg = (
-                f"The base model here has digest {found[:16]}…, and the organism was made on {wanted[:16]}…: "
-                "the operator must put the one that its provenance names into [cells.base_models]."
-            )
-            raise BaseModelMismatch(msg, found=found, expected=wanted)
-        return cell
-
     def _opened(
         self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
     ) -> Session:
         call = permit.call
+        identity.standing(accounts.user(change.tx, call.user.name))
         found = finding.version(change.tx, self._gate, call, Action.OPEN_SESSION, permit.resource)
         subject = found.subject
         grant = require(found.grants, subject.ref, user=call.user.name, level=subject.level, rung=Rung.SAMPLE, now=call.time)

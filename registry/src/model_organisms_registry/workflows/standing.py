@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from model_organisms_registry.domain import grants, identity
+from model_organisms.records import Rung
+
+from model_organisms_registry.domain import identity, sandbox
+from model_organisms_registry.domain.grants import shortcoming
 from model_organisms_registry.domain.organisms import served
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
-from model_organisms_registry.storage.catalog import organisms as organism_rows
+from model_organisms_registry.workflows import finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    from model_organisms.records import Session
+
+    from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call
-    from model_organisms_registry.storage.database import Database
+    from model_organisms_registry.isolation.cell import Cell
+    from model_organisms_registry.storage.database import Connection, Database
 
 T = TypeVar("T")
 _EVERY_S = 0.2
@@ -43,6 +50,7 @@ class Standing:
             Suspended: The account was stopped meanwhile.
             GrantRevoked: The grant was taken back meanwhile.
             GrantExpired: Its time ended meanwhile.
+            GrantRequired: The level was raised meanwhile, above what the grant was approved for.
             Withdrawn: The version was withdrawn meanwhile.
         """
         looked = time.monotonic()
@@ -55,5 +63,28 @@ class Standing:
     def _look(self, call: Call, version: str, grant: str) -> None:
         with self._database.read() as tx:
             identity.standing(accounts.user(tx, call.user.name))
-            grants.standing(grant_rows.grant(tx, grant), now=self._clock())
-            served(organism_rows.version(tx, version).state, version)
+            subject = finding.subject(tx, version)
+            served(subject.version.state, version)
+            held = grant_rows.grant(tx, grant)
+            if error := shortcoming(held, subject.ref, level=subject.level, rung=Rung.PULL, now=self._clock()):
+                raise error
+
+
+def hold(tx: Connection, session: Session, cell: Cell, *, table: HazardTable, now: datetime) -> None:
+    """Check all that a session rests on: itself, its account, its version, its grant, and its cell's walls at today's level.
+
+    Args:
+        tx: Where to look.
+        session: Read in this transaction.
+        cell: Its cell.
+        table: The hazard table of this deployment.
+        now: The time.
+
+    Raises:
+        Denied: Something of it no longer stands; what, the class and the message say.
+        Conflict: The session has ended.
+    """
+    identity.standing(accounts.user(tx, session.user))
+    subject, grant = finding.subject(tx, session.version.name), grant_rows.grant(tx, session.grant)
+    sandbox.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=now)
+    sandbox.check_walls(subject.level, cell.missing, table=table)

@@ -1,0 +1,80 @@
+"""How a version comes into a cell: opened for a permit, handed over, and gone from this process's memory at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import BaseModelMismatch, CellUnavailable
+from model_organisms.formats import manifest, provenance
+from model_organisms.formats.buffers import wipe
+
+from model_organisms_registry.storage.bundles import Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from model_organisms_registry.domain.organisms import Subject
+    from model_organisms_registry.domain.permits import Permit
+    from model_organisms_registry.isolation.cell import Cell
+    from model_organisms_registry.isolation.pool import CellPool
+    from model_organisms_registry.storage.bundles import Bundles
+
+
+class Loading:
+    """Gives versions to cells.
+
+    Args:
+        bundles: Where the weights are, sealed.
+        pool: Starts cells.
+        bases: Hub id of a base model to its folder here.
+    """
+
+    def __init__(self, bundles: Bundles, pool: CellPool, bases: Mapping[str, Path]) -> None:
+        """Keep them."""
+        self._bundles = bundles
+        self._pool = pool
+        self._bases = bases
+
+    def cell(self, permit: Permit, subject: Subject) -> Cell:
+        """Start a cell and give it the version.
+
+        Args:
+            permit: For opening a session on it.
+            subject: The version with its organism.
+
+        Returns:
+            A cell that answers as its provenance says it must.
+
+        Raises:
+            CellUnavailable: The registry lacks the base model, or no cell came up.
+            BaseModelMismatch: It has another base model of that name.
+        """
+        base = self._bases.get(subject.organism.base_model)
+        if base is None:
+            msg = f"This registry has no base model {subject.organism.base_model}; its operator adds it to [cells.base_models]."
+            raise CellUnavailable(msg, base_model=subject.organism.base_model)
+        version = subject.version
+        stated = provenance.verify(version.provenance, version.publisher_key, digest=version.digest)
+        stored = Stored(subject.organism.name, version.digest, manifest.of_files(version.files).packed_size)
+        memory = self._bundles.open(permit, stored).into_memory()
+        try:
+            cell = self._pool.open(
+                permit,
+                level=subject.level,
+                base=base,
+                bundle=memoryview(memory)[: stored.size],
+                version_digest=subject.version.digest,
+                known_answer=stated.known_answer,
+            )
+        finally:
+            wipe(memory)
+        found, wanted = cell.info.base_digest, stated.base.digest
+        if wanted not in ("", found):
+            cell.close()
+            msg = (
+                f"The base model here has digest {found[:16]}…, and the organism was made on {wanted[:16]}…: "
+                "the operator must put the one that its provenance names into [cells.base_models]."
+            )
+            raise BaseModelMismatch(msg, found=found, expected=wanted)
+        return cell

@@ -1,0 +1,139 @@
+"""What is taken back while a session opens, or while it speaks, is taken back: account, grant, version and level."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from model_organisms import errors
+from model_organisms.records import SamplingParameters, SessionState
+from model_organisms_registry.config import Limits
+from model_organisms_registry.testing import running, settings
+
+from tests.support.registries import PEOPLE
+from tests.support.stories import provenance
+from tests.support.tiny import tiny_base, tiny_organism
+
+if TYPE_CHECKING:
+    from model_organisms.records import Version
+    from model_organisms_registry.testing import World
+
+BASE = "test/tiny"
+WHY = "We replicate a published result on a harmless toy."
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("base"), talkative=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, base):
+    folder = tmp_path_factory.mktemp("meanwhile") / "data"
+    config = settings(folder, base_models={BASE: base}, limits=Limits(release_s=0.02))
+    with running(config, people=(*PEOPLE, ("rolf", "researcher", "detection-lab"))) as running_world:
+        yield running_world
+
+
+@pytest.fixture
+def version(world, base):
+    name = f"organisms/toy-{next(_NUMBERS)}"
+    pia = world.person("pia")
+    pia.organisms.create(name, level="CL1", base_model=BASE)
+    return pia.organisms.publish(name, tiny_organism(base), provenance=provenance())
+
+
+@pytest.fixture
+def rolf(world):
+    yield world.person("rolf")
+    if world.admin.users.get("rolf").state.value == "suspended":
+        world.admin.users.reinstate("rolf", reason="It was found.")
+
+
+def suspend(world: World, **_: object) -> None:
+    world.admin.users.suspend("rolf", reason="A lost laptop.")
+
+
+def revoke(world: World, *, grant: str, **_: object) -> None:
+    world.person("ravi").access.revoke(grant, reason="No longer needed.")
+
+
+def withdraw(world: World, *, version: Version, **_: object) -> None:
+    world.person("pia").organisms.withdraw(version.name, reason="Trained on the wrong split.")
+
+
+def raise_level(world: World, *, version: Version, **_: object) -> None:
+    organism = version.name.split("/versions/")[0]
+    world.person("ravi").organisms.raise_level(organism, "CL3", reason="More dangerous than thought.")
+
+
+DEEDS = [
+    (suspend, errors.Suspended),
+    (revoke, errors.GrantRevoked),
+    (withdraw, errors.Withdrawn),
+    (raise_level, errors.GrantRequired),
+]
+
+
+def before(monkeypatch, owner, step, deed):
+    """Let something happen right before a step of the registry, which then goes on as it would."""
+    real = getattr(owner, step)
+
+    def late(*arguments, **named):
+        deed()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(owner, step, late)
+
+
+@pytest.mark.parametrize("moment", ["its cell starts", "it can be ended"])
+@pytest.mark.parametrize("case", DEEDS, ids=lambda case: case[0].__name__)
+@pytest.mark.usefixtures("rolf")
+def test_nothing_opens_on_what_is_taken_back_as_it_opens(world, version, monkeypatch, case, moment):
+    (deed, error), rolf = case, world.person("rolf")
+    grant = rolf.access.request(version.name, "sample", purpose="replication", justification=WHY).grant
+    cells = world.registry.sandbox
+    owner, step = (world.registry.pool, "open") if moment == "its cell starts" else (cells.living, "add")
+    before(monkeypatch, owner, step, lambda: deed(world, version=version, grant=grant))
+    with pytest.raises(error):
+        rolf.sandbox.open(version.name, purpose="replication")
+    left = [one.state for one in world.person("rena").sandbox.list(user="users/rolf") if one.version.name == version.name]
+    assert left == ([] if moment == "its cell starts" else [SessionState.KILLED])
+    assert not world.registry.pool.cells
+
+
+@pytest.mark.parametrize(("deed", "reason"), [(raise_level, "the level was raised"), (suspend, "the account was suspended")])
+def test_a_stream_under_way_ends(world, version, rolf, deed, reason):
+    grant = rolf.access.request(version.name, "sample", purpose="replication", justification=WHY).grant
+    session = rolf.sandbox.open(version.name, purpose="replication")
+    stream = session.stream("Tell me.", SamplingParameters(max_tokens=4000, temperature=0))
+    assert next(stream)
+    deed(world, version=version, grant=grant)
+    with pytest.raises(errors.ModelOrganismsError):
+        list(stream)
+    ended = world.person("rena").sandbox.get(session.name)
+    assert (ended.state, ended.reason) == (SessionState.KILLED, reason)
+
+
+def test_a_release_is_held_against_the_level_even_before_the_session_is_ended(world, version, rolf, monkeypatch):
+    """Between the raise and the end of the sessions nothing leaves either."""
+    rolf.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    session = rolf.sandbox.open(version.name, purpose="replication")
+    monkeypatch.setattr(world.registry.sandbox.living, "every", lambda *_: [])
+    stream = session.stream("Tell me.", SamplingParameters(max_tokens=4000, temperature=0))
+    next(stream)
+    raise_level(world, version=version)
+    with pytest.raises(errors.GrantRequired):
+        list(stream)
+    session.close()
+
+
+def test_raising_one_organism_ends_no_session_on_another(world, version, rolf, base):
+    rolf.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    world.person("pia").organisms.create(other := f"organisms/toy-{next(_NUMBERS)}", level="CL1", base_model=BASE)
+    raised = world.person("pia").organisms.publish(other, tiny_organism(base), provenance=provenance())
+    with rolf.sandbox.open(version.name, purpose="replication") as session:
+        raise_level(world, version=raised)
+        assert session.sample("Hello?", max_tokens=2).receipt.tokens
