@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from model_organisms import names
-from model_organisms.formats.statements import Review
+from model_organisms.formats.statements import review_of
 from model_organisms.records import (
     AdapterFacts,
     Budget,
@@ -170,15 +170,5 @@ def call(by=None, *, now=NOW):
 
 def statement(of, *, approve=True, reason="Sound purpose, bounded budget.", expires=NOW + DAY, **changes):
     """What a reviewer signs about a request as it stands."""
-    made = Review(
-        request=of.name,
-        revision=of.revision,
-        versions=of.versions,
-        level=of.level,
-        rung=of.rung,
-        approve=approve,
-        reason=reason,
-        expires=expires,
-        nonce="00" * 16,
-    )
+    made = review_of(of, approve=approve, reason=reason, expires=expires, nonce="00" * 16)
     return replace(made, **changes)

@@ -55,14 +55,16 @@ class Model:
             return False
         if who == MAKER and self.level >= 3:
             return False
-        house_spoke = HOUSES[who] in {HOUSES[other] for other, until in self.yes.items() if now < until}
+        house_spoke = HOUSES[who] in {
+            HOUSES[other] for other, until in self.yes.items() if now < until and other not in suspended
+        }
         own_house = HOUSES[who] == HOUSES[self.asker]
         return not approve or not ((self.level >= 3 and house_spoke) or (self.level == 4 and own_house))
 
-    def enough(self, now):
+    def enough(self, now, suspended):
         if self.over or (self.level, self.rung) == (4, 4):
             return False
-        standing = {who for who, until in self.yes.items() if now < until}
+        standing = {who for who, until in self.yes.items() if now < until and who not in suspended}
         voices = len({HOUSES[who] for who in standing}) if self.level >= 3 else len(standing)
         return voices >= (0 if (self.level, self.rung) == (1, 2) else NEEDED[self.level])
 
@@ -96,6 +98,13 @@ class AccessMachine(RuleBasedStateMachine):
         state = UserState.SUSPENDED if name in self.suspended else UserState.ACTIVE
         return user(name, *roles, organisation=HOUSES[name], state=state)
 
+    def people(self):
+        return [self.person(name) for name in HOUSES]
+
+    def decided(self, request, signed, who):
+        about = {"subjects": self.subjects(), "reviewers": self.people()}
+        return self.tried(lambda: access.review(request, signed, self.person(who), envelope=b"", now=self.now, **about))
+
     def tried(self, action):
         """The action's answer, or None where it was refused."""
         try:
@@ -106,10 +115,10 @@ class AccessMachine(RuleBasedStateMachine):
     def settle(self, at):
         """What the workflow does after every step that could complete a request."""
         model, request = self.models[at], self.requests[at]
-        complete = access.complete(request, now=self.now, witnessed=True)
-        assert complete == (self.hours < model.lapses and model.enough(self.hours))
+        complete = access.complete(request, now=self.now, reviewers=self.people(), witnessed=True)
+        assert complete == (self.hours < model.lapses and model.enough(self.hours, self.suspended))
         if complete:
-            grant = access.grant_from(request, opaque("grants", at + 1), now=self.now, witnessed=True)
+            grant = access.grant_from(request, opaque("grants", at + 1), now=self.now, reviewers=self.people(), witnessed=True)
             self.requests[at] = access.settled(request, grant)
             self.grants[at] = grant
             model.over, model.grant_ends = True, self.hours + model.lasts
@@ -153,9 +162,7 @@ class AccessMachine(RuleBasedStateMachine):
     def decide(self, at, who, approve, lives):
         model, request = self.models[at], self.requests[at]
         signed = statement(request, approve=approve, expires=self.now + lives * HOUR)
-        decided = self.tried(
-            lambda: access.review(request, signed, self.person(who), envelope=b"", subjects=self.subjects(), now=self.now)
-        )
+        decided = self.decided(request, signed, who)
         level = int(max(self.organism.level, self.version.level))
         allowed = self.hours < model.lapses and model.may_say(
             who, now=self.hours, approve=approve, now_level=level, suspended=self.suspended, gone=self.gone
@@ -176,11 +183,7 @@ class AccessMachine(RuleBasedStateMachine):
         stale = statement(replace(request, revision=request.revision - back), expires=self.now + HOUR)
         foreign = statement(self.requests[other], expires=self.now + HOUR)
         for signed in (stale, *([foreign] if other != at else [])):
-            assert not self.tried(
-                lambda signed=signed: access.review(
-                    request, signed, self.person(who), envelope=b"", subjects=self.subjects(), now=self.now
-                )
-            )
+            assert not self.decided(request, signed, who)
 
     @rule(at=asked, lasts=st.integers(1, 24 * 20))
     def amend(self, at, lasts):

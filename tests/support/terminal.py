@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def typed(*words: object, stdin: str = "") -> tuple[int, str, str]:
+class Terminal(io.StringIO):
+    """Standard input at which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def typed(*words: object, stdin: str | Terminal = "") -> tuple[int, str, str]:
     """Type a line as its program would get it; give status, output and errors."""
     out, err, before = io.StringIO(), io.StringIO(), (sys.argv, sys.stdin)
-    sys.argv, sys.stdin = ["mo", *(str(word) for word in words)], io.StringIO(stdin)
+    sys.argv, sys.stdin = ["mo", *(str(word) for word in words)], io.StringIO(stdin) if isinstance(stdin, str) else stdin
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main.main()

@@ -15,7 +15,7 @@ from model_organisms import names
 from model_organisms.errors import Conflict, Denied, GrantRevoked, InvalidArgument
 from model_organisms.records import Budget, Grant, GrantState, Level, Purpose, Request, RequestState, Rung, User
 
-from model_organisms_registry.domain.approvals import complete, grant_from, pending, review, settled
+from model_organisms_registry.domain.approvals import complete, counted, grant_from, pending, review, settled
 from model_organisms_registry.domain.budgets import check_budget, default_budget, most_budget, within
 from model_organisms_registry.domain.grants import nearest, require, revoke, shortcoming, standing, state_of
 from model_organisms_registry.domain.hazard import TABLE, HazardTable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "amend",
     "complete",
+    "counted",
     "grant_from",
     "lapse",
     "nearest",

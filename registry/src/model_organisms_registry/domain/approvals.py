@@ -1,8 +1,9 @@
 """How a request is decided: what a statement must say, who may make one, when there are enough. Asking is in `access.py`.
 
 - Only a pending request moves, and only before it lapses.
-- A statement binds request, revision, versions by digest, level, rung and expiry; where one of these is another, it counts for
-  nothing, and an amendment voids all given so far.
+- A statement binds all that the request asks for, and an expiry; where one of these is another, it counts for nothing, and an
+  amendment voids all given so far.
+- A signature counts only while its signer is an active reviewer with that same key.
 - Nobody decides on their own request; the hazard table says who else may not, and how many must agree. One person and one key
   count once.
 - Where different organisations are demanded, the approvers' differ from each other, so at least one stands outside the
@@ -12,20 +13,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
 from model_organisms import names
 from model_organisms.errors import ApprovalRefused, Conflict, InvalidArgument
 from model_organisms.formats.dsse import key_id
+from model_organisms.formats.statements import review_of
 from model_organisms.records import Approval, Budget, Grant, GrantState, Request, RequestState, Role, User, UserState
 
 from model_organisms_registry.domain.hazard import TABLE, Demands, HazardTable
 from model_organisms_registry.domain.organisms import plain, served
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from model_organisms.formats.statements import Review
@@ -58,6 +60,7 @@ def review(
     statement: Review,
     reviewer: User,
     *,
+    reviewers: Iterable[User],
     envelope: bytes,
     subjects: Sequence[Subject],
     now: datetime,
@@ -75,6 +78,7 @@ def review(
         request: As it stands in this transaction.
         statement: What the reviewer signed; the caller has verified the signature with the reviewer's own key.
         reviewer: Whose key that is.
+        reviewers: Who has decided so far, as their accounts stand now.
         envelope: The signed bytes, kept as proof.
         subjects: The versions as they stand now, in the request's order.
         now: The call's time.
@@ -96,7 +100,7 @@ def review(
     if demands.forbidden and statement.approve:
         _refuse("The hazard table forbids this rung at this level; reject the request.", request)
     _may_decide(request, reviewer, subjects, demands)
-    _adds(request, reviewer, demands, now=now, approve=statement.approve)
+    _adds(request, reviewer, demands, counted(request, now=now, reviewers=reviewers), approve=statement.approve)
     decision = Approval(
         name=names.check("approval", f"{request.name}/approvals/{names.short(reviewer.name)}"),
         reviewer=reviewer.name,
@@ -118,16 +122,12 @@ def review(
 
 
 def _about(request: Request, statement: Review, now: datetime) -> None:
-    said = {
-        "request": (statement.request, request.name),
-        "revision": (statement.revision, request.revision),
-        "versions": (tuple(statement.versions), request.versions),
-        "level": (statement.level, request.level),
-        "rung": (statement.rung, request.rung),
-    }
-    for field, (signed, stands) in said.items():
-        if signed != stands:
-            _refuse(f"What you signed has another {field} than the request has now; read it again and sign that.", request)
+    stands = review_of(
+        request, approve=statement.approve, reason=statement.reason, expires=statement.expires, nonce=statement.nonce
+    )
+    for field in fields(stands):
+        if getattr(statement, field.name) != getattr(stands, field.name):
+            _refuse(f"What you signed has another {field.name} than the request has now; read it again and sign that.", request)
     if now >= statement.expires:
         _refuse("What you signed has lapsed; read the request again and sign anew.", request)
     if statement.expires > now + APPROVAL_LIFETIME + CLOCK_SKEW:
@@ -146,7 +146,7 @@ def _as_asked(request: Request, subjects: Sequence[Subject]) -> None:
 
 
 def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject], demands: Demands) -> None:
-    if reviewer.state is not UserState.ACTIVE or Role.REVIEWER not in reviewer.roles:
+    if not _stands(reviewer):
         _refuse("Only reviewers decide on requests; ask one.", request)
     if reviewer.name == request.requester:
         _refuse("Nobody decides on their own request; another reviewer must.", request)
@@ -157,51 +157,76 @@ def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject], d
         _refuse("At this level those who made a version do not decide; another reviewer must.", request)
 
 
-def _adds(request: Request, reviewer: User, demands: Demands, *, now: datetime, approve: bool) -> None:
+def _adds(request: Request, reviewer: User, demands: Demands, given: Iterable[Approval], *, approve: bool) -> None:
     """Refuse a decision that would add nothing: by the same person, or from a house that has spoken."""
     if any(approval.reviewer == reviewer.name for approval in request.approvals):
         _refuse("You have decided on this revision already; another reviewer must, or the requester amends it.", request)
     if not approve:
         return
-    if demands.distinct_organisations and reviewer.organisation in {item.organisation for item in _counted(request, now)}:
+    if demands.distinct_organisations and reviewer.organisation in {item.organisation for item in given}:
         _refuse("Somebody of your organisation has approved; a reviewer of another one must.", request)
     if not demands.own_organisation_may_approve and reviewer.organisation == request.organisation:
         _refuse("At this level nobody of the requester's organisation approves; a reviewer of another one must.", request)
 
 
-def complete(request: Request, *, now: datetime, witnessed: bool = False, table: HazardTable = TABLE) -> bool:
-    """Whether a pending request has what the table demands, counting only approvals that have not lapsed.
+def complete(
+    request: Request, *, now: datetime, reviewers: Iterable[User], witnessed: bool = False, table: HazardTable = TABLE
+) -> bool:
+    """Whether a pending request has what the table demands, of approvals that count.
 
     Args:
         request: As it stands in this transaction.
         now: The call's time.
+        reviewers: Who has decided on it, as their accounts stand in this transaction.
         witnessed: A witness has cosigned the ledger's head.
         table: Where the deployment has tightened the hazard table.
     """
     demands = table.of(request.level, request.rung)
     if request.state is not RequestState.PENDING or now >= request.expire_time or demands.forbidden:
         return False
-    counted = _counted(request, now)
-    people = {approval.reviewer for approval in counted} - {request.requester}
-    keys = {approval.key_id for approval in counted}
-    houses = {approval.organisation for approval in counted}
+    given = counted(request, now=now, reviewers=reviewers)
+    people = {approval.reviewer for approval in given} - {request.requester}
+    keys = {approval.key_id for approval in given}
+    houses = {approval.organisation for approval in given}
     if not demands.own_organisation_may_approve and request.organisation in houses:
         return False
     enough = len(houses) if demands.distinct_organisations else len(people)
     return min(len(people), len(keys), enough) >= demands.approvals and (witnessed or not demands.witness)
 
 
-def _counted(request: Request, now: datetime) -> tuple[Approval, ...]:
-    return tuple(item for item in request.approvals if item.approve and item.expire_time is not None and now < item.expire_time)
+def counted(request: Request, *, now: datetime, reviewers: Iterable[User]) -> tuple[Approval, ...]:
+    """Approvals that count: not lapsed, and each signer is still an active reviewer with the key that signed.
+
+    Args:
+        request: As it stands in this transaction.
+        now: The call's time.
+        reviewers: Who has decided on it, as their accounts stand in this transaction.
+    """
+    keys = {user.name: key_id(user.identity_key) for user in reviewers if _stands(user)}
+    live = (item for item in request.approvals if item.approve and item.expire_time is not None and now < item.expire_time)
+    return tuple(item for item in live if keys.get(item.reviewer) == item.key_id)
 
 
-def grant_from(request: Request, name: str, *, now: datetime, witnessed: bool = False, table: HazardTable = TABLE) -> Grant:
+def _stands(user: User) -> bool:
+    return user.state is UserState.ACTIVE and Role.REVIEWER in user.roles
+
+
+def grant_from(
+    request: Request,
+    name: str,
+    *,
+    now: datetime,
+    reviewers: Sequence[User],
+    witnessed: bool = False,
+    table: HazardTable = TABLE,
+) -> Grant:
     """Make the grant of a complete request; `settled` says so in the request.
 
     Args:
         request: Complete, in this transaction.
         name: Name of the grant.
         now: The call's time: the grant begins here.
+        reviewers: Who has decided on it, as their accounts stand in this transaction.
         witnessed: A witness has cosigned the ledger's head.
         table: Where the deployment has tightened the hazard table.
 
@@ -209,8 +234,8 @@ def grant_from(request: Request, name: str, *, now: datetime, witnessed: bool = 
         Conflict: It lacks something still.
     """
     pending(request, now=now)
-    if not complete(request, now=now, witnessed=witnessed, table=table):
-        given, needed = len(_counted(request, now)), table.of(request.level, request.rung).approvals
+    if not complete(request, now=now, reviewers=reviewers, witnessed=witnessed, table=table):
+        given, needed = len(counted(request, now=now, reviewers=reviewers)), table.of(request.level, request.rung).approvals
         msg = f"The request has {given} of {needed} approvals that count, or lacks the witness; wait for what is missing."
         raise Conflict(msg, request=request.name)
     longest = table.rules_of(request.level).max_duration

@@ -174,6 +174,7 @@ class Access:
                 request,
                 statement,
                 call.user,
+                reviewers=finding.reviewers(change.tx, request),
                 envelope=envelope,
                 subjects=subjects,
                 now=call.time,
@@ -183,7 +184,8 @@ class Access:
             request_rows.add_approval(change.tx, name, approval)
             facts = {"revision": str(request.revision), "envelope": hashlib.sha256(envelope).hexdigest()}
             if approve:
-                facts |= {"given": str(sum(item.approve for item in reviewed.approvals)), "needed": str(reviewed.needed)}
+                given = rules.counted(reviewed, now=call.time, reviewers=finding.reviewers(change.tx, reviewed))
+                facts |= {"given": str(len(given)), "needed": str(reviewed.needed)}
             facts["organisation"] = approval.organisation
             event = Event.APPROVE if approve else Event.REJECT
             change.enter(entry(event, call, seq=seq(), subject=name, permit=permit, facts=facts))
@@ -268,11 +270,12 @@ class Access:
 
     def _granted(self, change: Change, call: Call, request: Request, *, before: Request) -> Request:
         """Store a request that moved on, and make the grant if it is complete."""
-        if not rules.complete(request, now=call.time, table=self._table):
+        reviewers = finding.reviewers(change.tx, request)
+        if not rules.complete(request, now=call.time, reviewers=reviewers, table=self._table):
             if request != before:
                 _store(change.tx, before, request)
             return request
-        grant = rules.grant_from(request, fresh("grants", call.time), now=call.time, table=self._table)
+        grant = rules.grant_from(request, fresh("grants", call.time), now=call.time, reviewers=reviewers, table=self._table)
         done = rules.settled(request, grant)
         _store(change.tx, before, done)
         grant_rows.add_grant(change.tx, grant)

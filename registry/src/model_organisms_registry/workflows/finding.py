@@ -11,10 +11,13 @@ from model_organisms.errors import NotFound
 from model_organisms_registry.domain.organisms import Subject
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import organisms as organism_rows
 
 if TYPE_CHECKING:
-    from model_organisms.records import Grant, Organism
+    from collections.abc import Sequence
+
+    from model_organisms.records import Grant, Organism, Request, User
 
     from model_organisms_registry.domain.permits import Action, Call
     from model_organisms_registry.gate.entities import Resource
@@ -65,6 +68,11 @@ def version(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -
 def subject(tx: Connection, name: str) -> Subject:
     """Read a version that a stored record names, with its organism."""
     return Subject(organism_rows.organism(tx, names.parse_version(name).organism), organism_rows.version(tx, name))
+
+
+def reviewers(tx: Connection, request: Request) -> Sequence[User]:
+    """Who has decided on a request, as their accounts stand in this transaction."""
+    return [accounts.user(tx, approval.reviewer) for approval in request.approvals]
 
 
 def _grants_on(tx: Connection, call: Call, of: Organism) -> tuple[Grant, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import click
 
 from model_organisms import names
 from model_organisms.cli.render import emit, facts, table
+from model_organisms.errors import Conflict
 from model_organisms.records import BUDGET_FIELDS, Budget, GrantState, Purpose, RequestState
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 _RUNGS = click.Choice(["sample", "probe", "pull"])
+
+_REVISION = click.option("--revision", type=int, help="Sign only this revision, the one you read; nothing is asked then.")
+_YES = click.option("--yes", is_flag=True, help="Sign what stands now; nothing is asked then.")
 
 
 @click.group("access")
@@ -98,21 +104,27 @@ def show(context: Context, *, name: str) -> None:
 @group.command()
 @click.argument("name")
 @click.option("--reason", default="", help="Said with the signature.")
+@_REVISION
+@_YES
 @click.pass_obj
-def approve(context: Context, *, name: str, reason: str) -> None:
-    """Sign a yes to a request, with your own key."""
+def approve(context: Context, *, name: str, reason: str, revision: int | None, yes: bool) -> None:
+    """Sign a yes to a request, with your own key; it is shown first."""
     with context.connect() as client:
-        _told(context, client.access.approve(name, reason=reason))
+        read = _read(client.access.get(name), "Sign a yes to this?", revision=revision, yes=yes)
+        _told(context, client.access.approve(read, reason=reason))
 
 
 @group.command()
 @click.argument("name")
 @click.option("--reason", required=True, help="The requester reads it.")
+@_REVISION
+@_YES
 @click.pass_obj
-def reject(context: Context, *, name: str, reason: str) -> None:
-    """Sign a no to a request."""
+def reject(context: Context, *, name: str, reason: str, revision: int | None, yes: bool) -> None:
+    """Sign a no to a request; it is shown first."""
     with context.connect() as client:
-        _told(context, client.access.reject(name, reason=reason))
+        read = _read(client.access.get(name), "Sign a no to this?", revision=revision, yes=yes)
+        _told(context, client.access.reject(read, reason=reason))
 
 
 @group.command()
@@ -178,21 +190,38 @@ def _budget(given: tuple[str, ...]) -> Budget | None:
     return Budget(**asked) if asked else None
 
 
+def _read(request_: Request, question: str, *, revision: int | None, yes: bool) -> Request:
+    """Show what is about to be signed, and ask; without a terminal the caller must have said which revision."""
+    if revision is not None and revision != request_.revision:
+        msg = f"The request is at revision {request_.revision}, not {revision}; read it again, and sign that or do not."
+        raise Conflict(msg, request=request_.name)
+    if yes or revision is not None:
+        return request_
+    if not sys.stdin.isatty():
+        raise click.UsageError("Without a terminal say which revision you read, by --revision NUMBER; or --yes.")
+    with redirect_stdout(sys.stderr):
+        _show_request(request_)
+    click.confirm(question, abort=True, err=True)
+    return request_
+
+
 def _told(context: Context, request_: Request) -> None:
     """Show what a reviewer decides on, and what the requester waits for."""
-    if context.as_json:
-        emit(request_)
-        return
+    emit(request_) if context.as_json else _show_request(request_)
+
+
+def _show_request(request_: Request) -> None:
     asked = (f"{field} {number}" for field in BUDGET_FIELDS if (number := getattr(request_.budget, field)))
     facts(
         [
             ("Request", request_.name),
+            ("Revision", request_.revision),
             ("Who", f"{request_.requester} of {request_.organisation}"),
             ("State", f"{request_.state}; lapses {request_.expire_time:%Y-%m-%d %H:%M} UTC if undecided"),
             ("Approvals", _progress(request_)),
             ("Rung", request_.rung),
             ("Level", request_.level),
-            ("Versions", [ref.name for ref in request_.versions]),
+            ("Versions", [f"{ref.name} (sha256 {ref.digest})" for ref in request_.versions]),
             ("Purpose", request_.purpose),
             ("Justification", request_.justification),
             *([("Need", request_.need)] if request_.need else []),

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from model_organisms import wire
+from model_organisms.errors import Conflict
 from model_organisms.formats import dsse, statements
-from model_organisms.records import Budget, Grant, GrantState, Level, Page, Purpose, Request, RequestState, Rung
+from model_organisms.records import Budget, Grant, GrantState, Page, Purpose, Request, RequestState, Rung
 from model_organisms.v1 import access_pb2, access_pb2_grpc, records_pb2
 
 if TYPE_CHECKING:
@@ -132,20 +133,31 @@ class Access:
         message = access_pb2.WithdrawAccessRequestRequest(name=name)
         return self._settled(self._channel.call(self._stub.WithdrawAccessRequest, message))
 
-    def approve(self, name: str, *, reason: str = "") -> Request:
-        """Sign a yes to a request as it stands now, and hand it in.
+    def approve(self, request: Request | str, *, reason: str = "") -> Request:
+        """Sign a yes to a request as it was read, and hand it in.
 
-        The statement binds the request's revision, each version's digest, the level, the rung and a time after which it
-        counts for nothing; it is signed here, so the registry can store it and check it but never make one.
+        The statement binds all that the request asks for and a time after which it counts for nothing; it is signed here, so
+        the registry can store it and check it but never make one.
+
+        Args:
+            request: The request as it was read: exactly this is signed. A name alone is fetched and signed while nobody has
+                amended the request; once amended, read it and pass what you read.
+            reason: Said with the signature.
+
+        Raises:
+            Conflict: Only a name was given and the request was amended, or it was amended or decided since it was read.
+            ApprovalRefused: The caller may not decide on it, or the request is not what was read.
         """
-        envelope = self._review(self.get(name), approve=True, reason=reason)
-        message = access_pb2.ApproveAccessRequestRequest(name=name, envelope=envelope)
+        read = self._read(request)
+        envelope = self._review(read, approve=True, reason=reason)
+        message = access_pb2.ApproveAccessRequestRequest(name=read.name, envelope=envelope)
         return self._settled(self._channel.call(self._stub.ApproveAccessRequest, message))
 
-    def reject(self, name: str, *, reason: str) -> Request:
-        """Sign a no to a request, with the reason its requester will read."""
-        envelope = self._review(self.get(name), approve=False, reason=reason)
-        message = access_pb2.RejectAccessRequestRequest(name=name, envelope=envelope)
+    def reject(self, request: Request | str, *, reason: str) -> Request:
+        """Sign a no to a request as it was read, with the reason its requester will read; else as `approve`."""
+        read = self._read(request)
+        envelope = self._review(read, approve=False, reason=reason)
+        message = access_pb2.RejectAccessRequestRequest(name=read.name, envelope=envelope)
         return self._settled(self._channel.call(self._stub.RejectAccessRequest, message))
 
     def grant(self, name: str) -> Grant:
@@ -175,13 +187,22 @@ class Access:
         message = access_pb2.RenewGrantRequest(name=name, justification=justification, duration_s=_seconds(duration))
         return self._settled(self._channel.call(self._stub.RenewGrant, message))
 
+    def _read(self, request: Request | str) -> Request:
+        """What is to be signed: what the caller read, if that still stands."""
+        stands = self.get(request if isinstance(request, str) else request.name)
+        if isinstance(request, Request):
+            if request.revision != stands.revision:
+                msg = f"The request was amended and is at revision {stands.revision} now; read it again, and sign that or do not."
+                raise Conflict(msg, request=stands.name)
+            return request
+        if stands.revision > 1:
+            msg = f"The request was amended; read its revision {stands.revision} first, then pass the request that you read."
+            raise Conflict(msg, request=stands.name)
+        return stands
+
     def _review(self, request: Request, *, approve: bool, reason: str) -> bytes:
-        statement = statements.Review(
-            request=request.name,
-            revision=request.revision,
-            versions=request.versions,
-            level=Level(request.level),
-            rung=request.rung,
+        statement = statements.review_of(
+            request,
             approve=approve,
             reason=reason,
             expires=datetime.now(UTC).replace(microsecond=0) + APPROVAL_LIFE,

@@ -5,6 +5,7 @@ A review is read strictly: a field that is not known refuses it, because an appr
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from model_organisms import names
 from model_organisms.errors import InvalidProvenance
 from model_organisms.formats import strict_json
-from model_organisms.records import Level, Rung, VersionRef
+from model_organisms.records import BUDGET_FIELDS, Budget, Level, Purpose, Request, Rung, VersionRef
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -21,7 +22,8 @@ REVIEW_TYPE = "https://model-organisms.dev/attestation/review/v1"
 EVALUATION_TYPE = "https://model-organisms.dev/attestation/evaluation/v1"
 MAX_STATEMENT = 3 << 20
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_REVIEW_FIELDS = frozenset({"request", "revision", "level", "rung", "approve", "reason", "expires", "nonce"})
+_TEXTS = ("request", "level", "rung", "purpose", "words", "reason", "expires", "nonce")
+_REVIEW_FIELDS = frozenset({*_TEXTS, "revision", "budget", "duration_s", "approve"})
 _MAX_REASON = 2000
 _MAX_REVISION = 2**31 - 1
 
@@ -49,11 +51,41 @@ class Review:
     versions: tuple[VersionRef, ...]
     level: Level
     rung: Rung
+    purpose: Purpose
+    budget: Budget
+    duration_s: int
+    """How long the grant shall last, in seconds."""
+    words: str
+    """Digest of what the requester says of it, as `words_digest` gives it."""
     approve: bool
     reason: str
     expires: datetime
     """After this the statement counts for nothing; whole seconds, UTC."""
     nonce: str
+
+
+def words_digest(justification: str, need: str) -> str:
+    """SHA-256, in hex, of the canonical JSON of an object of the two texts: what a review says of the requester's words."""
+    return hashlib.sha256(strict_json.canonical({"justification": justification, "need": need})).hexdigest()
+
+
+def review_of(request: Request, *, approve: bool, reason: str, expires: datetime, nonce: str) -> Review:
+    """State a yes or no to all that a request asks for, as it stands in this record."""
+    return Review(
+        request=request.name,
+        revision=request.revision,
+        versions=request.versions,
+        level=Level(request.level),
+        rung=request.rung,
+        purpose=request.purpose,
+        budget=request.budget,
+        duration_s=request.duration_s,
+        words=words_digest(request.justification, request.need),
+        approve=approve,
+        reason=reason,
+        expires=expires,
+        nonce=nonce,
+    )
 
 
 def print_statement(statement: Statement) -> bytes:
@@ -98,6 +130,10 @@ def print_review(review: Review) -> bytes:
         "revision": review.revision,
         "level": review.level.name,
         "rung": review.rung.name.lower(),
+        "purpose": review.purpose.value,
+        "budget": {field: getattr(review.budget, field) for field in BUDGET_FIELDS},
+        "duration_s": review.duration_s,
+        "words": review.words,
         "approve": review.approve,
         "reason": review.reason,
         "expires": review.expires.astimezone(UTC).strftime(_TIME),
@@ -116,16 +152,21 @@ def parse_review(data: bytes) -> Review:
     fields = statement.predicate
     if statement.predicate_type != REVIEW_TYPE or fields.keys() != _REVIEW_FIELDS:
         raise _malformed("it is not a review of this version")
-    texts = [fields[name] for name in ("request", "level", "rung", "reason", "expires", "nonce")]
+    budget = fields["budget"]
     if (
-        not all(isinstance(text, str) for text in texts)
+        not all(isinstance(fields[name], str) for name in _TEXTS)
         or type(fields["approve"]) is not bool
+        or not isinstance(budget, dict)
+        or budget.keys() != set(BUDGET_FIELDS)
+        or not all(type(number) is int and number >= 0 for number in (*budget.values(), fields["duration_s"]))
         or type(fields["revision"]) is not int
         or not 0 < fields["revision"] <= _MAX_REVISION
     ):
         raise _malformed("a field of the review has no value it can have")
     if fields["level"] not in Level.__members__ or fields["rung"] not in {rung.name.lower() for rung in Rung}:
         raise _malformed("its level or rung is unknown")
+    if fields["purpose"] not in set(Purpose):
+        raise _malformed("its purpose is unknown")
     if len(fields["reason"]) > _MAX_REASON:
         raise _malformed(f"its reason is longer than {_MAX_REASON} characters")
     review = Review(
@@ -134,6 +175,10 @@ def parse_review(data: bytes) -> Review:
         versions=statement.subjects,
         level=Level[fields["level"]],
         rung=Rung[fields["rung"].upper()],
+        purpose=Purpose(fields["purpose"]),
+        budget=Budget(**budget),
+        duration_s=fields["duration_s"],
+        words=fields["words"],
         approve=fields["approve"],
         reason=fields["reason"],
         expires=_time(fields["expires"]),
