@@ -56,6 +56,21 @@ def test_state_and_keys_change(database):
         identity.set_user_keys(tx, ada.name, b"k" * 32, b"t" * 1216)
 
 
+def test_the_other_active_admins_are_counted_however_many_accounts_there_are(database):
+    both = frozenset({Role.ADMIN, Role.REVIEWER})
+    accounts = [make.user(f"a{number:04d}", identity_key=b"") for number in range(1100)]
+    accounts += [make.user(name, identity_key=b"", roles=both) for name in ("zoe", "zac", "admin")]
+    accounts += [make.user("zed", identity_key=b"", roles=both, state=UserState.SUSPENDED)]
+    with database.write() as tx:
+        for account in accounts:
+            identity.add_user(tx, account)
+        assert identity.other_active_admins(tx, "users/zoe") == 2
+        assert identity.other_active_admins(tx, "users/a0000") == 3
+        identity.set_user_state(tx, "users/zac", UserState.SUSPENDED)
+        identity.set_user_state(tx, "users/admin", UserState.SUSPENDED)
+        assert identity.other_active_admins(tx, "users/zoe") == 0
+
+
 def test_a_key_belongs_to_one_user(database):
     with database.write() as tx:
         identity.add_user(tx, make.user("ada"))

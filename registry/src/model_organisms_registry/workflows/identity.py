@@ -181,7 +181,7 @@ class Identity:
         reason = plain(reason, "reason", limit=REASON_LIMIT)
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         with self._changes.open() as change:
-            others = _active_admins(accounts.users(change.tx, page_size=1000), besides=name)
+            others = accounts.other_active_admins(change.tx, name)
             user = rules.suspend(accounts.user(change.tx, name), by=call.user, other_active_admins=others)
             accounts.set_user_state(change.tx, name, user.state)
             commit = self._contents.commit(change.tx, name, reason)
@@ -233,8 +233,3 @@ def _check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
 
 def _unproved() -> Unauthenticated:
     return Unauthenticated("The identity key of this account did not sign this request; run `mo login` with a new ticket.")
-
-
-def _active_admins(page: Page[User], *, besides: str) -> int:
-    admins = (user for user in page.items if Role.ADMIN in user.roles and user.state is UserState.ACTIVE)
-    return sum(user.name != besides for user in admins)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, EnrolmentRefused, NotFound
 from model_organisms.records import Page, Role, User, UserState
-from sqlalchemy import bindparam, exists, select, update
+from sqlalchemy import bindparam, exists, func, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
@@ -83,6 +83,14 @@ def users(tx: Connection, *, page_size: int = 0, page_token: str = "") -> Page[U
         page_token=page_token,
         read=lambda found: [_user(row) for row in found],
     )
+
+
+def other_active_admins(tx: Connection, name: str) -> int:
+    """Count the active admins besides one account."""
+    table = schema.users
+    admin = table.c.roles.contains(f'"{Role.ADMIN}"')  # one of the quoted texts in their list
+    standing = (table.c.state == UserState.ACTIVE.value, table.c.name != name, admin)
+    return int(tx.execute(select(func.count()).select_from(table).where(*standing)).scalar_one())
 
 
 def set_user_state(tx: Connection, name: str, state: UserState) -> None:
