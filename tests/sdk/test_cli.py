@@ -11,7 +11,6 @@ import click
 import pytest
 from model_organisms.bases import base_digest
 from model_organisms.cli import main
-from model_organisms.client import keys
 from model_organisms.formats import provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
@@ -160,6 +159,11 @@ def access_request(stage):
     return "rosa", [version.name, *words, "--budget", "sessions=1", "--budget", "output_bytes=900"], version.name
 
 
+@command("access amend")
+def access_amend(stage):
+    return "rosa", [pending(stage.world), "--justification", f"{WHY} Fewer seeds."], "Fewer seeds."
+
+
 @command("access list")
 def access_list(stage):
     name = pending(stage.world)
@@ -291,14 +295,3 @@ def test_help_says_what_a_command_is_for_and_what_each_option_means(words):
     command = dict(leaves(main.cli))[words]
     assert command.get_short_help_str(200) in " ".join(out.split())
     assert all(option.opts[0] in out for option in command.params if isinstance(option, click.Option))
-
-
-def test_the_ticket_may_come_by_standard_input_and_an_identity_is_not_overwritten(stage):
-    path, (ticket,), user = login(stage)
-    assert typed("--identity", path, "login", "-", stdin=f"{ticket}\n")[0] == 0
-    assert keys.read(path).user == user
-    before = path.read_bytes()
-    status, out, err = typed("--identity", path, "login", "mo1.whatever")
-    assert (status, out) == (2, "")
-    assert "--force" in err
-    assert path.read_bytes() == before

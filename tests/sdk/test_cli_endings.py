@@ -119,3 +119,15 @@ def test_a_signature_is_asked_for_over_what_is_shown_and_never_without_a_termina
     assert world.person("rosa").access.get(request.name).approvals == ()
     status, out, err = typed(*at, *line, stdin=Terminal("y\n"))
     assert (status, "Signed with open eyes." in out) == (0, True)
+
+
+def test_the_ticket_may_come_by_standard_input_and_an_identity_is_not_overwritten(world, tmp_path):
+    ticket = world.admin.users.invite("by-input", organisation="lab", roles=["researcher"]).ticket
+    path = tmp_path / "by-input.json"
+    assert typed("--identity", path, "login", "-", stdin=f"{ticket}\n")[0] == 0
+    assert keys.read(path).user == "users/by-input"
+    before = path.read_bytes()
+    status, out, err = typed("--identity", path, "login", "mo1.whatever")
+    assert (status, out) == (2, "")
+    assert "--force" in err
+    assert path.read_bytes() == before

@@ -137,6 +137,25 @@ def withdraw(context: Context, *, name: str) -> None:
 
 
 @group.command()
+@click.argument("name")
+@click.option("--justification", help="New reasons.")
+@click.option("--need", help="New need for weights.")
+@click.option("--days", type=float, help="New length.")
+@click.option("--budget", multiple=True, metavar="WHAT=NUMBER", help="New budget, as for `request`.")
+@click.pass_obj
+def amend(
+    context: Context, *, name: str, justification: str | None, need: str | None, days: float | None, budget: tuple[str, ...]
+) -> None:
+    """Change your undecided request; approvals given so far are void."""
+    duration = timedelta(days=days) if days else None
+    asked = _budget(budget)
+    with context.connect() as client:
+        read = client.access.get(name)
+        changed = client.access.amend(read, justification=justification, need=need, budget=asked, duration=duration)
+    _told(context, changed)
+
+
+@group.command()
 @click.option("--user", default="", help="Only this user's; reviewers see all.")
 @click.option("--version", default="", help="Only those that cover this version.")
 @click.option("--state", type=click.Choice([state.value for state in GrantState]))
