@@ -79,10 +79,10 @@ class Event(Enum):
 
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", commit=True)
-    SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes", optional="output", commit=True, intent=True)
+    SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes output receipt", commit=True, intent=True)
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", commit=True, intent=True)
     PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values", commit=True)
-    PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values", optional="output", commit=True, intent=True)
+    PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values output receipt", commit=True, intent=True)
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 
     DENY = _shape("gate.deny", "action reason")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import ModelOrganismsError
+from model_organisms.formats import sampled
 from model_organisms.records import Budget, Probe, Sample, SampleReceipt, SamplingParameters, TokenScore
 
 from model_organisms_registry.domain import sandbox as rules
@@ -133,7 +134,7 @@ class Sampling:
             positions = tuple(tuple(_rounded(score) for score in position[: rules.PROBE_TOP]) for position in numbers.positions)
             turn.values = sum(2 * len(position) for position in positions) + 1
             probe = Probe(positions, round(numbers.kl_to_base, rules.PROBE_DIGITS), self._receipt_of(turn, None))
-            turn.text = [json.dumps(asdict(probe), sort_keys=True)]
+            turn.text = [sampled.probe_text(probe.positions, probe.kl_to_base)]
             outcome = "released"
         except ModelOrganismsError as error:
             outcome = error.reason.lower()
@@ -247,7 +248,9 @@ class Sampling:
     def _finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
         """Write the result down, give back what was not used, and end what is spent."""
         output = "".join(turn.text)
-        facts = {"session": turn.session.name, "outcome": outcome, "output": hashlib.sha256(output.encode()).hexdigest()}
+        receipt = self._receipt_of(turn, None)
+        facts = {"session": turn.session.name, "outcome": outcome, "output": receipt.output_sha256}
+        facts["receipt"] = sampled.receipt_digest(receipt)
         if event is Event.PROBE_RESULT:
             facts["values"] = str(turn.values)
         else:

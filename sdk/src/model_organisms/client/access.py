@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,8 +80,11 @@ class Access:
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
             duration_s=_seconds(duration),
         )
-        response = self._channel.call(self._stub.CreateAccessRequest, message)
-        return self._settled(response)
+        return self._asked(
+            self._channel.call(self._stub.CreateAccessRequest, message),
+            rung=_rung(rung).name.lower(),
+            purpose=Purpose(purpose).value,
+        )
 
     def get(self, name: str) -> Request:
         """Fetch one request."""
@@ -126,12 +130,16 @@ class Access:
             budget=wire.to_message(budget or request.budget, records_pb2.Budget),
             duration_s=_seconds(duration) or request.duration_s,
         )
-        return self._settled(self._channel.call(self._stub.AmendAccessRequest, message))
+        response = self._channel.call(self._stub.AmendAccessRequest, message)
+        self._audit.verified(response.receipt, "access.amend", request.name, revision=str(request.revision + 1))
+        return wire.from_message(response.request, Request)
 
     def withdraw(self, name: str) -> Request:
         """Take an undecided request back."""
         message = access_pb2.WithdrawAccessRequestRequest(name=name)
-        return self._settled(self._channel.call(self._stub.WithdrawAccessRequest, message))
+        response = self._channel.call(self._stub.WithdrawAccessRequest, message)
+        self._audit.verified(response.receipt, "access.withdraw", name)
+        return wire.from_message(response.request, Request)
 
     def approve(self, request: Request | str, *, reason: str = "") -> Request:
         """Sign a yes to a request as it was read, and hand it in.
@@ -151,14 +159,20 @@ class Access:
         read = self._read(request)
         envelope = self._review(read, approve=True, reason=reason)
         message = access_pb2.ApproveAccessRequestRequest(name=read.name, envelope=envelope)
-        return self._settled(self._channel.call(self._stub.ApproveAccessRequest, message))
+        response = self._channel.call(self._stub.ApproveAccessRequest, message)
+        if response.request.grant and response.request.name == read.name:
+            return self._granted(response)
+        self._audit.verified(response.receipt, "access.approve", read.name, envelope=hashlib.sha256(envelope).hexdigest())
+        return wire.from_message(response.request, Request)
 
     def reject(self, request: Request | str, *, reason: str) -> Request:
         """Sign a no to a request as it was read, with the reason its requester will read; else as `approve`."""
         read = self._read(request)
         envelope = self._review(read, approve=False, reason=reason)
         message = access_pb2.RejectAccessRequestRequest(name=read.name, envelope=envelope)
-        return self._settled(self._channel.call(self._stub.RejectAccessRequest, message))
+        response = self._channel.call(self._stub.RejectAccessRequest, message)
+        self._audit.verified(response.receipt, "access.reject", read.name, envelope=hashlib.sha256(envelope).hexdigest())
+        return wire.from_message(response.request, Request)
 
     def grant(self, name: str) -> Grant:
         """Fetch one grant, with what is spent of it."""
@@ -179,13 +193,13 @@ class Access:
     def revoke(self, name: str, *, reason: str) -> Grant:
         """Take a grant back; sessions and pulls under it end."""
         response = self._channel.call(self._stub.RevokeGrant, access_pb2.RevokeGrantRequest(name=name, reason=reason))
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "access.revoke", name)
         return wire.from_message(response.grant, Grant)
 
     def renew(self, name: str, *, justification: str = "", duration: timedelta | None = None) -> Request:
         """Ask again for what a grant gave."""
         message = access_pb2.RenewGrantRequest(name=name, justification=justification, duration_s=_seconds(duration))
-        return self._settled(self._channel.call(self._stub.RenewGrant, message))
+        return self._asked(self._channel.call(self._stub.RenewGrant, message))
 
     def _read(self, request: Request | str) -> Request:
         """What is to be signed: what the caller read, if that still stands."""
@@ -210,9 +224,18 @@ class Access:
         )
         return dsse.sign(statements.print_review(statement), statements.PAYLOAD_TYPE, self._channel.identity.signer)
 
-    def _settled(self, response: _Settled) -> Request:
-        self._audit.verified(response.receipt)
+    def _asked(self, response: _Settled, **facts: str) -> Request:
+        """Check the receipt of a new request, which may have been granted at once."""
+        if response.request.grant:
+            return self._granted(response, **facts)
+        self._audit.verified(response.receipt, "access.request", response.request.name, **facts)
         return wire.from_message(response.request, Request)
+
+    def _granted(self, response: _Settled, **facts: str) -> Request:
+        """Check the receipt of a request that became a grant."""
+        request = wire.from_message(response.request, Request)
+        self._audit.verified(response.receipt, "access.grant", request.grant, request=request.name, **facts)
+        return request
 
 
 def _rung(rung: Rung | str) -> Rung:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from model_organisms import wire
-from model_organisms.errors import InvalidArgument, LedgerForked
+from model_organisms.errors import InvalidArgument, LedgerForked, ReceiptInvalid
 from model_organisms.formats import checkpoint as checkpoints
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, note
@@ -32,7 +32,8 @@ _BEHIND_S = (0.1, 0.4, 1.0)
 class Audit:
     """Reads and checks the ledger.
 
-    - Every receipt a call brings back is checked before the call returns: entry under head, head under the pinned key.
+    - Every receipt a call brings back is checked before the call returns: entry under head, head under the pinned key,
+      and that the entry says what the call did.
     - The newest head ever seen is pinned in a file; a head that is not consistent with it raises `LedgerForked`.
 
     Args:
@@ -64,7 +65,11 @@ class Audit:
             index: Its place in the ledger, from 0.
         """
         response = self._channel.call(self._stub.GetReceipt, audit_pb2.GetReceiptRequest(index=index), repeatable=True)
-        return self.verified(response.receipt)
+        receipt = wire.from_message(response.receipt, Receipt)
+        self.verify(receipt)
+        if receipt.index != index:
+            raise ReceiptInvalid(f"The registry proved entry {receipt.index} and was asked for {index}; tell the operator.")
+        return receipt
 
     def verify(self, receipt: Receipt) -> Entry:
         """Check a receipt: its entry is under its head, its head is the ledger's, and no history was rewritten.
@@ -81,10 +86,28 @@ class Audit:
         self._advance(head, receipt)
         return entries.parse(receipt.entry)
 
-    def verified(self, message: records_pb2.Receipt) -> Receipt:
-        """Read the receipt of a response and check it."""
+    def verified(self, message: records_pb2.Receipt, kind: str, subject: str, **facts: str) -> Receipt:
+        """Check the receipt of a response, and that the entry it proves is this call's.
+
+        Args:
+            message: The receipt as it came.
+            kind: Type the entry must have, such as `access.revoke`; its actor must be the caller.
+            subject: What it must have happened to.
+            facts: What it must say besides, by name.
+
+        Raises:
+            ReceiptInvalid: The proof is wrong, or it proves another entry.
+            LedgerForked: Its head is not consistent with one seen before.
+        """
         receipt = wire.from_message(message, Receipt)
-        self.verify(receipt)
+        entry = self.verify(receipt)
+        said = {name: entry.facts.get(name) for name in facts}
+        if (entry.type, entry.subject, entry.actor, said) != (kind, subject, self._channel.identity.user, facts):
+            msg = (
+                f"The receipt proves another entry than this call's ({entry.type} of {entry.subject} where {kind} of {subject} "
+                "belongs); nothing shows that the call did what it says: keep the receipt, and tell the operator."
+            )
+            raise ReceiptInvalid(msg)
         return receipt
 
     def entries(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Entry]]:

@@ -83,27 +83,28 @@ class Users:
             roles: What they may be asked to do; a role alone gives no more than `describe`.
             display_name: Their name as people write it.
         """
-        identifier = names.short(names.user(user))
+        identifier, asked = names.short(names.user(user)), tuple(roles)
         request = identity_pb2.InviteUserRequest(
             user_id=identifier,
             display_name=display_name or identifier,
             organisation=organisation if "/" in organisation else f"organisations/{organisation}",
-            roles=[wire.enum_value(Role(role), _ROLE) for role in roles],
+            roles=[wire.enum_value(Role(role), _ROLE) for role in asked],
         )
         response = self._channel.call(self._stub.InviteUser, request)
-        self._audit.verified(response.receipt)
+        facts = {"organisation": request.organisation, "roles": ",".join(sorted({Role(role) for role in asked}))}
+        self._audit.verified(response.receipt, "identity.invite", names.user(user), **facts)
         return Invitation(wire.from_message(response.user, User), response.ticket, wire.time(response.expire_time))
 
     def suspend(self, name: str, *, reason: str) -> User:
         """Stop an account; its next call is refused."""
         request = identity_pb2.SuspendUserRequest(name=names.user(name), reason=reason)
         response = self._channel.call(self._stub.SuspendUser, request)
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "identity.suspend", request.name)
         return wire.from_message(response.user, User)
 
     def reinstate(self, name: str, *, reason: str) -> User:
         """Let a stopped account stand again."""
         request = identity_pb2.ReinstateUserRequest(name=names.user(name), reason=reason)
         response = self._channel.call(self._stub.ReinstateUser, request)
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "identity.reinstate", request.name)
         return wire.from_message(response.user, User)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,8 @@ class Organisms:
             ),
         )
         response = self._channel.call(self._stub.CreateOrganism, message)
-        self._audit.verified(response.receipt)
+        facts = {"level": graded.name, "hidden": str(hidden).lower()}
+        self._audit.verified(response.receipt, "organisms.create", names.organism(organism), **facts)
         return wire.from_message(response.organism, Organism)
 
     def get(self, name: str) -> Organism:
@@ -189,7 +191,7 @@ class Organisms:
         graded = Level[level] if isinstance(level, str) else level
         request = organisms_pb2.SetLevelRequest(name=names.organism(name), level=wire.enum_value(graded, _LEVEL), reason=reason)
         response = self._channel.call(self._stub.SetLevel, request)
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "organisms.level", request.name, to=graded.name)
         return wire.from_message(response.organism, Organism)
 
     def version(self, name: str) -> Version:
@@ -252,10 +254,11 @@ class Organisms:
         with progress.bar("Publishing", staged.size, show=_shown(progress_bar)) as advance:
             advance(staged.received)
             response = self._send(staged, ordered, advance)
-        entry = self._audit.verify(wire.from_message(response.receipt, Receipt))
         version = wire.from_message(response.version, Version)
-        if (entry.subject, entry.facts.get("digest"), version.digest) != (version.name, listed.digest, listed.digest):
-            raise ReceiptInvalid("The registry's receipt is not for the bundle that was sent; tell the operator.")
+        said = {"digest": listed.digest, "provenance": hashlib.sha256(envelope).hexdigest()}
+        self._audit.verified(response.receipt, "organisms.publish", version.name, **said)
+        if (names.organism_of(version.name), version.digest) != (request.parent, listed.digest):
+            raise ReceiptInvalid("The registry's answer is not about the bundle that was sent; tell the operator.")
         return version
 
     def pull(
@@ -290,8 +293,9 @@ class Organisms:
         """Withdraw a version: nothing of it is served from now on."""
         request = organisms_pb2.WithdrawVersionRequest(name=names.check("version", version), reason=reason)
         response = self._channel.call(self._stub.WithdrawVersion, request)
-        self._audit.verified(response.receipt)
-        return wire.from_message(response.version, Version)
+        withdrawn = wire.from_message(response.version, Version)
+        self._audit.verified(response.receipt, "organisms.withdraw", request.name, digest=withdrawn.digest)
+        return withdrawn
 
     def attest(self, version: str, statement: bytes) -> Attestation:
         """Sign an in-toto statement about a version, and publish it.
@@ -303,7 +307,7 @@ class Organisms:
         envelope = dsse.sign(statement, statements.PAYLOAD_TYPE, self._channel.identity.signer)
         request = organisms_pb2.AttestVersionRequest(name=names.check("version", version), envelope=envelope)
         response = self._channel.call(self._stub.AttestVersion, request)
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "organisms.attest", request.name, envelope=hashlib.sha256(envelope).hexdigest())
         return wire.from_message(response.attestation, Attestation)
 
     def attestations(self, version: str) -> Iterator[Attestation]:
@@ -339,10 +343,8 @@ class Organisms:
         """Check what was pulled against the ledger, the manifest and the publisher's signature."""
         if download.receipt is None or download.header is None:
             raise ReceiptInvalid("The registry sent a capsule without its receipt; do not use it, and tell the operator.")
-        receipt = wire.from_message(download.receipt, Receipt)
-        entry = self._audit.verify(receipt)
-        if (entry.subject, entry.facts.get("digest")) != (wanted.name, wanted.digest):
-            raise ReceiptInvalid("The receipt is not for this pull; do not use the capsule, and tell the operator.")
+        facts = {"digest": wanted.digest, "capsule": download.head_digest}
+        receipt = self._audit.verified(download.receipt, "organisms.pull.result", wanted.name, **facts)
         marked = bool(download.header.fingerprint)
         # A marked copy's weights differ from the manifest on purpose; its segments were authenticated under the version's digest.
         listed, files = manifest.unpack(memoryview(memory)[: download.header.plain_size], check_digests=not marked)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import wire
 from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
+from model_organisms.formats import sampled
 from model_organisms.records import (
     Budget,
     Message,
@@ -76,8 +77,10 @@ class Sandbox:
             duration_s=int(duration.total_seconds()) if duration else 0,
         )
         response = self._channel.call(self._stub.OpenSession, message, timeout_s=timeout_s)
-        self._audit.verified(response.receipt)
-        return Session(self, wire.from_message(response.session, SessionRecord), self._channel, self._audit)
+        record = wire.from_message(response.session, SessionRecord)
+        facts = {"version": version, "digest": record.version.digest, "purpose": Purpose(purpose).value}
+        self._audit.verified(response.receipt, "sandbox.open", record.name, **facts)
+        return Session(self, record, self._channel, self._audit)
 
     def get(self, name: str) -> SessionRecord:
         """Read a session, with what it has spent."""
@@ -98,14 +101,14 @@ class Sandbox:
     def close(self, name: str) -> SessionRecord:
         """End one's own session."""
         response = self._channel.call(self._stub.CloseSession, sandbox_pb2.CloseSessionRequest(name=name))
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "sandbox.end", name, state=SessionState.CLOSED.value)
         return wire.from_message(response.session, SessionRecord)
 
     def kill(self, name: str, *, reason: str) -> SessionRecord:
         """End somebody's session at once; its user reads the reason."""
         message = sandbox_pb2.KillSessionRequest(name=name, reason=reason)
         response = self._channel.call(self._stub.KillSession, message)
-        self._audit.verified(response.receipt)
+        self._audit.verified(response.receipt, "sandbox.end", name, state=SessionState.KILLED.value)
         return wire.from_message(response.session, SessionRecord)
 
 
@@ -197,12 +200,15 @@ class Session:
 
         Raises:
             GrantRequired: The grant gives sampling only.
+            ReceiptInvalid: The numbers are not those the receipt and the ledger commit to.
             BudgetExhausted: It would release more numbers than are left.
         """
         request = sandbox_pb2.ProbeRequest(session=self.name, messages=_messages(prompt))
         response = self._channel.call(self._stub.Probe, request, timeout_s=timeout_s)
-        self._audit.verified(response.receipt)
-        return wire.from_probe(response)
+        probe = wire.from_probe(response)
+        text = sampled.probe_text(probe.positions, probe.kl_to_base)
+        self._held(text, probe.receipt, response.receipt, "sandbox.probe.result", outcome="released")
+        return probe
 
     def close(self) -> SessionRecord:
         """End the session."""
@@ -223,11 +229,17 @@ class Session:
 
     def _finished(self, text: str, done: sandbox_pb2.SampleDone) -> Sample:
         receipt = wire.from_message(done.sample_receipt, SampleReceipt)
-        proof = self._audit.verified(done.receipt)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        if (receipt.output_sha256, receipt.ledger_index, receipt.session) != (digest, proof.index, self.name):
-            raise ReceiptInvalid("The text is not what its receipt commits to; do not use it, and tell the operator.")
+        self._held(text, receipt, done.receipt, "sandbox.sample.result", outcome=done.finish_reason)
         return Sample(text, done.finish_reason, receipt)
+
+    def _held(self, text: str, receipt: SampleReceipt, proof: records_pb2.Receipt, kind: str, *, outcome: str) -> None:
+        """Hold what was released against its receipt, and the receipt against the ledger's entry."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        facts = {"session": self.name, "outcome": outcome, "output": digest, "receipt": sampled.receipt_digest(receipt)}
+        proved = self._audit.verified(proof, kind, receipt.sample, **facts)
+        said = (receipt.output_sha256, receipt.ledger_index, receipt.session, receipt.version, receipt.version_digest)
+        if said != (digest, proved.index, self.name, self.record.version.name, self.record.version.digest):
+            raise ReceiptInvalid("This is not what its receipt commits to; do not use it, and tell the operator.")
 
 
 def _messages(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:

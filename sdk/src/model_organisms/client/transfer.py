@@ -6,6 +6,7 @@ growing pause; what was opened already stays opened, because each segment authen
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ class Download:
     arrived: int = 0
     receipt: records_pb2.Receipt | None = None
     header: CapsuleHeader | None = None
+    head_digest: str = ""
+    """SHA-256 of the capsule's head, in hex, as the ledger says it."""
     memory: mmap.mmap | None = None
     _front: bytearray = field(default_factory=bytearray)
     _receiver: Receiver | None = None
@@ -140,6 +143,7 @@ class Download:
             now=datetime.now(UTC),
             pull=self.pull,
         )
+        self.head_digest = hashlib.sha256(self._front[: self._head_size]).hexdigest()
         self.memory = anonymous(self.header.plain_size)
         self._receiver = capsule.body_receiver(self.header, key, self.memory)
         rest = bytes(self._front[self._head_size :])
