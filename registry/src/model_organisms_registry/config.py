@@ -26,6 +26,8 @@ class Cells:
     """Hub id of a base model to its folder on this machine."""
     limit: int = 4
     """Cells that may run at once."""
+    each: int = 0
+    """Of these, how many one user may have; 0 is half of them, and at least one."""
     spare: int = 0
     """Warm cells kept ready for each base model."""
     start_timeout_s: float = 120.0
@@ -52,6 +54,11 @@ class Limits:
     bundle_bytes: int = 4 << 30
     marked_bytes: int = 4 << 30
     """Bytes of marked copies that may be leaving at once; each lies whole in memory until it has left."""
+    uploads_each: int = 8
+    staged_bytes_each: int = 8 << 30
+    """Uploads one user may have under way, and the bytes they may announce together; one upload is always taken."""
+    pulls_each: int = 4
+    """Pulls one user may have under way."""
     ledger_wait_s: float = 2.0
     upload_hours: float = 24.0
     session_idle_s: float = 1800.0

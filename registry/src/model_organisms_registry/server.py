@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from model_organisms.errors import ConfigurationInvalid
+from model_organisms.errors import CellUnavailable, ConfigurationInvalid, Unavailable
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, organisms_pb2, sandbox_pb2
 
 from model_organisms_registry.domain.audit import Event, entry
@@ -46,6 +46,7 @@ from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
+from model_organisms_registry.workflows.shares import Shares
 from model_organisms_registry.workflows.standing import Standing
 
 if TYPE_CHECKING:
@@ -202,13 +203,15 @@ class Registry:
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         door, porch = self._doors()
+        cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock)
-        rooms = OrganismsRooms(organisms, self.publishing, self.pulling, self._standing)
+        self._pulls = Shares(limits.pulls_each, _many_pulls)
+        rooms = OrganismsRooms(organisms, self.publishing, self.pulling, self._standing, self._pulls)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
-            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling)),
+            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
@@ -277,6 +280,15 @@ def _server(
         msg = f"{listen} cannot be listened on; is another registry running? Name other ports in registry.toml."
         raise ConfigurationInvalid(msg) from error
     return server
+
+
+def _many_cells(each: int) -> CellUnavailable:
+    msg = f"You have as many sessions open as this registry gives one user ({each}); close one of them."
+    return CellUnavailable(msg, limit=str(each))
+
+
+def _many_pulls(each: int) -> Unavailable:
+    return Unavailable(f"You have as many pulls under way as one user may ({each}); let one end first.", limit=str(each))
 
 
 def _service(module: Any, name: str) -> Any:  # noqa: ANN401 - a generated module and its descriptor

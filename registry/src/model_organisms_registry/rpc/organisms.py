@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.organisms import Organisms
     from model_organisms_registry.workflows.publishing import Publishing, Staged
     from model_organisms_registry.workflows.pulling import Pulling
+    from model_organisms_registry.workflows.shares import Shares
     from model_organisms_registry.workflows.standing import Standing
 
 _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
@@ -29,8 +30,9 @@ _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
 class OrganismsRooms:
     """`OrganismsService`."""
 
-    def __init__(self, organisms: Organisms, publishing: Publishing, pulling: Pulling, standing: Standing) -> None:
-        """Keep the workflows."""
+    def __init__(self, organisms: Organisms, publishing: Publishing, pulling: Pulling, standing: Standing, pulls: Shares) -> None:
+        """Keep the workflows, and how many pulls one person may have under way."""
+        self._pulls = pulls
         self._organisms = organisms
         self._publishing = publishing
         self._pulling = pulling
@@ -108,12 +110,13 @@ class OrganismsRooms:
 
     def pull_version(self, call: Call, request: organisms_pb2.PullVersionRequest) -> Iterator[organisms_pb2.PullVersionResponse]:
         """Stream a capsule."""
-        delivery = self._pulling.pull(call, request.name, grant=request.grant, pull=request.pull, offset=request.offset)
-        receipt = _receipt(delivery.receipt) if delivery.receipt else None
-        head = organisms_pb2.PullHead(pull=delivery.pull, size=delivery.size, grant=delivery.grant, receipt=receipt)
-        yield organisms_pb2.PullVersionResponse(head=head)
-        for data in self._standing.guard(call, request.name, delivery.grant, delivery.chunks):
-            yield organisms_pb2.PullVersionResponse(data=data)
+        with self._pulls.held(call.user.name):
+            delivery = self._pulling.pull(call, request.name, grant=request.grant, pull=request.pull, offset=request.offset)
+            receipt = _receipt(delivery.receipt) if delivery.receipt else None
+            head = organisms_pb2.PullHead(pull=delivery.pull, size=delivery.size, grant=delivery.grant, receipt=receipt)
+            yield organisms_pb2.PullVersionResponse(head=head)
+            for data in self._standing.guard(call, request.name, delivery.grant, delivery.chunks):
+                yield organisms_pb2.PullVersionResponse(data=data)
 
     def withdraw_version(
         self, call: Call, request: organisms_pb2.WithdrawVersionRequest

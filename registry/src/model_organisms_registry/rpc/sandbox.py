@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.workflows.sampling import Sampling
     from model_organisms_registry.workflows.sandbox import Sandbox
+    from model_organisms_registry.workflows.shares import Shares
 
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
@@ -25,20 +26,22 @@ _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
 class SandboxRooms:
     """`SandboxService`."""
 
-    def __init__(self, sandbox: Sandbox, sampling: Sampling) -> None:
-        """Keep the workflows."""
+    def __init__(self, sandbox: Sandbox, sampling: Sampling, cells: Shares) -> None:
+        """Keep the workflows, and how many cells one person may have."""
+        self._cells = cells
         self._sandbox = sandbox
         self._sampling = sampling
 
     def open_session(self, call: Call, request: sandbox_pb2.OpenSessionRequest) -> sandbox_pb2.OpenSessionResponse:
         """Open a session."""
-        session, receipt = self._sandbox.open(
-            call,
-            request.version,
-            purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
-            budget=wire.budget(request, "budget"),
-            duration=timedelta(seconds=request.duration_s) if request.duration_s else None,
-        )
+        with self._cells.held(call.user.name, besides=lambda: self._sandbox.living.of(call.user.name)):
+            session, receipt = self._sandbox.open(
+                call,
+                request.version,
+                purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+                budget=wire.budget(request, "budget"),
+                duration=timedelta(seconds=request.duration_s) if request.duration_s else None,
+            )
         return sandbox_pb2.OpenSessionResponse(session=_session(session), receipt=_receipt(receipt))
 
     def get_session(self, call: Call, request: sandbox_pb2.GetSessionRequest) -> sandbox_pb2.GetSessionResponse:

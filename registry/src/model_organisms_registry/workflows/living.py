@@ -81,6 +81,10 @@ class Living:
         with self._lock:
             return [live for live in self._live.values() if chosen(live.session)]
 
+    def of(self, user: str) -> int:
+        """How many sessions of somebody there are."""
+        return len(self.every(lambda session: session.user == user))
+
     def drop(self, name: str, *, at_once: bool) -> None:
         """End a session's cell, if it is here; `at_once` leaves it no time to end by itself."""
         with self._lock:

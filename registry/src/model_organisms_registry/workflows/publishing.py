@@ -120,8 +120,7 @@ class Publishing:
             upload = upload_rows.upload(tx, name)
         if upload.user != call.user.name or upload.expire_time <= call.time:
             raise NotFound.named(name)
-        size = sum(file.size for file in manifest.parse(upload.manifest).files)
-        return Staged(upload, self._uploads.received(name), size)
+        return Staged(upload, self._uploads.received(name), _size(upload.manifest))
 
     def receive(self, call: Call, name: str, pieces: Iterable[tuple[int, bytes]]) -> None:
         """Keep pieces as they arrive.
@@ -199,6 +198,7 @@ class Publishing:
         expires = call.time + timedelta(hours=self._limits.upload_hours)
         for attempt in count():
             name = _upload_name(call.user.name, organism, listed, envelope, attempt)
+            self._room(call, name, listed)
             if not self._uploads.begin(name):
                 continue
             with self._changes.database.write() as tx:
@@ -210,6 +210,22 @@ class Publishing:
             if call.time < upload.expire_time:
                 return upload
         raise AssertionError  # there is always another attempt
+
+    def _room(self, call: Call, name: str, listed: bytes) -> None:
+        """Refuse one more upload to who has many under way, or announced many bytes by them."""
+        with self._changes.database.read() as tx:
+            others = upload_rows.uploads_of(tx, call.user.name, call.time)
+        if any(other.name == name for other in others):
+            return
+        announced = sum(_size(data) for data in (listed, *(other.manifest for other in others)))
+        limits = self._limits
+        if len(others) >= limits.uploads_each or announced > max(limits.bundle_bytes, limits.staged_bytes_each):
+            msg = (
+                f"You have {len(others)} uploads under way, and would have {announced:,} bytes announced; this registry takes "
+                f"{limits.uploads_each} and {limits.staged_bytes_each:,}. Publish the files of one again to go on with it, or "
+                f"wait until they lapse, {limits.upload_hours:g} hours after they began."
+            )
+            raise Unavailable(msg, limit=str(limits.uploads_each))
 
     def _refuse(self, call: Call, upload: Upload, digest: str, error: InvalidArgument) -> None:
         """Write down that a bundle was refused, and keep nothing of it."""
@@ -282,6 +298,10 @@ def _entry(call: Call, permit: Permit, version: Version, upload: Upload) -> Entr
         "upload": upload.name,
     }
     return entry(Event.PUBLISH, call, seq=seq(), subject=version.name, permit=permit, facts=said)
+
+
+def _size(listed: bytes) -> int:
+    return sum(file.size for file in manifest.parse(listed).files)
 
 
 def _upload_name(user: str, organism: str, listed: bytes, envelope: bytes, attempt: int) -> str:

@@ -54,6 +54,12 @@ def known(tx: Connection, name: str) -> bool:
     return rows.find(tx, schema.uploads, schema.uploads.c.name == name) is not None
 
 
+def uploads_of(tx: Connection, user: str, now: datetime) -> tuple[Upload, ...]:
+    """Read the uploads that somebody has under way."""
+    table = schema.uploads
+    return tuple(_upload(row) for row in tx.execute(select(table).where(table.c.user == user, table.c.expire_time > now)))
+
+
 def delete_upload(tx: Connection, name: str) -> None:
     """Forget an upload that was finished or given up.
 
