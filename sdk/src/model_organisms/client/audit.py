@@ -35,6 +35,8 @@ class Audit:
     - Every receipt a call brings back is checked before the call returns: entry under head, head under the pinned key,
       and that the entry says what the call did.
     - The newest head ever seen is pinned in a file; a head that is not consistent with it raises `LedgerForked`.
+    - Before the first change of a connection the registry's head is held against the pinned one, so that nothing is asked of a
+      registry that was set back.
 
     Args:
         channel: The connection.
@@ -48,6 +50,7 @@ class Audit:
         self._pin = pin
         self._lock = threading.Lock()
         self._newest = self._parse(pin.read_bytes()) if pin and pin.exists() else None
+        self._recognised = self._newest is None
 
     def checkpoint(self) -> Checkpoint:
         """Fetch the newest head, verified and consistent with every head seen before.
@@ -57,6 +60,15 @@ class Audit:
         """
         response = self._channel.call(self._stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), repeatable=True)
         return self._advance(self._parse(response.checkpoint))
+
+    def recognise(self) -> None:
+        """Make sure, once, that the registry still has the ledger of the pinned head.
+
+        Raises:
+            LedgerForked: It has not.
+        """
+        if not self._recognised:
+            self.checkpoint()
 
     def receipt(self, index: int) -> Receipt:
         """Fetch and verify the proof of one entry.
@@ -187,6 +199,7 @@ class Audit:
             if newest is None or head.size > newest.size:
                 self._newest = head
                 self._write_pin(head)
+            self._recognised = True
         return head
 
     def _check_extension(self, older: Checkpoint, newer: Checkpoint) -> None:

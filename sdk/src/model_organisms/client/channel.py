@@ -40,12 +40,14 @@ class Channel:
         identity: Who calls.
         path: Where the identity lies, for the renewed certificate; None keeps it in memory.
         timeout_s: Deadline of a call that names none, in seconds.
+        before_change: Runs before each call that may change something; what it raises keeps the call from being made.
     """
 
     identity: keys.Identity
     path: Path | None
     timeout_s: float
     grpc_channel: grpc.Channel
+    before_change: Callable[[], None] = lambda: None
 
     @classmethod
     def open(cls, identity: keys.Identity, path: Path | None, *, timeout_s: float) -> Channel:
@@ -81,6 +83,8 @@ class Channel:
         Raises:
             ModelOrganismsError: Whatever the registry answered, as its own class.
         """
+        if not repeatable:
+            self.before_change()
         for left in range(_RETRIES if repeatable else 0, -1, -1):
             try:
                 return method(request, timeout=timeout_s or self.timeout_s)
@@ -96,6 +100,7 @@ class Channel:
         Raises:
             ModelOrganismsError: Whatever the registry answered, as its own class.
         """
+        self.before_change()
         call = method(request, timeout=timeout_s or self.timeout_s)
         try:
             yield from call

@@ -35,6 +35,7 @@ class Client:
         """Make the five words over one channel."""
         self._channel = channel
         self.audit = Audit(channel, pin)
+        channel.before_change = self.audit.recognise
         self.users = Users(channel, self.audit)
         self.organisms = Organisms(channel, self.audit, self.users)
         self.access = Access(channel, self.audit)
