@@ -125,6 +125,20 @@ def test_a_renewal_asks_again_for_the_same(world):
     assert again.state is RequestState.PENDING
 
 
+def test_another_persons_grant_is_renewed_in_the_words_for_one_that_is_not_there(world):
+    version, _ = published(world)
+    grant = world.person("ravi").access.approve(asked(world, version), reason="Fine.").grant
+    stranger = world.person("sybil", "researcher", organisation="elsewhere")
+    told = []
+    for name in (grant, "grants/" + "0" * 26):
+        with pytest.raises(errors.NotFound) as refused:
+            stranger.access.renew(name)
+        told.append(refused.value.message.replace(name, "it"))
+    assert told[0] == told[1]
+    with pytest.raises(errors.Denied):
+        world.person("rena").access.renew(grant)
+
+
 def test_a_revoked_grant_lists_with_its_reason(world):
     version, _ = published(world)
     request = world.person("ravi").access.approve(asked(world, version).name, reason="Fine.")

@@ -226,7 +226,8 @@ class Access:
     def renew(self, call: Call, name: str, *, justification: str, duration: timedelta | None) -> tuple[Request, Receipt]:
         """Ask again for what a grant gave."""
         with self._changes.open() as change:
-            old, _ = self._found_grant(change.tx, call, Action.VIEW_GRANT, name)
+            old, owners = self._found_grant(change.tx, call, Action.VIEW_GRANT, name)
+            self._gate.permit(call, Action.VIEW_GRANT, entities.grant(old, owners=owners))
             before = request_rows.request(change.tx, old.request)
             subjects, permit = self._asked(change.tx, call, [ref.name for ref in old.versions], old.rung)
             request = rules.renew(
