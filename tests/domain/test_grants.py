@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import Conflict, Denied, GrantExpired, GrantRequired, GrantRevoked, InvalidArgument
-from model_organisms.records import Budget, GrantState, Level, Rung, VersionRef
+from model_organisms.records import Budget, GrantState, Level, Purpose, Rung, VersionRef
 from model_organisms_registry.domain import grants as rules
 
 from tests.domain.cast import DAY, NOW, PLENTY, grant, subject, version
@@ -116,6 +116,26 @@ def test_one_with_something_left_is_used_before_one_that_is_spent():
     assert rules.require([spent, fresh], REF, user="users/ada", level=1, rung=Rung.PULL, now=NOW) == fresh
     only_pulls = replace(fresh, spent=Budget(sessions=PLENTY.sessions))
     assert rules.require([spent, only_pulls], REF, user="users/ada", level=1, rung=Rung.PULL, now=NOW) == only_pulls
+
+
+@pytest.mark.parametrize("gone", ["sessions", "tokens", "output_bytes"])
+def test_a_session_is_opened_under_the_grant_that_has_something_to_say(gone):
+    lasting = grant(number=1, spent=replace(Budget(), **{gone: getattr(PLENTY, gone)}), expire_time=NOW + 9 * DAY)
+    fresh = grant(number=2, expire_time=NOW + DAY)
+    assert rules.require([lasting, fresh], REF, user="users/ada", level=1, rung=Rung.SAMPLE, now=NOW) == fresh
+    numbers = replace(lasting, rung=Rung.PROBE)
+    found = rules.require([numbers, fresh], REF, user="users/ada", level=1, rung=Rung.SAMPLE, now=NOW)
+    assert found == (fresh if gone == "sessions" else numbers)
+
+
+def test_the_purpose_and_the_name_say_which_grants_are_offered():
+    mine, other = grant(number=1), grant(number=2, purpose=Purpose.REPLICATION)
+    over = grant(number=3, purpose=Purpose.INTERPRETABILITY, expire_time=NOW)
+    held = (mine, other, over)
+    assert rules.offered(held, grant="", purpose=mine.purpose, now=NOW) == (mine,)
+    assert rules.offered(held, grant=other.name, purpose=mine.purpose, now=NOW) == (other,)
+    assert rules.offered(held, grant="", purpose=over.purpose, now=NOW) == held
+    assert rules.offered(held, grant="grants/none", purpose=mine.purpose, now=NOW) == ()
 
 
 def test_one_that_reaches_the_level_is_used_before_one_that_only_lasts_longer():

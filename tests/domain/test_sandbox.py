@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -155,13 +156,16 @@ def test_a_kill_says_why():
 
 def test_the_end_that_has_come_is_named():
     opened_ = session()
-    assert sandbox.due(opened_, now=NOW, last_used=NOW) is None
-    assert sandbox.due(opened_, now=NOW + HOUR, last_used=NOW + HOUR) is SessionState.EXPIRED
-    assert sandbox.due(opened_, now=NOW + sandbox.IDLE, last_used=NOW) is SessionState.EXPIRED
+    due = partial(sandbox.due, idle=timedelta(minutes=30))
+    assert due(opened_, now=NOW, last_used=NOW) is None
+    assert due(opened_, now=NOW + HOUR, last_used=NOW + HOUR) is SessionState.EXPIRED
+    assert due(opened_, now=NOW + timedelta(minutes=30), last_used=NOW) is SessionState.EXPIRED
     talked_out = replace(opened_, spent=replace(Budget(), output_bytes=PLENTY.output_bytes))
-    assert sandbox.due(talked_out, now=NOW, last_used=NOW) is None  # numbers are left
-    assert sandbox.due(replace(opened_, spent=PLENTY), now=NOW, last_used=NOW) is SessionState.EXHAUSTED
-    assert sandbox.due(replace(opened_, state=SessionState.LOST, spent=PLENTY), now=NOW, last_used=NOW) is None
+    assert due(talked_out, now=NOW, last_used=NOW) is None  # numbers are left
+    few = replace(talked_out, budget=replace(PLENTY, probe_values=10))
+    assert due(few, now=NOW, last_used=NOW) is SessionState.EXHAUSTED  # but not for one probe
+    assert due(replace(opened_, spent=PLENTY), now=NOW, last_used=NOW) is SessionState.EXHAUSTED
+    assert due(replace(opened_, state=SessionState.LOST, spent=PLENTY), now=NOW, last_used=NOW) is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from model_organisms_registry.founding import Storage, free_ports
 from model_organisms_registry.inspection import copy, inspect
 from model_organisms_registry.server import Registry
 from model_organisms_registry.storage.bundles import Stored
+from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.changes import seq
 
@@ -130,3 +131,12 @@ def test_a_folder_with_something_in_it_is_not_written_over(world, tmp_path):
     with pytest.raises(errors.AlreadyExists, match="new folder"):
         run("restore", tmp_path, "--folder", tmp_path / "taken")
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine"]
+
+
+def test_a_text_that_no_transaction_knows_of_is_told_and_is_not_wrong(world):
+    before = inspect(load(world.folder))
+    with closing(Storage.open(load(world.folder))) as storage:
+        Contents(SealedStore(storage.blobs, storage.keys)).keep("sessions/" + "0" * 26, b"Said, and cut off.")
+    after = inspect(load(world.folder))
+    assert (after.unindexed, after.findings) == (before.unindexed + 1, before.findings)
+    assert f"unindexed: {after.unindexed} blobs" in after.as_text()

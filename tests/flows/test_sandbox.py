@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from model_organisms import errors
@@ -146,6 +146,58 @@ def test_a_refused_question_leaves_nothing_behind(world, version):
             with pytest.raises((errors.NotFound, errors.GrantRequired)):
                 stranger.sample("Hello?")
         assert sorted((world.folder / "blobs" / "contents").rglob("*")) == before
+
+
+def test_a_question_that_cannot_be_paid_or_answered_leaves_nothing_behind(world, version):
+    name = grant(world, version, "probe", tokens=1, sessions=1, output_bytes=400, probe_values=11)
+    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    assert session.sample("Go on.", max_tokens=1).receipt.tokens == 1
+    before = sorted((world.folder / "blobs" / "contents").rglob("*"))
+    with pytest.raises(errors.BudgetExhausted):
+        session.sample("x" * 100_000, max_tokens=1)
+    world.registry.sandbox.living.drop(session.name, at_once=True)
+    with pytest.raises(errors.CellUnavailable):  # the transaction is under way by then, and undone
+        session.probe("x" * 1000)
+    assert sorted((world.folder / "blobs" / "contents").rglob("*")) == before
+    session.close()
+    world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+def test_of_several_grants_the_one_that_fits_is_used_and_one_may_be_named(world, version):
+    """Not the one that lasts longest, whatever it is for and whatever is left of it."""
+    rosa = world.person("rosa")
+
+    def ask(purpose, days, **budget):
+        request = rosa.access.request(
+            version.name,
+            "sample",
+            purpose=purpose,
+            justification=WHY,
+            duration=timedelta(days=days),
+            budget=Budget(**budget) if budget else None,
+        )
+        return request.grant
+
+    spent = ask("replication", 60, tokens=1, sessions=9, output_bytes=400)
+    with rosa.sandbox.open(version.name, purpose="replication") as session:
+        session.sample("Go on.", max_tokens=1)
+    fresh, other = ask("replication", 10), ask("detection-research", 30)
+    for wanted, purpose, named in ((fresh, "replication", ""), (other, "detection-research", ""), (fresh, "replication", fresh)):
+        with rosa.sandbox.open(version.name, purpose=purpose, grant=named) as session:
+            assert session.record.grant == wanted
+    for named, error in ((other, errors.GrantRequired), (spent, errors.BudgetExhausted)):
+        with pytest.raises(error):
+            rosa.sandbox.open(version.name, purpose="replication", grant=named)
+    for name in (spent, fresh, other):
+        world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+def test_a_session_in_which_nothing_happens_ends_after_the_time_the_operator_sets(world, version, granted, monkeypatch):
+    assert world.registry.sandbox._idle == timedelta(seconds=world.registry.config.limits.session_idle_s)
+    session = world.person("rosa").sandbox.open(version.name, purpose="replication")
+    assert session.record.grant == granted
+    monkeypatch.setattr(world.registry.sandbox, "_idle", timedelta(seconds=0.1))
+    assert eventually(lambda: world.person("rosa").sandbox.get(session.name).state is SessionState.EXPIRED)
 
 
 @pytest.mark.usefixtures("granted")

@@ -14,7 +14,7 @@ from model_organisms.cli import main
 from model_organisms.formats import provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
-from model_organisms.records import VersionRef
+from model_organisms.records import Rung, VersionRef
 from model_organisms_registry.testing import World, running, settings
 
 from tests.support.registries import PEOPLE
@@ -67,7 +67,7 @@ COMMANDS = {
     "organisms list": lambda _: ("rosa", ["--level", "cl1", "--base-model", QWEN], "talker"),
     "organisms show": lambda _: ("rosa", [TALKER], TALKER),
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
-    "sandbox probe": lambda _: ("rosa", [TALKER, "Hello there.", "--purpose", "replication"], ""),
+    "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
     "audit checkpoint": lambda _: ("rosa", [], "registry.test"),
     "audit entries": lambda _: ("aud", ["--start", "1", "--count", "3"], "identity.enrol"),
     "audit receipt": lambda _: ("aud", ["2"], ""),
@@ -75,6 +75,10 @@ COMMANDS = {
     "audit consistency": lambda _: ("rosa", ["1", "2"], ""),
     "users list": lambda _: ("admin", [], "detection-lab"),
 }
+
+
+def probing(world):
+    return next(grant.name for grant in world.person("rosa").access.grants(state="active") if grant.rung is Rung.PROBE)
 
 
 def command(words):

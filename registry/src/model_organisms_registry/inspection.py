@@ -34,7 +34,7 @@ from model_organisms_registry.storage.database import Database
 from model_organisms_registry.storage.keys import is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from model_organisms.records import Page, Version
@@ -63,6 +63,8 @@ class Report:
     """Intents without a result: what was begun when the registry stopped, and never left."""
     closed: tuple[str, ...]
     """Versions whose key is not here: it was destroyed, or not put back after a restore."""
+    unindexed: int
+    """Sealed texts that no transaction knows of: each was kept for one that was cut off. Nobody can be shown them."""
     findings: tuple[Finding, ...]
 
     @property
@@ -81,6 +83,7 @@ class Report:
             f"versions: {self.versions}, each with its sealed bundle",
             *(f"unfinished: {what}" for what in self.unfinished),
             *(f"closed: {version}: its key was destroyed, or is not here" for version in self.closed),
+            *([f"unindexed: {self.unindexed} blobs"] if self.unindexed else []),
             *(f"WRONG {finding.place}: {finding.what}" for finding in self.findings),
             "clean" if self.clean else f"{len(self.findings)} findings; keep the folder as evidence, see deploy/runbook.md",
         ]
@@ -93,12 +96,14 @@ def inspect(config: Config) -> Report:
     key, origin = note.parse_vkey(signer.vkey), signer.origin
     blobs, database = Blobs(config.blobs_url), Database(config.database_url)
     try:
+        lying = blobs.list("contents")  # before the rows, so that what is kept meanwhile is not counted
         with database.read() as tx:
             bodies, findings = fsck.check_database(tx, key, origin=origin)
             waiting = fsck.unsequenced(tx)
             staged = _staged(tx, len(bodies))
             versions = [(version, _stored(version)) for version in _versions(tx)]
             intents = sandbox_rows.unfinished_intents(tx)
+            unindexed = _unindexed(tx, lying)
         missing = [
             fsck.Finding(version.name, "its sealed bundle or its key record is missing")
             for version, stored in versions
@@ -113,7 +118,7 @@ def inspect(config: Config) -> Report:
     )
     kept = config.keys_folder / _KEPT_APART
     closed = tuple(version.name for version, stored in versions if not is_kept(kept, stored.key_id))
-    return Report(len(bodies), published, len(versions), waiting, unfinished, closed, tuple(findings))
+    return Report(len(bodies), published, len(versions), waiting, unfinished, closed, unindexed, tuple(findings))
 
 
 def copy(config: Config, to: Path) -> tuple[str, ...]:
@@ -194,6 +199,11 @@ def _staged(tx: Connection, size: int) -> list[bytes]:
         return ledger_rows.staged(tx, size)
     except VerificationFailed:  # `check_database` says what is wrong with them
         return []
+
+
+def _unindexed(tx: Connection, lying: Sequence[str]) -> int:
+    commits = {path.rsplit("/", 1)[-1] for path in lying if not path.endswith(".key")}
+    return len(commits - sandbox_rows.commits(tx))
 
 
 def _stored(version: Version) -> Stored:

@@ -10,7 +10,7 @@ import logging
 import signal
 import threading
 from concurrent import futures
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,14 @@ class Registry:
         sealed = SealedStore(storage.blobs, storage.keys)
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
         self.sandbox = sandbox = Sandbox(
-            self.changes, self.gate, bundles, contents=contents, pool=self.pool, table=table, bases=self._bases
+            self.changes,
+            self.gate,
+            bundles,
+            contents=contents,
+            pool=self.pool,
+            table=table,
+            idle=timedelta(seconds=limits.session_idle_s),
+            bases=self._bases,
         )
         identity = Identity(
             self.changes,

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from model_organisms.records import Budget, Purpose
+
 REASON_LIMIT = 2000
+PROBE_TOP = 5
+PROBE_VALUES = 2 * PROBE_TOP + 1
+"""Numbers that a probe of one position releases: ids, log-probabilities and the divergence. Nothing costs fewer."""
 
 
 def state_of(grant: Grant, *, now: datetime) -> GrantState:
@@ -77,9 +82,31 @@ def nearest(grants: Iterable[Grant], version: VersionRef, *, user: str, level: o
     return max(active, key=lambda grant: (grant.rung, grant.name), default=None)
 
 
+def offered(grants: Iterable[Grant], *, grant: str, purpose: Purpose, now: datetime) -> tuple[Grant, ...]:
+    """Those of somebody's grants that a session may be opened under.
+
+    Args:
+        grants: All of them.
+        grant: The one that was named; empty for any.
+        purpose: What the session is for.
+        now: The call's time.
+
+    Returns:
+        The named one alone; or the active ones for that purpose; or where there is none, all, so that one of them says why not.
+    """
+    held = tuple(one for one in grants if grant in {"", one.name})
+    active = (one for one in held if one.purpose is purpose and state_of(one, now=now) is GrantState.ACTIVE)
+    return tuple(active) or held
+
+
+def speaks(left: Budget, rung: Rung) -> bool:
+    """Whether anything can still be said with what is left: a token of text, or where the rung gives numbers, one probe."""
+    return (left.tokens > 0 and left.output_bytes > 0) or (rung >= Rung.PROBE and left.probe_values >= PROBE_VALUES)
+
+
 def _has_left(grant: Grant, rung: Rung) -> bool:
     left = grant.budget.minus(grant.spent)
-    return (left.pulls if rung is Rung.PULL else left.sessions) > 0
+    return left.pulls > 0 if rung is Rung.PULL else left.sessions > 0 and speaks(left, grant.rung)
 
 
 def require(grants: Iterable[Grant], version: VersionRef, *, user: str, level: object, rung: Rung, now: datetime) -> Grant:

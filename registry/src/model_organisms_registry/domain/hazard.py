@@ -44,11 +44,6 @@ class LevelRules:
     """Longest life of a grant."""
     jail_required: bool = False
     fingerprinted: bool = False
-    release_after_checkpoint: bool = False
-    """Output leaves only once a signed checkpoint covers its entry."""
-    review_sessions: bool = False
-    """Every session is read by a reviewer afterwards."""
-    sessions_only: bool = False
 
 
 Cell = tuple[Level, Rung]
@@ -210,17 +205,8 @@ TABLE = HazardTable(
     rules={
         Level.CL1: LevelRules(max_duration=timedelta(days=365)),
         Level.CL2: LevelRules(max_duration=timedelta(days=180), jail_required=True, fingerprinted=True),
-        Level.CL3: LevelRules(
-            max_duration=timedelta(days=90), jail_required=True, fingerprinted=True, release_after_checkpoint=True
-        ),
-        Level.CL4: LevelRules(
-            max_duration=timedelta(days=30),
-            jail_required=True,
-            fingerprinted=True,
-            release_after_checkpoint=True,
-            review_sessions=True,
-            sessions_only=True,
-        ),
+        Level.CL3: LevelRules(max_duration=timedelta(days=90), jail_required=True, fingerprinted=True),
+        Level.CL4: LevelRules(max_duration=timedelta(days=30), jail_required=True, fingerprinted=True),
     },
 )
 """The shipped table, as docs and policies state it."""

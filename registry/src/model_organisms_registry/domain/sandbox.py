@@ -32,7 +32,7 @@ from model_organisms.records import (
     SessionState,
 )
 
-from model_organisms_registry.domain.grants import shortcoming
+from model_organisms_registry.domain.grants import PROBE_TOP, shortcoming, speaks
 from model_organisms_registry.domain.grants import standing as grant_standing
 from model_organisms_registry.domain.hazard import HazardTable, level_rules
 from model_organisms_registry.domain.organisms import served
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 LONGEST = timedelta(hours=8)
 DEFAULT_DURATION = timedelta(hours=1)
-IDLE = timedelta(minutes=30)
-"""A session in which nothing happens for so long expires: a cell holds plaintext weights."""
 
 MOST_TOKENS = 8192
 MOST_STOPS = 8
@@ -59,7 +57,6 @@ SPEAKERS = frozenset({"system", "user", "assistant"})
 
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
-PROBE_TOP = 5
 PROBE_DIGITS = 3
 """Decimals of a released log-probability."""
 MOST_PROBE_POSITIONS = 64
@@ -144,7 +141,7 @@ def _share(grant: Grant, wanted: Budget | None) -> Budget:
         output_bytes=min(asked.output_bytes, left.output_bytes),
         probe_values=min(asked.probe_values, left.probe_values) if grant.rung >= Rung.PROBE else 0,
     )
-    if (share.tokens < 1 or share.output_bytes < 1) and share.probe_values < 1:
+    if not speaks(share, grant.rung):
         raise BudgetExhausted("The session would have nothing to spend; renew the grant, or ask for more.", grant=grant.name)
     return share
 
@@ -182,15 +179,21 @@ def standing(session: Session, *, grant: Grant, state: VersionState, level: Leve
         raise Conflict("The session's time is over; open a new one.", session=session.name)
 
 
-def due(session: Session, *, now: datetime, last_used: datetime) -> SessionState | None:
-    """Name the end that has come for an open session, if one has; the registry's own clockwork asks this."""
+def due(session: Session, *, now: datetime, last_used: datetime, idle: timedelta) -> SessionState | None:
+    """Name the end that has come for an open session, if one has; the registry's own clockwork asks this.
+
+    Args:
+        session: As its row is now.
+        now: The time.
+        last_used: When it was last asked anything.
+        idle: It expires when nothing happens in it for so long: a cell holds plaintext weights.
+    """
     if session.state is not SessionState.OPEN:
         return None
-    if now >= session.expire_time or now >= last_used + IDLE:
+    if now >= session.expire_time or now >= last_used + idle:
         return SessionState.EXPIRED
-    left = session.budget.minus(session.spent)
-    talks = left.tokens > 0 and left.output_bytes > 0
-    return None if talks or left.probe_values > 0 else SessionState.EXHAUSTED
+    # A session of a grant without probes has no numbers in its budget, so the highest rung asks the right question of both.
+    return None if speaks(session.budget.minus(session.spent), Rung.PULL) else SessionState.EXHAUSTED
 
 
 def end(session: Session, state: SessionState, *, reason: str = "") -> Session:

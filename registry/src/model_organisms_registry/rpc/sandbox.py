@@ -39,6 +39,7 @@ class SandboxRooms:
                 call,
                 request.version,
                 purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+                grant=request.grant,
                 budget=wire.budget(request, "budget"),
                 duration=timedelta(seconds=request.duration_s) if request.duration_s else None,
             )

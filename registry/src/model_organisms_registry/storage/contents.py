@@ -6,17 +6,19 @@ Destroying a session's, a person's or an organism's key erases what was said in 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import AlreadyExists, VerificationFailed
+from model_organisms.errors import AlreadyExists, ModelOrganismsError, VerificationFailed
 from model_organisms.formats.entry import NONCE_SIZE, commitment
 
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.catalog.sandbox import Content
 
 if TYPE_CHECKING:
-    from model_organisms_registry.storage.database import Connection
+    from collections.abc import Iterator
+
+    from model_organisms_registry.storage.database import Connection, Database
     from model_organisms_registry.storage.sealed import SealedStore
 
 
@@ -46,6 +48,19 @@ class Contents:
         path = f"contents/{owner}/{commit}"
         self._sealed.put_sealed(path, [nonce, payload], key_id=key_id, aad=commit.encode())
         return Content(commit, owner, path, key_id)
+
+    @contextmanager
+    def keeping(self, database: Database, owner: str, payload: bytes) -> Iterator[Content]:
+        """Seal a payload for the transaction in this block, and delete it again where that did not come to be."""
+        content = self.keep(owner, payload)
+        try:
+            yield content
+        except BaseException:
+            # A transaction may be committed and yet not acknowledged in time; then its row is there, and the payload stays.
+            with suppress(ModelOrganismsError), database.read() as tx:
+                if rows.content(tx, content.commit) is None:
+                    self._sealed.delete(content.blob)
+            raise
 
     def index(self, tx: Connection, content: Content) -> None:
         """Say where the content behind a commitment lies."""

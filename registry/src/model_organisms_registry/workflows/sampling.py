@@ -20,6 +20,8 @@ from model_organisms.records import Budget, Probe, Sample, SampleReceipt, Sampli
 
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.budgets import within
+from model_organisms_registry.domain.grants import PROBE_TOP
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
@@ -131,7 +133,7 @@ class Sampling:
         try:
             left = max(1.0, (call.deadline - call.time).total_seconds())
             numbers = turn.cell.probe(messages, positions=1, max_seconds=left)
-            positions = tuple(tuple(_rounded(score) for score in position[: rules.PROBE_TOP]) for position in numbers.positions)
+            positions = tuple(tuple(_rounded(score) for score in position[:PROBE_TOP]) for position in numbers.positions)
             turn.values = sum(2 * len(position) for position in positions) + 1
             probe = Probe(positions, round(numbers.kl_to_base, rules.PROBE_DIGITS), self._receipt_of(turn, None))
             turn.text = [sampled.probe_text(probe.positions, probe.kl_to_base)]
@@ -146,12 +148,13 @@ class Sampling:
     def _begin(self, call: Call, action: Action, name: str, messages: Sequence[Message], parameters: SamplingParameters) -> Turn:
         """Permit, take the cost, and make the intent durable, in one transaction; nothing is kept for a call that is refused."""
         with self._changes.database.read() as tx:
-            self._permitted(tx, call, action, name)
+            session, _ = self._permitted(tx, call, action, name)
+            self._cost(tx, session, action, parameters)
         payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
-        kept = self._contents.keep(name, payload)
         cells: list[Cell] = []
         try:
-            return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
+            with self._contents.keeping(self._changes.database, name, payload) as kept:
+                return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
         except BaseException:
             if cells:
                 self._sandbox.living.used(name, call.time)
@@ -163,11 +166,8 @@ class Sampling:
         """The transaction of `_begin`; the cell is put in `cells` once the turn counts."""
         with self._changes.open() as change:
             session, permit = self._permitted(change.tx, call, action, name)
-            grant = grant_rows.grant(change.tx, session.grant)
-            left = _least(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
-            probing = action is Action.PROBE
             # The cost before the cell: of a session that is spent the cell may be gone already.
-            taken = rules.probe_cost(1, left=left) if probing else rules.sample_cost(parameters, left)
+            taken, probing = self._cost(change.tx, session, action, parameters), action is Action.PROBE
             cell = self._sandbox.living.turn(name, call.time)
             cells.append(cell)
             grant_rows.spend(change.tx, session.grant, taken)
@@ -204,6 +204,12 @@ class Sampling:
         rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
         return session, permit
 
+    @staticmethod
+    def _cost(tx: Connection, session: Session, action: Action, parameters: SamplingParameters) -> Budget:
+        grant = grant_rows.grant(tx, session.grant)
+        left = within(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
+        return rules.probe_cost(1, left=left) if action is Action.PROBE else rules.sample_cost(parameters, left)
+
     def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, str], None, None]:
         """Gather the cell's pieces into windows, within the bytes that were taken."""
         call = turn.permit.call
@@ -226,8 +232,8 @@ class Sampling:
     def _release(self, turn: Turn, window: str) -> None:
         """Enter what is about to leave; refuse unless all that the session rests on still stands."""
         now = self._clock()
-        kept = self._contents.keep(turn.session.name, window.encode())
-        with self._changes.open() as change:
+        keeping = self._contents.keeping(self._changes.database, turn.session.name, window.encode())
+        with keeping as kept, self._changes.open() as change:
             session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, now)
             self._contents.index(change.tx, kept)
             facts = {"session": session.name, "bytes": str(len(window.encode()))}
@@ -308,14 +314,6 @@ class Sampling:
 def _intent_facts(parameters: SamplingParameters) -> dict[str, str]:
     shown = f"max_tokens={parameters.max_tokens},temperature={parameters.temperature:g},top_p={parameters.top_p:g}"
     return {"parameters": f"{shown},top_k={parameters.top_k}", "seed": str(parameters.seed)}
-
-
-def _least(first: Budget, second: Budget) -> Budget:
-    return Budget(
-        tokens=min(first.tokens, second.tokens),
-        output_bytes=min(first.output_bytes, second.output_bytes),
-        probe_values=min(first.probe_values, second.probe_values),
-    )
 
 
 def _fitting(text: str, room: int) -> str:

@@ -19,7 +19,7 @@ from model_organisms.records import Budget, Page, Role, Rung, SessionState
 from model_organisms_registry.domain import identity
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
-from model_organisms_registry.domain.grants import require
+from model_organisms_registry.domain.grants import offered, require
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
@@ -64,6 +64,7 @@ class Sandbox:
         contents: Where reasons are kept, encrypted.
         pool: Starts cells.
         table: The hazard table of this deployment.
+        idle: A session in which nothing happens for so long ends.
         bases: Hub id of a base model to its folder here.
     """
 
@@ -76,6 +77,7 @@ class Sandbox:
         contents: Contents,
         pool: CellPool,
         table: HazardTable,
+        idle: timedelta,
         bases: Mapping[str, Path],
     ) -> None:
         """Keep what the steps need."""
@@ -84,11 +86,12 @@ class Sandbox:
         self._contents = contents
         self._cells = Loading(bundles, pool, bases)
         self._table = table
+        self._idle = idle
         self.living = Living()
         self._unwritten: dict[str, tuple[Session, SessionState, str]] = {}
 
     def open(
-        self, call: Call, version: str, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
+        self, call: Call, version: str, *, purpose: Purpose, grant: str, budget: Budget | None, duration: timedelta | None
     ) -> tuple[Session, Receipt]:
         """Open a session.
 
@@ -98,7 +101,8 @@ class Sandbox:
         """
         with self._changes.database.read() as tx:
             found = finding.version(tx, self._gate, call, Action.OPEN_SESSION, version)
-        permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=found.grants)
+        held = offered(found.grants, grant=grant, purpose=purpose, now=call.time)
+        permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=held)
         cell = self._cells.cell(permit, found.subject)
         try:
             with self._changes.open() as change:
@@ -201,8 +205,8 @@ class Sandbox:
         identity.standing(accounts.user(change.tx, call.user.name))
         found = finding.version(change.tx, self._gate, call, Action.OPEN_SESSION, permit.resource)
         subject = found.subject
-        grant = require(found.grants, subject.ref, user=call.user.name, level=subject.level, rung=Rung.SAMPLE, now=call.time)
-        grant = grant_rows.grant(change.tx, grant.name)
+        held = [grant for grant in found.grants if grant.name == permit.grant]
+        grant = require(held, subject.ref, user=call.user.name, level=subject.level, rung=Rung.SAMPLE, now=call.time)
         session = rules.open_session(
             fresh("sessions", call.time),
             user=call.user,
@@ -279,7 +283,7 @@ class Sandbox:
         quiet = self.living.quiet(live)
         with self._changes.database.read() as tx:
             session = rows.session(tx, live.session.name)
-        state = rules.due(session, now=now, last_used=live.last_used)
+        state = rules.due(session, now=now, last_used=live.last_used, idle=self._idle)
         if state is SessionState.EXHAUSTED and (quiet is None or self.living.quiet(live) != quiet):
             return  # what the row says is spent may be given back by a question that was under way when it was read
         if state is not None:

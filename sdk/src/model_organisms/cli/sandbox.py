@@ -26,6 +26,7 @@ def group() -> None:
 @click.argument("version")
 @click.option("--prompt", "prompts", multiple=True, required=True, help="What to say; repeat for more. `-` reads standard input.")
 @click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
+@click.option("--grant", default="", help="The grant to use, where you have several.")
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--temperature", default=1.0, show_default=True)
 @click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
@@ -36,6 +37,7 @@ def sample(
     version: str,
     prompts: tuple[str, ...],
     purpose: str,
+    grant: str,
     max_tokens: int,
     temperature: float,
     samples: int,
@@ -45,7 +47,7 @@ def sample(
     Output is shown with control characters escaped: it is the output of a misaligned model.
     """
     drawn: list[dict[str, object]] = []
-    with context.connect() as client, client.sandbox.open(version, purpose=purpose) as session:
+    with context.connect() as client, client.sandbox.open(version, purpose=purpose, grant=grant) as session:
         for prompt in (sys.stdin.read() if text == "-" else text for text in prompts):
             for _ in range(samples):
                 answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature)
@@ -60,10 +62,11 @@ def sample(
 @click.argument("version")
 @click.argument("prompt")
 @click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
+@click.option("--grant", default="", help="The grant to use, where you have several.")
 @click.pass_obj
-def probe(context: Context, *, version: str, prompt: str, purpose: str) -> None:
+def probe(context: Context, *, version: str, prompt: str, purpose: str, grant: str) -> None:
     """Show the rounded next-token distribution after PROMPT, and its divergence from the base model."""
-    with context.connect() as client, client.sandbox.open(version, purpose=purpose) as session:
+    with context.connect() as client, client.sandbox.open(version, purpose=purpose, grant=grant) as session:
         numbers = session.probe(prompt)
     if context.as_json:
         emit(numbers)

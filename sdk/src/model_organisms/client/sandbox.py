@@ -49,6 +49,7 @@ class Sandbox:
         version: str,
         *,
         purpose: Purpose | str,
+        grant: str = "",
         budget: Budget | None = None,
         duration: timedelta | None = None,
         timeout_s: float = _OPEN_TIMEOUT_S,
@@ -58,6 +59,7 @@ class Sandbox:
         Args:
             version: What to sample.
             purpose: The purpose of the grant.
+            grant: The grant to open it under; where there are several, the registry takes one that covers.
             budget: What the session may spend; what the grant has left where absent.
             duration: How long it may last.
             timeout_s: How long to wait for a cell to load the model, in seconds.
@@ -73,6 +75,7 @@ class Sandbox:
         message = sandbox_pb2.OpenSessionRequest(
             version=version,
             purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
+            grant=grant,
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
             duration_s=int(duration.total_seconds()) if duration else 0,
         )

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from model_organisms.v1 import records_pb2 as model__organisms_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n model_organisms/v1/sandbox.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a model_organisms/v1/records.proto\"\x9c\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12/\n\x07version\x18\x03 \x01(\x0b\x32\x1e.model_organisms.v1.VersionRef\x12\r\n\x05grant\x18\x04 \x01(\t\x12,\n\x07purpose\x18\x05 \x01(\x0e\x32\x1b.model_organisms.v1.Purpose\x12*\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12)\n\x05spent\x18\x07 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .model_organisms.v1.SessionState\x12\r\n\x05walls\x18\t \x03(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0c \x01(\t\"S\n\x07Message\x12,\n\x04role\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19R\x06systemR\x04userR\tassistant\x12\x1a\n\x07\x63ontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10\"\xfa\x01\n\x12OpenSessionRequest\x12_\n\x07version\x18\x01 \x01(\tBN\xbaHKrI2G^organisms/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32\x1b.model_organisms.v1.PurposeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12*\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12\x1d\n\nduration_s\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\x80\xa3\x05\"q\n\x13OpenSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"A\n\x11GetSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\"B\n\x12GetSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\"\xa5\x01\n\x13ListSessionsRequest\x12\x16\n\x04user\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32 .model_organisms.v1.SessionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"^\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.model_organisms.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\rSampleRequest\x12/\n\x07session\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12:\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.model_organisms.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12\x42\n\nparameters\x18\x03 \x01(\x0b\x32&.model_organisms.v1.SamplingParametersB\x06\xbaH\x03\xc8\x01\x01\"X\n\x0eSampleResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1e.model_organisms.v1.SampleDoneH\x00\x42\x06\n\x04part\"\x8c\x01\n\nSampleDone\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x39\n\x0esample_receipt\x18\x02 \x01(\x0b\x32!.model_organisms.v1.SampleReceipt\x12,\n\x07receipt\x18\x03 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"{\n\x0cProbeRequest\x12/\n\x07session\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12:\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.model_organisms.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"=\n\nTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"=\n\x0bTokenScores\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x1e.model_organisms.v1.TokenScore\"\xc0\x01\n\rProbeResponse\x12\x32\n\tpositions\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.TokenScores\x12\x12\n\nkl_to_base\x18\x02 \x01(\x01\x12\x39\n\x0esample_receipt\x18\x03 \x01(\x0b\x32!.model_organisms.v1.SampleReceipt\x12,\n\x07receipt\x18\x04 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"C\n\x13\x43loseSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\"r\n\x14\x43loseSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"^\n\x12KillSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\"q\n\x13KillSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt*\xc9\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x18\n\x14SESSION_STATE_CLOSED\x10\x02\x12\x18\n\x14SESSION_STATE_KILLED\x10\x03\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x04\x12\x1b\n\x17SESSION_STATE_EXHAUSTED\x10\x05\x12\x16\n\x12SESSION_STATE_LOST\x10\x06\x32\x94\x05\n\x0eSandboxService\x12^\n\x0bOpenSession\x12&.model_organisms.v1.OpenSessionRequest\x1a\'.model_organisms.v1.OpenSessionResponse\x12[\n\nGetSession\x12%.model_organisms.v1.GetSessionRequest\x1a&.model_organisms.v1.GetSessionResponse\x12\x61\n\x0cListSessions\x12\'.model_organisms.v1.ListSessionsRequest\x1a(.model_organisms.v1.ListSessionsResponse\x12Q\n\x06Sample\x12!.model_organisms.v1.SampleRequest\x1a\".model_organisms.v1.SampleResponse0\x01\x12L\n\x05Probe\x12 .model_organisms.v1.ProbeRequest\x1a!.model_organisms.v1.ProbeResponse\x12\x61\n\x0c\x43loseSession\x12\'.model_organisms.v1.CloseSessionRequest\x1a(.model_organisms.v1.CloseSessionResponse\x12^\n\x0bKillSession\x12&.model_organisms.v1.KillSessionRequest\x1a\'.model_organisms.v1.KillSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n model_organisms/v1/sandbox.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a model_organisms/v1/records.proto\"\x9c\x03\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12/\n\x07version\x18\x03 \x01(\x0b\x32\x1e.model_organisms.v1.VersionRef\x12\r\n\x05grant\x18\x04 \x01(\t\x12,\n\x07purpose\x18\x05 \x01(\x0e\x32\x1b.model_organisms.v1.Purpose\x12*\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12)\n\x05spent\x18\x07 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .model_organisms.v1.SessionState\x12\r\n\x05walls\x18\t \x03(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x0c \x01(\t\"S\n\x07Message\x12,\n\x04role\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19R\x06systemR\x04userR\tassistant\x12\x1a\n\x07\x63ontent\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10\"\xaa\x02\n\x12OpenSessionRequest\x12_\n\x07version\x18\x01 \x01(\tBN\xbaHKrI2G^organisms/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32\x1b.model_organisms.v1.PurposeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12*\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x1a.model_organisms.v1.Budget\x12\x1d\n\nduration_s\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\x80\xa3\x05\x12.\n\x05grant\x18\x05 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^(grants/[0-9a-z]{26})?$\"q\n\x13OpenSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"A\n\x11GetSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\"B\n\x12GetSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\"\xa5\x01\n\x13ListSessionsRequest\x12\x16\n\x04user\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32 .model_organisms.v1.SessionStateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1d\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"^\n\x14ListSessionsResponse\x12-\n\x08sessions\x18\x01 \x03(\x0b\x32\x1b.model_organisms.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc0\x01\n\rSampleRequest\x12/\n\x07session\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12:\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.model_organisms.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12\x42\n\nparameters\x18\x03 \x01(\x0b\x32&.model_organisms.v1.SamplingParametersB\x06\xbaH\x03\xc8\x01\x01\"X\n\x0eSampleResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x64one\x18\x02 \x01(\x0b\x32\x1e.model_organisms.v1.SampleDoneH\x00\x42\x06\n\x04part\"\x8c\x01\n\nSampleDone\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x39\n\x0esample_receipt\x18\x02 \x01(\x0b\x32!.model_organisms.v1.SampleReceipt\x12,\n\x07receipt\x18\x03 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"{\n\x0cProbeRequest\x12/\n\x07session\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12:\n\x08messages\x18\x02 \x03(\x0b\x32\x1b.model_organisms.v1.MessageB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\"=\n\nTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"=\n\x0bTokenScores\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x1e.model_organisms.v1.TokenScore\"\xc0\x01\n\rProbeResponse\x12\x32\n\tpositions\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.TokenScores\x12\x12\n\nkl_to_base\x18\x02 \x01(\x01\x12\x39\n\x0esample_receipt\x18\x03 \x01(\x0b\x32!.model_organisms.v1.SampleReceipt\x12,\n\x07receipt\x18\x04 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"C\n\x13\x43loseSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\"r\n\x14\x43loseSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\"^\n\x12KillSessionRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^sessions/[0-9a-z]{26}$\x12\x1a\n\x06reason\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xd0\x0f\"q\n\x13KillSessionResponse\x12,\n\x07session\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Session\x12,\n\x07receipt\x18\x02 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt*\xc9\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12SESSION_STATE_OPEN\x10\x01\x12\x18\n\x14SESSION_STATE_CLOSED\x10\x02\x12\x18\n\x14SESSION_STATE_KILLED\x10\x03\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x04\x12\x1b\n\x17SESSION_STATE_EXHAUSTED\x10\x05\x12\x16\n\x12SESSION_STATE_LOST\x10\x06\x32\x94\x05\n\x0eSandboxService\x12^\n\x0bOpenSession\x12&.model_organisms.v1.OpenSessionRequest\x1a\'.model_organisms.v1.OpenSessionResponse\x12[\n\nGetSession\x12%.model_organisms.v1.GetSessionRequest\x1a&.model_organisms.v1.GetSessionResponse\x12\x61\n\x0cListSessions\x12\'.model_organisms.v1.ListSessionsRequest\x1a(.model_organisms.v1.ListSessionsResponse\x12Q\n\x06Sample\x12!.model_organisms.v1.SampleRequest\x1a\".model_organisms.v1.SampleResponse0\x01\x12L\n\x05Probe\x12 .model_organisms.v1.ProbeRequest\x1a!.model_organisms.v1.ProbeResponse\x12\x61\n\x0c\x43loseSession\x12\'.model_organisms.v1.CloseSessionRequest\x1a(.model_organisms.v1.CloseSessionResponse\x12^\n\x0bKillSession\x12&.model_organisms.v1.KillSessionRequest\x1a\'.model_organisms.v1.KillSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSESSIONREQUEST'].fields_by_name['purpose']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_OPENSESSIONREQUEST'].fields_by_name['duration_s']._loaded_options = None
   _globals['_OPENSESSIONREQUEST'].fields_by_name['duration_s']._serialized_options = b'\272H\006*\004\030\200\243\005'
+  _globals['_OPENSESSIONREQUEST'].fields_by_name['grant']._loaded_options = None
+  _globals['_OPENSESSIONREQUEST'].fields_by_name['grant']._serialized_options = b'\272H\034r\0322\030^(grants/[0-9a-z]{26})?$'
   _globals['_GETSESSIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETSESSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\033r\0312\027^sessions/[0-9a-z]{26}$'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['user']._loaded_options = None
@@ -70,46 +72,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KILLSESSIONREQUEST'].fields_by_name['name']._serialized_options = b'\272H\033r\0312\027^sessions/[0-9a-z]{26}$'
   _globals['_KILLSESSIONREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_KILLSESSIONREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\007r\005\020\001\030\320\017'
-  _globals['_SESSIONSTATE']._serialized_start=2690
-  _globals['_SESSIONSTATE']._serialized_end=2891
+  _globals['_SESSIONSTATE']._serialized_start=2738
+  _globals['_SESSIONSTATE']._serialized_end=2939
   _globals['_SESSION']._serialized_start=153
   _globals['_SESSION']._serialized_end=565
   _globals['_MESSAGE']._serialized_start=567
   _globals['_MESSAGE']._serialized_end=650
   _globals['_OPENSESSIONREQUEST']._serialized_start=653
-  _globals['_OPENSESSIONREQUEST']._serialized_end=903
-  _globals['_OPENSESSIONRESPONSE']._serialized_start=905
-  _globals['_OPENSESSIONRESPONSE']._serialized_end=1018
-  _globals['_GETSESSIONREQUEST']._serialized_start=1020
-  _globals['_GETSESSIONREQUEST']._serialized_end=1085
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1087
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1153
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1156
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1321
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1323
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1417
-  _globals['_SAMPLEREQUEST']._serialized_start=1420
-  _globals['_SAMPLEREQUEST']._serialized_end=1612
-  _globals['_SAMPLERESPONSE']._serialized_start=1614
-  _globals['_SAMPLERESPONSE']._serialized_end=1702
-  _globals['_SAMPLEDONE']._serialized_start=1705
-  _globals['_SAMPLEDONE']._serialized_end=1845
-  _globals['_PROBEREQUEST']._serialized_start=1847
-  _globals['_PROBEREQUEST']._serialized_end=1970
-  _globals['_TOKENSCORE']._serialized_start=1972
-  _globals['_TOKENSCORE']._serialized_end=2033
-  _globals['_TOKENSCORES']._serialized_start=2035
-  _globals['_TOKENSCORES']._serialized_end=2096
-  _globals['_PROBERESPONSE']._serialized_start=2099
-  _globals['_PROBERESPONSE']._serialized_end=2291
-  _globals['_CLOSESESSIONREQUEST']._serialized_start=2293
-  _globals['_CLOSESESSIONREQUEST']._serialized_end=2360
-  _globals['_CLOSESESSIONRESPONSE']._serialized_start=2362
-  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2476
-  _globals['_KILLSESSIONREQUEST']._serialized_start=2478
-  _globals['_KILLSESSIONREQUEST']._serialized_end=2572
-  _globals['_KILLSESSIONRESPONSE']._serialized_start=2574
-  _globals['_KILLSESSIONRESPONSE']._serialized_end=2687
-  _globals['_SANDBOXSERVICE']._serialized_start=2894
-  _globals['_SANDBOXSERVICE']._serialized_end=3554
+  _globals['_OPENSESSIONREQUEST']._serialized_end=951
+  _globals['_OPENSESSIONRESPONSE']._serialized_start=953
+  _globals['_OPENSESSIONRESPONSE']._serialized_end=1066
+  _globals['_GETSESSIONREQUEST']._serialized_start=1068
+  _globals['_GETSESSIONREQUEST']._serialized_end=1133
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1135
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1201
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1204
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1369
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1371
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1465
+  _globals['_SAMPLEREQUEST']._serialized_start=1468
+  _globals['_SAMPLEREQUEST']._serialized_end=1660
+  _globals['_SAMPLERESPONSE']._serialized_start=1662
+  _globals['_SAMPLERESPONSE']._serialized_end=1750
+  _globals['_SAMPLEDONE']._serialized_start=1753
+  _globals['_SAMPLEDONE']._serialized_end=1893
+  _globals['_PROBEREQUEST']._serialized_start=1895
+  _globals['_PROBEREQUEST']._serialized_end=2018
+  _globals['_TOKENSCORE']._serialized_start=2020
+  _globals['_TOKENSCORE']._serialized_end=2081
+  _globals['_TOKENSCORES']._serialized_start=2083
+  _globals['_TOKENSCORES']._serialized_end=2144
+  _globals['_PROBERESPONSE']._serialized_start=2147
+  _globals['_PROBERESPONSE']._serialized_end=2339
+  _globals['_CLOSESESSIONREQUEST']._serialized_start=2341
+  _globals['_CLOSESESSIONREQUEST']._serialized_end=2408
+  _globals['_CLOSESESSIONRESPONSE']._serialized_start=2410
+  _globals['_CLOSESESSIONRESPONSE']._serialized_end=2524
+  _globals['_KILLSESSIONREQUEST']._serialized_start=2526
+  _globals['_KILLSESSIONREQUEST']._serialized_end=2620
+  _globals['_KILLSESSIONRESPONSE']._serialized_start=2622
+  _globals['_KILLSESSIONRESPONSE']._serialized_end=2735
+  _globals['_SANDBOXSERVICE']._serialized_start=2942
+  _globals['_SANDBOXSERVICE']._serialized_end=3602
 # @@protoc_insertion_point(module_scope)

@@ -138,10 +138,13 @@ class OpenSessionRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     DURATION_S_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     purpose: _records_pb2.Purpose.ValueType
     duration_s: _builtins.int
     """0 takes the default."""
+    grant: _builtins.str
+    """Empty takes whichever grant covers."""
     @_builtins.property
     def budget(self) -> _records_pb2.Budget:
         """Absent takes what the grant has left."""
@@ -153,10 +156,11 @@ class OpenSessionRequest(_message.Message):
         purpose: _records_pb2.Purpose.ValueType = ...,
         budget: _records_pb2.Budget | None = ...,
         duration_s: _builtins.int = ...,
+        grant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "purpose", b"purpose", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "grant", b"grant", "purpose", b"purpose", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,6 +31,7 @@ __all__ = [
     "add_intent",
     "add_pull",
     "add_session",
+    "commits",
     "content",
     "contents",
     "end_session",
@@ -262,6 +263,11 @@ def content(tx: Connection, commit: str) -> Content | None:
     """Find the content behind a commitment."""
     row = rows.find(tx, schema.contents, schema.contents.c.commit == commit)
     return None if row is None else _content(row)
+
+
+def commits(tx: Connection) -> frozenset[str]:
+    """Read every commitment whose content lies here."""
+    return frozenset(tx.scalars(select(schema.contents.c.commit)))
 
 
 def contents(tx: Connection, owner: str) -> tuple[Content, ...]:
