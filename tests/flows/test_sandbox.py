@@ -255,6 +255,8 @@ def test_a_session_is_its_owners(world, version):
     with world.person("rosa").sandbox.open(version.name, purpose="replication") as session:
         with pytest.raises(errors.ModelOrganismsError):
             world.person("pia").sandbox.get(session.name)
+        with pytest.raises(errors.InvalidArgument, match="half of a character"):
+            session.sample("\ud800")
         assert world.person("ravi").sandbox.get(session.name).user == "users/rosa"
 
 

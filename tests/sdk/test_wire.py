@@ -105,3 +105,10 @@ def test_reasons_of_the_protocol_are_the_reasons_of_the_tree():
 def test_the_absent_budget_is_not_the_empty_budget():
     assert wire.budget(access_pb2.CreateAccessRequestRequest(), "budget") is None
     assert wire.budget(access_pb2.CreateAccessRequestRequest(budget=records_pb2.Budget()), "budget") == records.Budget()
+
+
+def test_half_of_a_character_is_refused_in_words_and_the_rest_is_sent_as_it_is():
+    assert wire.text("é🧬 ok") == "é🧬 ok"
+    with pytest.raises(errors.InvalidArgument, match="position 2") as caught:
+        wire.text("ab\ud800")
+    assert caught.value.details["position"] == "2"

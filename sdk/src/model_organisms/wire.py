@@ -38,6 +38,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _METADATA_LIMIT = 512
 
 
+def text(said: str) -> str:
+    """Return a text that can be sent.
+
+    Raises:
+        InvalidArgument: It has half of a character in it, which no encoding carries.
+    """
+    try:
+        said.encode()
+    except UnicodeEncodeError as error:
+        msg = f"The text has half of a character (a lone surrogate) at position {error.start}; take it out, and send it again."
+        raise errors.InvalidArgument(msg, position=str(error.start)) from None
+    return said
+
+
 def to_message(record: object, message: type[M]) -> M:
     """Write a record as a message of the given class.
 

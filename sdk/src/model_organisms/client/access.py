@@ -75,8 +75,8 @@ class Access:
             versions=[versions] if isinstance(versions, str) else versions,
             rung=wire.enum_value(_rung(rung), _RUNG),
             purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
-            justification=justification,
-            need=need,
+            justification=wire.text(justification),
+            need=wire.text(need),
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
             duration_s=_seconds(duration),
         )
@@ -125,7 +125,7 @@ class Access:
         message = access_pb2.AmendAccessRequestRequest(
             name=request.name,
             revision=request.revision,
-            justification=request.justification if justification is None else justification,
+            justification=request.justification if justification is None else wire.text(justification),
             need=request.need if need is None else need,
             budget=wire.to_message(budget or request.budget, records_pb2.Budget),
             duration_s=_seconds(duration) or request.duration_s,
@@ -157,7 +157,7 @@ class Access:
             ApprovalRefused: The caller may not decide on it, or the request is not what was read.
         """
         read = self._read(request)
-        envelope = self._review(read, approve=True, reason=reason)
+        envelope = self._review(read, approve=True, reason=wire.text(reason))
         message = access_pb2.ApproveAccessRequestRequest(name=read.name, envelope=envelope)
         response = self._channel.call(self._stub.ApproveAccessRequest, message)
         if response.request.grant and response.request.name == read.name:
@@ -168,7 +168,7 @@ class Access:
     def reject(self, request: Request | str, *, reason: str) -> Request:
         """Sign a no to a request as it was read, with the reason its requester will read; else as `approve`."""
         read = self._read(request)
-        envelope = self._review(read, approve=False, reason=reason)
+        envelope = self._review(read, approve=False, reason=wire.text(reason))
         message = access_pb2.RejectAccessRequestRequest(name=read.name, envelope=envelope)
         response = self._channel.call(self._stub.RejectAccessRequest, message)
         self._audit.verified(response.receipt, "access.reject", read.name, envelope=hashlib.sha256(envelope).hexdigest())
@@ -192,13 +192,13 @@ class Access:
 
     def revoke(self, name: str, *, reason: str) -> Grant:
         """Take a grant back; sessions and pulls under it end."""
-        response = self._channel.call(self._stub.RevokeGrant, access_pb2.RevokeGrantRequest(name=name, reason=reason))
+        response = self._channel.call(self._stub.RevokeGrant, access_pb2.RevokeGrantRequest(name=name, reason=wire.text(reason)))
         self._audit.verified(response.receipt, "access.revoke", name)
         return wire.from_message(response.grant, Grant)
 
     def renew(self, name: str, *, justification: str = "", duration: timedelta | None = None) -> Request:
         """Ask again for what a grant gave."""
-        message = access_pb2.RenewGrantRequest(name=name, justification=justification, duration_s=_seconds(duration))
+        message = access_pb2.RenewGrantRequest(name=name, justification=wire.text(justification), duration_s=_seconds(duration))
         return self._asked(self._channel.call(self._stub.RenewGrant, message))
 
     def _read(self, request: Request | str) -> Request:
@@ -218,7 +218,7 @@ class Access:
         statement = statements.review_of(
             request,
             approve=approve,
-            reason=reason,
+            reason=wire.text(reason),
             expires=datetime.now(UTC).replace(microsecond=0) + APPROVAL_LIFE,
             nonce=secrets.token_hex(16),
         )

@@ -86,7 +86,7 @@ class Users:
         identifier, asked = names.short(names.user(user)), tuple(roles)
         request = identity_pb2.InviteUserRequest(
             user_id=identifier,
-            display_name=display_name or identifier,
+            display_name=wire.text(display_name) or identifier,
             organisation=organisation if "/" in organisation else f"organisations/{organisation}",
             roles=[wire.enum_value(Role(role), _ROLE) for role in asked],
         )
@@ -97,14 +97,14 @@ class Users:
 
     def suspend(self, name: str, *, reason: str) -> User:
         """Stop an account; its next call is refused."""
-        request = identity_pb2.SuspendUserRequest(name=names.user(name), reason=reason)
+        request = identity_pb2.SuspendUserRequest(name=names.user(name), reason=wire.text(reason))
         response = self._channel.call(self._stub.SuspendUser, request)
         self._audit.verified(response.receipt, "identity.suspend", request.name)
         return wire.from_message(response.user, User)
 
     def reinstate(self, name: str, *, reason: str) -> User:
         """Let a stopped account stand again."""
-        request = identity_pb2.ReinstateUserRequest(name=names.user(name), reason=reason)
+        request = identity_pb2.ReinstateUserRequest(name=names.user(name), reason=wire.text(reason))
         response = self._channel.call(self._stub.ReinstateUser, request)
         self._audit.verified(response.receipt, "identity.reinstate", request.name)
         return wire.from_message(response.user, User)

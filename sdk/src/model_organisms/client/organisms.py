@@ -133,8 +133,8 @@ class Organisms:
         message = organisms_pb2.CreateOrganismRequest(
             organism_id=names.short(names.organism(organism)),
             organism=organisms_pb2.Organism(
-                display_name=display_name,
-                description=description,
+                display_name=wire.text(display_name),
+                description=wire.text(description),
                 level=wire.enum_value(graded, _LEVEL),
                 base_model=base_model,
                 traits=traits,
@@ -189,7 +189,9 @@ class Organisms:
     def raise_level(self, name: str, level: Level | str, *, reason: str) -> Organism:
         """Raise an organism's level, at once; for reviewers."""
         graded = Level[level] if isinstance(level, str) else level
-        request = organisms_pb2.SetLevelRequest(name=names.organism(name), level=wire.enum_value(graded, _LEVEL), reason=reason)
+        request = organisms_pb2.SetLevelRequest(
+            name=names.organism(name), level=wire.enum_value(graded, _LEVEL), reason=wire.text(reason)
+        )
         response = self._channel.call(self._stub.SetLevel, request)
         self._audit.verified(response.receipt, "organisms.level", request.name, to=graded.name)
         return wire.from_message(response.organism, Organism)
@@ -291,7 +293,7 @@ class Organisms:
 
     def withdraw(self, version: str, *, reason: str) -> Version:
         """Withdraw a version: nothing of it is served from now on."""
-        request = organisms_pb2.WithdrawVersionRequest(name=names.check("version", version), reason=reason)
+        request = organisms_pb2.WithdrawVersionRequest(name=names.check("version", version), reason=wire.text(reason))
         response = self._channel.call(self._stub.WithdrawVersion, request)
         withdrawn = wire.from_message(response.version, Version)
         self._audit.verified(response.receipt, "organisms.withdraw", request.name, digest=withdrawn.digest)

@@ -109,7 +109,7 @@ class Sandbox:
 
     def kill(self, name: str, *, reason: str) -> SessionRecord:
         """End somebody's session at once; its user reads the reason."""
-        message = sandbox_pb2.KillSessionRequest(name=name, reason=reason)
+        message = sandbox_pb2.KillSessionRequest(name=name, reason=wire.text(reason))
         response = self._channel.call(self._stub.KillSession, message)
         self._audit.verified(response.receipt, "sandbox.end", name, state=SessionState.KILLED.value)
         return wire.from_message(response.session, SessionRecord)
@@ -247,4 +247,4 @@ class Session:
 
 def _messages(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
     turns = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-    return [wire.to_message(turn, sandbox_pb2.Message) for turn in turns]
+    return [sandbox_pb2.Message(role=wire.text(turn.role), content=wire.text(turn.content)) for turn in turns]

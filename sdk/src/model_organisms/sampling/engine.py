@@ -96,9 +96,10 @@ class Engine:
         check_parameters(parameters)
         ids = self._speech.token_ids(messages)
         if len(ids) + parameters.max_tokens > self.context:
+            room = self.context - len(ids)
+            what = f"shorten it, or ask for at most {room} tokens" if room > 0 else "shorten it, so that an answer fits"
             raise InvalidArgument(
-                f"The conversation has {len(ids)} tokens and the model takes {self.context} with the answer; "
-                f"shorten it, or ask for at most {max(0, self.context - len(ids))} tokens.",
+                f"The conversation has {len(ids)} tokens and the model takes {self.context} with the answer; {what}.",
                 tokens=str(len(ids)),
             )
         return self._draw(ids, parameters, cancelled)
