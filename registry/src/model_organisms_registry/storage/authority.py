@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BACKDATE = timedelta(minutes=5)
 """Clocks of clients may lag a little."""
 _AUTHORITY_LIFE = timedelta(days=3650)
-SERVER_LIFE = timedelta(days=90)
+SERVER_LIFE = timedelta(days=365)
 """How long a server certificate lasts; a registry shows a new one when half of that is over."""
 
 

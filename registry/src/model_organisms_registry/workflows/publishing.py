@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 
 SMALL_PIECE = 64 << 10
 """Bytes. A piece is a file until all are there, so an upload may not consist of smaller ones."""
-_SPARE_PIECES = 8192
-"""Beyond that: each file of a bundle may end in a small one, and each cut leaves one."""
+_SPARE_PIECES = 64
+"""Beyond that, and one for the end of each file: each cut leaves a small one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class Publishing:
         """
         staged = self.staged(call, name)
         at = staged.received
-        allowed = staged.size // SMALL_PIECE + _SPARE_PIECES - self._uploads.count(name)
+        files = len(manifest.parse(staged.upload.manifest).files)
+        allowed = staged.size // SMALL_PIECE + files + _SPARE_PIECES - self._uploads.count(name)
         for offset, data in pieces:
             if not data:
                 continue
