@@ -51,10 +51,10 @@ def test_the_worst_version_sets_the_level():
 
 
 def test_cl1_sampling_is_complete_as_it_is_asked_and_probing_is_not():
-    assert access.complete(opened(Level.CL1, Rung.SAMPLE), now=NOW)
-    assert not access.complete(opened(Level.CL1, Rung.PROBE), now=NOW)
+    assert access.complete(opened(Level.CL1, Rung.SAMPLE), now=NOW, reviewers=())
+    assert not access.complete(opened(Level.CL1, Rung.PROBE), now=NOW, reviewers=())
     strict = tightened(TABLE, {"CL1.sample": {"approvals": 1}})
-    assert not access.complete(opened(Level.CL1, Rung.SAMPLE, table=strict), now=NOW, table=strict)
+    assert not access.complete(opened(Level.CL1, Rung.SAMPLE, table=strict), now=NOW, reviewers=(), table=strict)
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ def test_whom_the_gate_lets_decide_the_rules_may_still_refuse_but_never_the_othe
     for name, role in product(["ada", "olga", "pat", "carl", "rex"], [Role.REVIEWER, Role.ADMIN]):
         by = user(name, role, organisation="lab-x")
         try:
-            access.review(of, statement(of), by, envelope=b"", subjects=[stands], now=NOW)
+            access.review(of, statement(of), by, reviewers=[by], envelope=b"", subjects=[stands], now=NOW)
         except ApprovalRefused:
             continue
         gate().permit(call(by), Action.REVIEW, resource)
