@@ -14,12 +14,11 @@ import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from model_organisms import names
 from model_organisms.errors import AlreadyExists, Unavailable, VerificationFailed
 from model_organisms.formats import checkpoint as checkpoints
-from model_organisms.formats import manifest, note, tiles
+from model_organisms.formats import note, tiles
 
 from model_organisms_registry.ledger import fsck
 from model_organisms_registry.ledger import rows as ledger_rows
@@ -32,19 +31,18 @@ from model_organisms_registry.storage.catalog import sandbox as sandbox_rows
 from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.storage.database import Database
 from model_organisms_registry.storage.keys import is_kept
+from model_organisms_registry.storage.paging import every
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from model_organisms.records import Page, Version
+    from model_organisms.records import Version
 
     from model_organisms_registry.config import Config
     from model_organisms_registry.ledger.fsck import Finding
     from model_organisms_registry.storage.database import Connection
 
-T = TypeVar("T")
-_PAGE = 1000
 _KEPT_APART = "kek"
 """Folder below `keys` that no copy holds."""
 _TRIES = 10
@@ -101,7 +99,7 @@ def inspect(config: Config) -> Report:
             bodies, findings = fsck.check_database(tx, key, origin=origin)
             waiting = fsck.unsequenced(tx)
             staged = _staged(tx, len(bodies))
-            versions = [(version, _stored(version)) for version in _versions(tx)]
+            versions = [(version, Stored.of(version)) for version in _versions(tx)]
             intents = sandbox_rows.unfinished_intents(tx)
             unindexed = _unindexed(tx, lying)
         missing = [
@@ -206,21 +204,7 @@ def _unindexed(tx: Connection, lying: Sequence[str]) -> int:
     return len(commits - sandbox_rows.commits(tx))
 
 
-def _stored(version: Version) -> Stored:
-    return Stored(names.organism_of(version.name), version.digest, manifest.of_files(version.files).packed_size)
-
-
 def _versions(tx: Connection) -> Iterator[Version]:
     """Every version of every organism."""
-    for organism in _each(partial(search.organisms, tx, visible=search.EVERYTHING)):
-        yield from _each(partial(organism_rows.versions, tx, organism.name))
-
-
-def _each(listing: Callable[..., Page[T]]) -> Iterator[T]:
-    token = ""
-    while True:
-        page = listing(page_size=_PAGE, page_token=token)
-        yield from page.items
-        token = page.next_page_token
-        if not token:
-            return
+    for organism in every(partial(search.organisms, tx, visible=search.EVERYTHING)):
+        yield from every(partial(organism_rows.versions, tx, organism.name))

@@ -6,6 +6,7 @@ Only copies whose mark the ledger committed to before they left are tried, so no
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument, NotFound
@@ -20,6 +21,7 @@ from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import organisms as organism_rows
 from model_organisms_registry.storage.catalog import pulls as pull_rows
 from model_organisms_registry.storage.copies import Copies
+from model_organisms_registry.storage.paging import every
 from model_organisms_registry.storage.sealed import SealedStore
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from model_organisms_registry.config import Config
     from model_organisms_registry.storage.catalog.pulls import Pull
-    from model_organisms_registry.storage.database import Connection
 
 _PAGE = 1000
 
@@ -92,7 +93,7 @@ def trace(config: Config, version: str, suspect: Path) -> Inquiry:
     try:
         with storage.database.read() as tx:
             found = organism_rows.version(tx, version)
-            pulled = [item for item in _pulls(tx, version) if item.commitment]
+            pulled = [item for item in every(partial(pull_rows.pulls, tx, version)) if item.commitment]
         committed = _committed(storage, version)
         sealed = SealedStore(storage.blobs, storage.keys)
         copies = Copies(sealed, memory=0)
@@ -121,17 +122,6 @@ def _read(suspect: Path) -> dict[str, bytes]:
     return files
 
 
-def _pulls(tx: Connection, version: str) -> list[Pull]:
-    found: list[Pull] = []
-    token = ""
-    while True:
-        page = pull_rows.pulls(tx, version, page_size=_PAGE, page_token=token)
-        found += page.items
-        token = page.next_page_token
-        if not token:
-            return found
-
-
 def _committed(storage: Storage, version: str) -> set[str]:
     """The marks that the ledger knew of before their copies left."""
     marks, at = set(), 0
@@ -145,7 +135,7 @@ def _committed(storage: Storage, version: str) -> set[str]:
 
 
 def _original(sealed: SealedStore, version: Version) -> dict[str, Factors]:
-    stored = Stored(version.name.split("/versions/")[0], version.digest, manifest.of_files(version.files).packed_size)
+    stored = Stored.of(version)
     memory = sealed.open_sealed(stored.path, aad=bytes.fromhex(stored.digest)).into_memory()
     _, files = manifest.unpack(memoryview(memory)[: stored.size], check_digests=False)
     return modules_of(files)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from model_organisms import names
 from model_organisms.errors import AlreadyExists, Conflict, Denied, NotFound, UploadConflict
+from model_organisms.formats import manifest
 
 from model_organisms_registry.domain.permits import Action
 
 if TYPE_CHECKING:
+    from model_organisms.records import Version
+
     from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.storage.sealed import SealedBlob, SealedStore
 
@@ -25,6 +28,11 @@ class Stored:
     organism: str
     digest: str
     size: int
+
+    @classmethod
+    def of(cls, version: Version) -> Stored:
+        """Which one a published version has."""
+        return cls(names.organism_of(version.name), version.digest, manifest.of_files(version.files).packed_size)
 
     @property
     def path(self) -> str:

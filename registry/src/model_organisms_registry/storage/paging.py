@@ -17,7 +17,7 @@ from model_organisms.records import Page
 from sqlalchemy import Integer, bindparam
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import BindParameter, ColumnElement, Connection, Row, Select
 
@@ -99,6 +99,20 @@ def _fitting(weights: Iterable[int], size: int) -> int:
         if total > MOST_BYTES:
             return max(1, count)
     return size
+
+
+def every(listing: Callable[..., Page[T]]) -> Iterator[T]:
+    """Read a listing to its end.
+
+    Args:
+        listing: Takes `page_size` and `page_token`.
+    """
+    token = ""
+    while True:
+        found = listing(page_size=LARGEST_SIZE, page_token=token)
+        yield from found.items
+        if not (token := found.next_page_token):
+            return
 
 
 def write_token(after: str | int, *, listing: tuple[object, ...]) -> str:

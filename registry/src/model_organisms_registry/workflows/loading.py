@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import BaseModelMismatch, CellUnavailable
-from model_organisms.formats import manifest, provenance
+from model_organisms.formats import provenance
 from model_organisms.formats.buffers import wipe
 
 from model_organisms_registry.storage.bundles import Stored
@@ -56,7 +56,7 @@ class Loading:
             raise CellUnavailable(msg, base_model=subject.organism.base_model)
         version = subject.version
         stated = provenance.verify(version.provenance, version.publisher_key, digest=version.digest)
-        stored = Stored(subject.organism.name, version.digest, manifest.of_files(version.files).packed_size)
+        stored = Stored.of(version)
         memory = self._bundles.open(permit, stored).into_memory()
         try:
             cell = self._pool.open(

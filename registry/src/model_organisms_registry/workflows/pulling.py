@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import Conflict, GrantRequired, NotFound
-from model_organisms.formats import capsule, manifest
+from model_organisms.formats import capsule
 from model_organisms.formats.capsule import CapsuleHeader, commit_key
 from model_organisms.formats.streaming import SEGMENT
 from model_organisms.records import Budget, Rung, VersionRef
@@ -98,7 +98,7 @@ class Pulling:
             found = finding.version(tx, self._gate, call, Action.PULL, version)
         wanted = tuple(held for held in found.grants if grant in {"", held.name})
         permit = self._gate.permit(call, Action.PULL, found.resource, grants=wanted)
-        stored = _stored(found.subject.organism.name, found.subject.version)
+        stored = Stored.of(found.subject.version)
         if pull:
             return self._resumed(permit, stored, pull, offset)
         return self._begun(permit, stored, found.subject.version)
@@ -219,10 +219,6 @@ class Pulling:
             yield bytes(memoryview(segment)[skip:])
             skip = 0
         self._sent.append(name)
-
-
-def _stored(organism: str, version: Version) -> Stored:
-    return Stored(organism, version.digest, manifest.of_files(version.files).packed_size)
 
 
 def _row(name: str, call: Call, grant: Grant, version: Version, *, mark: str, head: bytes, body_size: int) -> Pull:
