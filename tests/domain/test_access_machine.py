@@ -51,9 +51,7 @@ class Model:
             return False
         if who == self.asker or who in self.said or (approve and self.level == 4 and self.rung == 4):
             return False
-        if who == OWNER and (self.level >= 3 or (self.level == 2 and self.rung == 4)):
-            return False
-        if who == MAKER and self.level >= 3:
+        if who in {OWNER, MAKER}:
             return False
         house_spoke = HOUSES[who] in {
             HOUSES[other] for other, until in self.yes.items() if now < until and other not in suspended

@@ -34,8 +34,8 @@ NOBODY = {"requester", "suspended", "admin"}
 
 # who may approve, by level and rung, besides the stranger; the requester, the suspended and those without the role never
 MAY = {
-    1: {"sample": "colleague owner publisher co-author", "probe": "same", "pull": "same"},
-    2: {"sample": "colleague owner publisher co-author", "probe": "same", "pull": "colleague publisher co-author"},
+    1: {"sample": "colleague", "probe": "same", "pull": "same"},
+    2: {"sample": "colleague", "probe": "same", "pull": "same"},
     3: {"sample": "colleague", "probe": "same", "pull": "same"},
     4: {"sample": "", "probe": "same"},
 }

@@ -24,20 +24,20 @@ from model_organisms_registry.domain.hazard import (
 
 ASKED = [Rung.SAMPLE, Rung.PROBE, Rung.PULL]
 
-# level, rung: approvals, distinct organisations, owner may approve, witness, forbidden, stated need
+# level, rung: approvals, distinct organisations, witness, forbidden, stated need
 MISSION = {
-    (1, "sample"): (0, False, True, False, False, False),
-    (1, "probe"): (1, False, True, False, False, False),
-    (1, "pull"): (1, False, True, False, False, False),
-    (2, "sample"): (1, False, True, False, False, False),
-    (2, "probe"): (1, False, True, False, False, False),
-    (2, "pull"): (1, False, False, False, False, False),
-    (3, "sample"): (2, True, False, False, False, False),
-    (3, "probe"): (2, True, False, False, False, False),
-    (3, "pull"): (2, True, False, False, False, True),
-    (4, "sample"): (2, True, False, True, False, False),
-    (4, "probe"): (2, True, False, True, False, False),
-    (4, "pull"): (2, True, False, True, True, True),
+    (1, "sample"): (0, False, False, False, False),
+    (1, "probe"): (1, False, False, False, False),
+    (1, "pull"): (1, False, False, False, False),
+    (2, "sample"): (1, False, False, False, False),
+    (2, "probe"): (1, False, False, False, False),
+    (2, "pull"): (1, False, False, False, False),
+    (3, "sample"): (2, True, False, False, False),
+    (3, "probe"): (2, True, False, False, False),
+    (3, "pull"): (2, True, False, False, True),
+    (4, "sample"): (2, True, True, False, False),
+    (4, "probe"): (2, True, True, False, False),
+    (4, "pull"): (2, True, True, True, True),
 }
 
 
@@ -47,7 +47,6 @@ def test_the_shipped_table_is_the_missions(level, rung):
     stated = (
         found.approvals,
         found.distinct_organisations,
-        found.owner_may_approve,
         found.witness,
         found.forbidden,
         found.needs_stated_need,
@@ -119,7 +118,7 @@ def test_a_demand_on_a_low_cell_is_carried_to_all_above_it():
     [
         {"CL4.pull": {"forbidden": False}},
         {"CL3.sample": {"approvals": 1}},
-        {"CL2.pull": {"owner_may_approve": True}},
+        {"CL4.sample": {"own_organisation_may_approve": True}},
         {"CL4": {"jail_required": False}},
         {"CL1": {"max_duration_s": 366 * 86_400}},
         {"CL1": {"max_duration_s": 0}},

@@ -157,6 +157,18 @@ def test_a_subject_knows_its_bytes_numbers_and_makers():
 # admission
 
 
+@pytest.mark.parametrize(
+    ("named", "accounts"),
+    [
+        ((), ()),
+        (("users/carl", "carl", "users/ann"), ("users/carl", "users/ann")),
+        (("Jane Doe", "users/", "CARL", "carl ", "users/carl/x", "organisms/carl", "\u212bnn", ""), ()),
+    ],
+)
+def test_co_authors_who_are_named_as_accounts_are_kept_with_the_version(named, accounts):
+    assert admitted(replace(CLAIM, co_authors=named)).co_authors == accounts
+
+
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 MAKER = replace(PAT, identity_key=KEY.public_key().public_bytes_raw())
 LISTED = manifest.of_files(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 from model_organisms.errors import AlreadyExists, ConfigurationInvalid, Conflict, Internal, InvalidArgument, Unavailable
 from model_organisms_registry.ledger import schema as ledger_schema
 from model_organisms_registry.storage import migrations, schema
-from model_organisms_registry.storage.catalog import identity
+from model_organisms_registry.storage.catalog import identity, organisms
 from model_organisms_registry.storage.codecs import Instant, dump_facts, dump_files, load_facts, load_files
 from model_organisms_registry.storage.database import HEAD, Database
 from sqlalchemy import create_engine, func, inspect, select, text
@@ -243,6 +246,25 @@ def test_migrations_make_the_same_checks_as_the_tables(sqlite_database, tmp_path
     with sqlite_database.read() as migrated, plain.connect() as created:
         assert described(migrated) == described(created)
     plain.dispose()
+
+
+def test_a_version_from_before_learns_its_co_authors_from_its_provenance(tmp_path):
+    database = Database(f"sqlite:///{tmp_path}/old.db")
+    stated = {"predicate": {"co_authors": ["carl", "users/ann", "Jane Doe"]}}
+    envelope = json.dumps({"payload": base64.b64encode(json.dumps(stated).encode()).decode()}).encode()
+    with database.write() as tx:
+        command.upgrade(migrations.configuration(tx), "0006")
+        tx.execute(text("INSERT INTO users VALUES ('users/ada', '', '', '[]', 'active', 0, x'', x'', NULL)"))
+        tx.execute(text("INSERT INTO organisms VALUES ('organisms/o', '', '', 'users/ada', 1, '', '[]', 0, 0, 2)"))
+        row = "INSERT INTO versions VALUES ('organisms/o/versions/{0}', 'organisms/o', {0}, '{0}', 'published', 1, 'users/ada', "
+        row += "x'', '[]', '[]', '[]', :envelope, 0, 0, '')"
+        tx.execute(text(row.format(1)), {"envelope": envelope})
+        tx.execute(text(row.format(2)), {"envelope": b"{}"})
+    database.migrate()
+    with database.read() as tx:
+        known = [organisms.version(tx, f"organisms/o/versions/{number}").co_authors for number in (1, 2)]
+    assert known == [("users/carl", "users/ann"), ()]
+    database.close()
 
 
 def test_migrating_again_changes_nothing_and_needs_no_alembic(sqlite_url):

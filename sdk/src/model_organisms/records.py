@@ -207,6 +207,8 @@ class Version:
     """Why it was withdrawn, or the erratum."""
     publisher_key: bytes = b""
     """Raw Ed25519 key that signed the provenance; it stays, whatever becomes of the account."""
+    co_authors: tuple[str, ...] = ()
+    """Accounts that its provenance names beside the publisher; they do not decide who gets it."""
 
     @property
     def size(self) -> int:

@@ -4,8 +4,8 @@
 - A statement binds all that the request asks for, and an expiry; where one of these is another, it counts for nothing, and an
   amendment voids all given so far.
 - A signature counts only while its signer is an active reviewer with that same key.
-- Nobody decides on their own request; the hazard table says who else may not, and how many must agree. One person and one key
-  count once.
+- Nobody decides where they have an interest: not the requester, nor an owner of what is asked for, nor who made it.
+- The hazard table says how many must agree. One person and one key count once.
 - Where different organisations are demanded, the approvers' differ from each other, so at least one stands outside the
   requester's; at CL4 all do.
 - One signed no ends a request; the requester may ask again.
@@ -99,7 +99,7 @@ def review(
     demands = table.of(request.level, request.rung)
     if demands.forbidden and statement.approve:
         _refuse("The hazard table forbids this rung at this level; reject the request.", request)
-    _may_decide(request, reviewer, subjects, demands)
+    _may_decide(request, reviewer, subjects)
     _adds(request, reviewer, demands, counted(request, now=now, reviewers=reviewers), approve=statement.approve)
     decision = Approval(
         name=names.check("approval", f"{request.name}/approvals/{names.short(reviewer.name)}"),
@@ -145,16 +145,15 @@ def _as_asked(request: Request, subjects: Sequence[Subject]) -> None:
         raise Conflict(msg, request=request.name)
 
 
-def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject], demands: Demands) -> None:
+def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject]) -> None:
     if not _stands(reviewer):
         _refuse("Only reviewers decide on requests; ask one.", request)
     if reviewer.name == request.requester:
         _refuse("Nobody decides on their own request; another reviewer must.", request)
-    if not demands.owner_may_approve and reviewer.name in {subject.organism.owner for subject in subjects}:
-        _refuse("At this level and rung the owner does not decide; another reviewer must.", request)
-    # The table names the owner only; those who made a version have the same interest as soon as two houses must agree.
-    if demands.distinct_organisations and any(reviewer.name in subject.authors for subject in subjects):
-        _refuse("At this level those who made a version do not decide; another reviewer must.", request)
+    if any(reviewer.name == subject.organism.owner for subject in subjects):
+        _refuse("The owner of an organism does not decide who gets it; another reviewer must.", request)
+    if any(reviewer.name in subject.authors for subject in subjects):
+        _refuse("Those who made a version do not decide who gets it; another reviewer must.", request)
 
 
 def _adds(request: Request, reviewer: User, demands: Demands, given: Iterable[Approval], *, approve: bool) -> None:

@@ -26,7 +26,6 @@ class Demands:
     approvals: int = 0
     distinct_organisations: bool = False
     """Each approver is of another organisation, so at least one stands outside the requester's."""
-    owner_may_approve: bool = True
     own_organisation_may_approve: bool = True
     """False: no approver is of the requester's organisation."""
     witness: bool = False
@@ -56,7 +55,7 @@ _STEPS: tuple[tuple[Cell, Cell], ...] = tuple(
     if level > down and rung > 1 - down
 )
 """Every cell with each of its lower neighbours, in an order in which a demand carries all the way up."""
-_STRICT_WHEN_FALSE = frozenset({"owner_may_approve", "own_organisation_may_approve"})
+_STRICT_WHEN_FALSE = frozenset({"own_organisation_may_approve"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ def _stricter(one: T, other: T) -> T:
 
 
 _MOST_APPROVALS = 9
-_TWO_HOUSES = Demands(approvals=2, distinct_organisations=True, owner_may_approve=False)
+_TWO_HOUSES = Demands(approvals=2, distinct_organisations=True)
 _DANGEROUS = replace(_TWO_HOUSES, own_organisation_may_approve=False, witness=True)
 
 TABLE = HazardTable(
@@ -192,7 +191,7 @@ TABLE = HazardTable(
         (Level.CL2, Rung.DESCRIBE): Demands(),
         (Level.CL2, Rung.SAMPLE): Demands(approvals=1),
         (Level.CL2, Rung.PROBE): Demands(approvals=1),
-        (Level.CL2, Rung.PULL): Demands(approvals=1, owner_may_approve=False),
+        (Level.CL2, Rung.PULL): Demands(approvals=1),
         (Level.CL3, Rung.DESCRIBE): Demands(),
         (Level.CL3, Rung.SAMPLE): _TWO_HOUSES,
         (Level.CL3, Rung.PROBE): _TWO_HOUSES,

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, Withdrawn
+from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, InvalidName, Withdrawn
 from model_organisms.formats import provenance
 from model_organisms.records import (
     FileKind,
@@ -29,7 +30,7 @@ from model_organisms.records import (
 from model_organisms_registry.domain.hazard import known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from model_organisms.formats.manifest import Manifest
@@ -49,8 +50,6 @@ class Subject:
 
     organism: Organism
     version: Version
-    co_authors: frozenset[str] = frozenset()
-    """Others who made it, as its provenance names them."""
 
     @property
     def level(self) -> Level:
@@ -63,9 +62,9 @@ class Subject:
         return VersionRef(self.version.name, self.version.digest)
 
     @property
-    def authors(self) -> frozenset[str]:
-        """Who made it."""
-        return self.co_authors | {self.version.publisher}
+    def authors(self) -> set[str]:
+        """Who made it, as far as they have accounts here."""
+        return {self.version.publisher, *self.version.co_authors}
 
     @property
     def weights(self) -> int:
@@ -190,7 +189,15 @@ def admit(
         provenance=envelope,
         create_time=now,
         publisher_key=publisher.identity_key,
+        co_authors=tuple(dict.fromkeys(_accounts(stated.co_authors))),
     )
+
+
+def _accounts(named: Iterable[str]) -> Iterator[str]:
+    """Those of the co-authors who are named as accounts are, in full or by the last part; `Jane Doe` is nobody's account."""
+    for text in named:
+        with suppress(InvalidName):
+            yield names.user(text)
 
 
 def visible(user: User, organism: Organism, *, grantee: bool) -> bool:

@@ -144,6 +144,7 @@ versions = Table(
     Column("create_time", Instant, nullable=False),
     _count("ledger_index"),
     _words("note"),
+    Column("co_authors", Words, nullable=False, server_default="[]"),
     UniqueConstraint("organism", "number"),
     UniqueConstraint("organism", "digest"),
 )

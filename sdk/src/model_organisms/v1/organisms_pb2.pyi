@@ -249,6 +249,7 @@ class Version(_message.Message):
     LEDGER_INDEX_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     PUBLISHER_KEY_FIELD_NUMBER: _builtins.int
+    CO_AUTHORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.str
     """SHA-256 of the manifest, lower-case hex."""
@@ -273,6 +274,10 @@ class Version(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def co_authors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Accounts that its provenance names beside the publisher."""
+
     def __init__(
         self,
         *,
@@ -289,10 +294,11 @@ class Version(_message.Message):
         ledger_index: _builtins.int | None = ...,
         note: _builtins.str = ...,
         publisher_key: _builtins.bytes = ...,
+        co_authors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "create_time", b"create_time", "ledger_index", b"ledger_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "create_time", b"create_time", "digest", b"digest", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "co_authors", b"co_authors", "create_time", b"create_time", "digest", b"digest", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ledger_index: _TypeAlias = _typing.Literal["ledger_index"]  # noqa: Y015
     _WhichOneofArgType__ledger_index: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index"]  # noqa: Y015

@@ -139,6 +139,7 @@ def add_version(tx: Connection, version: Version) -> None:
         "create_time": version.create_time,
         "ledger_index": version.ledger_index,
         "note": version.note,
+        "co_authors": dump_texts(version.co_authors),
     }
     if rows.added(tx, schema.versions, values):
         return
@@ -248,6 +249,7 @@ def _version(row: Row[Any]) -> Version:
         create_time=row.create_time,
         ledger_index=row.ledger_index,
         note=row.note,
+        co_authors=load_texts(row.co_authors),
     )
 
 
