@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from functools import cache
 
 import pytest
 from model_organisms_registry.domain.permits import Action
-from model_organisms_registry.gate.cedar import SCHEMA, SHIPPED, PolicySet, shipped_folder
+from model_organisms_registry.gate.cedar import shipped_folder
+
+from tests.policies.shears import whole, without
 
 FOLDER = shipped_folder()
 CASES = {path.relative_to(FOLDER / "cases").with_suffix("").as_posix(): path for path in sorted(FOLDER.glob("cases/*/*.json"))}
-POLICY = re.compile(r'^@id\("(?P<id>[^"]+)"\)\n(?:.*\n)*?(?:.*;)$', re.MULTILINE)
-
-
-@cache
-def texts():
-    return {name: (FOLDER / name).read_text() for name in SHIPPED}
-
-
-@cache
-def whole():
-    return PolicySet.read()
-
-
-@cache
-def without(identifier):
-    """The set with one policy deleted from its text."""
-    cut = {name: POLICY.sub(lambda found: "" if found["id"] == identifier else found[0], text) for name, text in texts().items()}
-    left = PolicySet(cut, (FOLDER / SCHEMA).read_text())
-    assert set(whole().order) - set(left.order) == {identifier}
-    return left
 
 
 @cache

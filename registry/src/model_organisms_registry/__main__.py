@@ -156,6 +156,54 @@ def trace(*, folder: Path, version: str, suspect: Path, as_json: bool) -> None:
     sys.exit(0 if any(found.accused for found in inquiry.traces) else 1)
 
 
+@cli.group()
+def policy() -> None:
+    """Check a folder of policies, and say what it would change; nothing is changed."""
+
+
+_POLICIES = click.argument("policies", metavar="POLICIES", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+
+@policy.command()
+@_POLICIES
+@_FOLDER
+@_JSON
+def check(*, policies: Path, folder: Path, as_json: bool) -> None:
+    """Hold a folder of POLICIES to its schema, its cases and the decision table, and against the set that stands.
+
+    Exit status 0 means it is sound, 1 that it must not stand.
+    """
+    from model_organisms_registry import rulebook
+
+    found = rulebook.check(policies, rulebook.standing(_registry(folder)))
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else found.as_text())
+    sys.exit(0 if found.sound else 1)
+
+
+@policy.command()
+@_POLICIES
+@_FOLDER
+@_JSON
+def diff(*, policies: Path, folder: Path, as_json: bool) -> None:
+    """Say what a folder of POLICIES decides otherwise than the set that stands in the registry.
+
+    Exit status 0 means that nothing is allowed that was denied, 1 that something is.
+    """
+    from model_organisms_registry import rulebook
+
+    found = rulebook.diff(policies, rulebook.standing(_registry(folder)))
+    click.echo(json.dumps(found.as_json(), indent=1) if as_json else found.as_text())
+    sys.exit(1 if found.loosens else 0)
+
+
+def _registry(folder: Path) -> Config | None:
+    """Settings of the registry whose set is compared with; without one, it is the shipped set, and that is said."""
+    if (folder / "registry.toml").exists():
+        return load(folder)
+    click.echo(f"There is no registry in {folder}, so this is held against the policies that come with the program.", err=True)
+    return None
+
+
 def main() -> None:
     """Run a command; an error of the tree becomes one line and exit status 2."""
     try:

@@ -10,7 +10,7 @@ clean Allow is a denial.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,17 @@ class Forbid:
     advice: str
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One policy as it was parsed; two are equal if they say the same, however they are set out."""
+
+    file: str
+    effect: str
+    """`permit` or `forbid`."""
+    said: Any
+    """Scope, conditions and annotations."""
+
+
 class PolicySet:
     """A parsed policy set with its schema.
 
@@ -79,7 +90,7 @@ class PolicySet:
         self.texts = texts
         joined = "\n".join(texts.values())
         self._schema = _parsed(cedarpy.Schema.from_str, schema, SCHEMA)
-        self.order, self.forbids = _annotations(texts)
+        self.order, self.forbids, self.policies = _annotations(texts)
         problems = cedarpy.validate_policies(joined, self._schema)
         if not problems.validation_passed:
             told = "; ".join(str(error.error) for error in problems.errors)[:2000]
@@ -131,6 +142,11 @@ class PolicySet:
             found.sort(key=self.order.__getitem__)
         return Decision(allowed=allowed, reasons=tuple(found))
 
+    def speaking(self, action: Action) -> dict[str, Policy]:
+        """Policies that can have a say on an action, by id."""
+        others = {str(other) for other in Action} - {str(action)}
+        return {name: policy for name, policy in self.policies.items() if not _named(policy.said.action) <= others}
+
 
 def shipped_folder() -> Path:
     """Where the shipped policies lie: inside the installed package, or at the top of the repository it is developed in."""
@@ -161,9 +177,10 @@ def _named(scope: object) -> set[str]:
     return {"any"}
 
 
-def _annotations(texts: dict[str, str]) -> tuple[dict[str, int], dict[str, Forbid]]:
+def _annotations(texts: dict[str, str]) -> tuple[dict[str, int], dict[str, Forbid], dict[str, Policy]]:
     order: dict[str, int] = {}
     forbids: dict[str, Forbid] = {}
+    policies: dict[str, Policy] = {}
     for name, text in texts.items():
         nodes = _parsed(cedarpy.policies_to_pst, text, name)
         if nodes.templates:
@@ -174,11 +191,12 @@ def _annotations(texts: dict[str, str]) -> tuple[dict[str, int], dict[str, Forbi
             if not identifier or identifier in order or identifier == FAULT:
                 raise ConfigurationInvalid(f"A policy in {name} has no @id(\"...\") of its own ('{identifier}'); give it one.")
             order[identifier] = len(order)
+            policies[identifier] = Policy(name, str(policy.effect), replace(policy, id=""))
             if str(policy.effect) == "forbid":
                 forbids[identifier] = _forbid(policy.annotations, identifier)
             elif name not in SHIPPED or name == NEVER:
                 raise ConfigurationInvalid(f"'{identifier}' in {name} permits; a file of your own may only forbid.")
-    return order, forbids
+    return order, forbids, policies
 
 
 def _forbid(annotations: dict[str, str], identifier: str) -> Forbid:
