@@ -48,8 +48,7 @@ def asks(call):
 
 
 def decides(call):
-    """Reviewers decide, but not on what they have an interest in: what they asked for, own, or made; and nobody on weights of CL4.
-    """
+    """Reviewers decide, but not on what they have an interest in: asked for, own, or made; and nobody on weights of CL4."""
     interested = call.requester or call.owner or call.author
     return call.has(REVIEWER) and not interested and not (call.danger == 4 and call.rung == 4)
 
