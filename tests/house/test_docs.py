@@ -122,9 +122,12 @@ def test_decisions_are_numbered_without_a_gap():
     assert [int(path.split("/")[-1][:4]) for path in ADRS] == list(range(1, len(ADRS) + 1))
 
 
+SECTIONS = {"cells": config.Cells, "limits": config.Limits, "witnesses": config.Witnesses}
+
+
 def settings(kind, prefix=""):
     for item in dataclasses.fields(kind):
-        nested = {"cells": config.Cells, "limits": config.Limits}.get(item.name) if kind is config.Config else None
+        nested = SECTIONS.get(item.name) if kind is config.Config else None
         if nested:
             yield from settings(nested, f"{item.name}.")
         elif item.name not in {"folder", "hazard"}:

@@ -67,6 +67,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Witnesses:
+    """Who cosigns the ledger's checkpoints."""
+
+    quorum: int = 0
+    """How many must have cosigned before something counts as witnessed; 0 asks none, and CL4 is not served."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Verifier key of a witness to its address."""
+    timeout_s: float = 1.5
+    lag_s: float = 60.0
+    """How long a cosigned head speaks for the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one registry."""
 
@@ -86,6 +99,7 @@ class Config:
     """Empty means the policies that come with the registry."""
     cells: Cells = field(default_factory=Cells)
     limits: Limits = field(default_factory=Limits)
+    witnesses: Witnesses = field(default_factory=Witnesses)
     hazard: dict[str, dict[str, int | bool]] = field(default_factory=dict)
     """Stricter demands by level and rung, such as `[hazard."CL2.pull"]`."""
 
@@ -127,7 +141,7 @@ def load(folder: Path) -> Config:
         msg = f"{path} cannot be read: {error}"
         raise ConfigurationInvalid(msg) from error
     values: dict[str, Any] = dict(raw)
-    for name, kind in (("cells", Cells), ("limits", Limits)):
+    for name, kind in (("cells", Cells), ("limits", Limits), ("witnesses", Witnesses)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     return _read(Config, {"folder": folder.resolve(), **values}, "")
 

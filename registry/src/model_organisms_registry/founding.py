@@ -45,7 +45,7 @@ class Storage:
     @classmethod
     def open(cls, config: Config) -> Storage:
         """Open everything under a data folder that `initialise` made; the ledger is not started yet."""
-        database = Database(config.database_url)
+        database, asked = Database(config.database_url), config.witnesses
         database.migrate()
         blobs = Blobs(config.blobs_url)
         keys = config.keys_folder
@@ -56,7 +56,15 @@ class Storage:
             FileKeys(keys / "kek"),
             Authority(keys, config.origin),
             Ed25519PrivateKey.from_private_bytes(_read_key(keys / "release.key")),
-            Log(database, blobs, Signer.open(keys / "ledger")),
+            Log(
+                database,
+                blobs,
+                Signer.open(keys / "ledger"),
+                witnesses=asked.keys,
+                quorum=asked.quorum,
+                witness_timeout_s=asked.timeout_s,
+                witness_lag_s=asked.lag_s,
+            ),
         )
 
     def close(self) -> None:

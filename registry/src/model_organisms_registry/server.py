@@ -164,7 +164,8 @@ class Registry:
         self._porch_turns.end_silent()
 
     def _conditions(self) -> Conditions:
-        return Conditions(ledger=self.storage.log.healthy, jail=self.pool.jailed, witness=False)
+        log = self.storage.log
+        return Conditions(ledger=log.healthy, jail=self.pool.jailed, witness=log.witnessed)
 
     def _build(self) -> list[grpc.Server]:
         config, storage, limits = self.config, self.storage, self.config.limits

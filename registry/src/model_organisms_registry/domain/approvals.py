@@ -235,7 +235,7 @@ def grant_from(
     pending(request, now=now)
     if not complete(request, now=now, reviewers=reviewers, witnessed=witnessed, table=table):
         given, needed = len(counted(request, now=now, reviewers=reviewers)), table.of(request.level, request.rung).approvals
-        msg = f"The request has {given} of {needed} approvals that count, or lacks the witness; wait for what is missing."
+        msg = f"The request has {given} of {needed} approvals that count, or no witness cosigns the ledger; decide again later."
         raise Conflict(msg, request=request.name)
     longest = table.rules_of(request.level).max_duration
     return Grant(

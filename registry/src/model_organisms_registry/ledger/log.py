@@ -14,10 +14,13 @@ from model_organisms_registry.ledger import rows
 from model_organisms_registry.ledger.desk import Desk, Ticket
 from model_organisms_registry.ledger.follower import Follower
 from model_organisms_registry.ledger.history import History
+from model_organisms_registry.ledger.quorum import Quorum
 from model_organisms_registry.ledger.sequencer import Sequencer
 from model_organisms_registry.ledger.tiles import Published
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model_organisms.records import Entry
 
     from model_organisms_registry.ledger.history import View
@@ -44,9 +47,24 @@ class Log:
         signer: Signs heads, and remembers the last one.
         standby: With PostgreSQL, let several registries share a ledger: one leads, the others hand it their entries and take
             over when it is gone. Each needs the signer's key, and its memory on storage that they share.
+        witnesses: Who is asked to cosign: verifier key to address.
+        quorum: How many of them must have cosigned before a head counts as witnessed; 0 asks none.
+        witness_timeout_s: Longest wait for one of them.
+        witness_lag_s: How long a cosigned head speaks for the ledger.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, signer: Signer, *, standby: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        signer: Signer,
+        *,
+        standby: bool = False,
+        witnesses: Mapping[str, str] | None = None,
+        quorum: int = 0,
+        witness_timeout_s: float = 1.5,
+        witness_lag_s: float = 60.0,
+    ) -> None:
         """Keep them; nothing is read before `start`."""
         published = Published(blobs)
         self._database = database
@@ -55,6 +73,16 @@ class Log:
         self._follower = Follower(database, published, self._history)
         self._sequencer = Sequencer(database, published, self._history, signer, self._desk, standby=standby)
         self._standby = standby
+        self._published = published
+        self._witness_timeout_s = witness_timeout_s
+        self._quorum = Quorum(
+            witnesses or {},
+            needed=quorum,
+            timeout_s=witness_timeout_s,
+            lag_s=witness_lag_s,
+            newest=lambda: self._sequencer.view,
+            publish=published.publish_cosigned,
+        )
         self.vkey = signer.vkey
         self.origin = signer.origin
 
@@ -66,9 +94,11 @@ class Log:
             VerificationFailed: What is there is not one history; run `mo-registry fsck`.
         """
         self._sequencer.start()
+        self._quorum.start()
 
     def close(self) -> None:
         """Sequence what is waiting, and stop."""
+        self._quorum.close()
         self._sequencer.close()
 
     @property
@@ -80,6 +110,11 @@ class Log:
     def leads(self) -> bool:
         """Whether this process is the one that writes."""
         return self._sequencer.view is not None
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether enough witnesses have cosigned a head that was the newest a short while ago."""
+        return self._quorum.stands
 
     def append(self, tx: Connection, entry: Entry) -> Ticket:
         """Put an entry in with the caller's own transaction; wait for it after the commit.
@@ -116,6 +151,24 @@ class Log:
             ticket = Ticket(entries.encode(entry), since=self._known_size())
             self._desk.record(ticket)
         return self._proved(ticket, until)
+
+    def cosigned(self, receipt: Receipt) -> Receipt:
+        """Wait until enough witnesses have cosigned a head over an entry, and prove it under that head.
+
+        The wait is as long as two rounds: one may be under way that began before the entry.
+
+        Raises:
+            LedgerUnavailable: They have not within the time. What needs a witness may not be served on it.
+        """
+        view = self._quorum.covering(receipt.index, timeout_s=2 * self._witness_timeout_s)
+        if view is None:
+            msg = "The ledger's witnesses have not cosigned this in time, so nothing is served; try again, and tell the operator"
+            raise LedgerUnavailable(f"{msg} if it stays.")
+        return _receipt(receipt.index, receipt.entry, view)
+
+    def cosigned_checkpoint(self) -> bytes:
+        """Return the newest checkpoint that enough witnesses have cosigned, with their lines; empty if there is none."""
+        return self._published.cosigned() or b""
 
     def size(self) -> int:
         """Count the entries under the newest head."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import AlreadyExists, LedgerUnavailable, ModelOrganismsError, NotFound
 from model_organisms.formats import tiles
 from model_organisms.formats.merkle import HASH_SIZE
-from model_organisms.formats.tiles import CHECKPOINT, WIDTH, Tile
+from model_organisms.formats.tiles import CHECKPOINT, COSIGNED, WIDTH, Tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,18 @@ class Published:
     def checkpoint(self) -> bytes | None:
         """Read the published checkpoint; a ledger that was never published has none."""
         return self._read(CHECKPOINT)
+
+    def cosigned(self) -> bytes | None:
+        """Read the newest checkpoint that witnesses have cosigned; there may be none."""
+        return self._read(COSIGNED)
+
+    def publish_cosigned(self, note: bytes) -> None:
+        """Write it, beside the checkpoint and after it: the ledger does not wait for its witnesses.
+
+        Raises:
+            Unavailable: The store cannot be written.
+        """
+        self._blobs.replace(self._prefix + COSIGNED, note, durable=False)
 
     def hashes(self, tile: Tile) -> list[bytes] | None:
         """Read a tile's hashes, from the full tile where the partial one has made way for it."""

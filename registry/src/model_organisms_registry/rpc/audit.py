@@ -21,7 +21,8 @@ class AuditRooms:
 
     def get_checkpoint(self, call: Call, _: audit_pb2.GetCheckpointRequest) -> audit_pb2.GetCheckpointResponse:
         """Serve the newest signed head."""
-        return audit_pb2.GetCheckpointResponse(checkpoint=self._audit.checkpoint(call).note)
+        head, cosigned = self._audit.checkpoint(call)
+        return audit_pb2.GetCheckpointResponse(checkpoint=head.note, cosigned=cosigned)
 
     def list_entries(self, call: Call, request: audit_pb2.ListEntriesRequest) -> audit_pb2.ListEntriesResponse:
         """Serve entries in order."""

@@ -270,13 +270,17 @@ class Access:
         return self._granted(change, call, request, before=request)
 
     def _granted(self, change: Change, call: Call, request: Request, *, before: Request) -> Request:
-        """Store a request that moved on, and make the grant if it is complete."""
-        reviewers = finding.reviewers(change.tx, request)
-        if not rules.complete(request, now=call.time, reviewers=reviewers, table=self._table):
+        """Store a request that moved on, and make the grant if it is complete.
+
+        Where only the witness is missing, the last approval is refused instead of stored: it would make no grant later.
+        """
+        reviewers, witnessed = finding.reviewers(change.tx, request), self._gate.conditions.witness
+        if not rules.complete(request, now=call.time, reviewers=reviewers, witnessed=True, table=self._table):
             if request != before:
                 _store(change.tx, before, request)
             return request
-        grant = rules.grant_from(request, fresh("grants", call.time), now=call.time, reviewers=reviewers, table=self._table)
+        name = fresh("grants", call.time)
+        grant = rules.grant_from(request, name, now=call.time, reviewers=reviewers, witnessed=witnessed, table=self._table)
         done = rules.settled(request, grant)
         _store(change.tx, before, done)
         grant_rows.add_grant(change.tx, grant)

@@ -32,10 +32,10 @@ class Audit:
         self._log = log
         self._gate = gate
 
-    def checkpoint(self, call: Call) -> Checkpoint:
-        """The newest signed head; it names nobody, so everybody enrolled may have it."""
+    def checkpoint(self, call: Call) -> tuple[Checkpoint, bytes]:
+        """The newest signed head, and the newest note that is cosigned; they name nobody, so everybody enrolled may have them."""
         self._permit(call, own=True)
-        return self._log.checkpoint()
+        return self._log.checkpoint(), self._log.cosigned_checkpoint()
 
     def consistency(self, call: Call, old_size: int, new_size: int) -> list[bytes]:
         """Proof that one head extends another; likewise."""

@@ -3,8 +3,9 @@
 - The entry is inserted by the transaction that changes the state: both are there, or neither.
 - A refusal inside a change is recorded after the change was undone and before the caller hears of it: recorded inside, it would
   be undone with it, or wait for the very transaction it stands in.
-- `receipt` exists only after the ledger's signed head covers the entry. If that takes too long the call fails closed; what was
-  committed is sequenced later, and the caller, who was told that nothing is certain, looks before trying again.
+- `receipt` exists only after the ledger's signed head covers the entry; where that is asked for, a cosigned one. If it takes too
+  long the call fails closed; what was committed is sequenced later, and the caller, who was told that nothing is certain, looks
+  before trying again.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ class Changes:
         self._mine = threading.local()
 
     @contextmanager
-    def open(self) -> Iterator[Change]:
+    def open(self, *, witnessed: bool = False) -> Iterator[Change]:
         """One change: committed when the block ends, acknowledged before this returns.
 
+        Args:
+            witnessed: Acknowledge it only when enough witnesses have cosigned a head over it.
+
         Raises:
-            LedgerUnavailable: The ledger could not be written in time; nothing may be served.
+            LedgerUnavailable: The ledger could not be written in time, or not witnessed; nothing may be served.
         """
         change: Change | None = None
         try:
@@ -84,7 +88,8 @@ class Changes:
             self._mine.change = None
             for denial in change.denials if change else ():
                 self.enter(denial)
-        change.receipts = [self.log.wait(ticket, timeout_s=self._wait_s) for ticket in change.tickets]
+        receipts = [self.log.wait(ticket, timeout_s=self._wait_s) for ticket in change.tickets]
+        change.receipts = [self.log.cosigned(receipt) for receipt in receipts] if witnessed else receipts
 
     def enter(self, entry: Entry) -> Receipt:
         """Put an entry that changes no state into the ledger, and wait for it."""

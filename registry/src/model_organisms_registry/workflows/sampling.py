@@ -12,11 +12,12 @@ import secrets
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import ModelOrganismsError
 from model_organisms.formats import sampled
-from model_organisms.records import Budget, Probe, Sample, SampleReceipt, SamplingParameters, TokenScore
+from model_organisms.records import Budget, Probe, Rung, Sample, SampleReceipt, SamplingParameters, TokenScore
 
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -57,6 +58,8 @@ class Turn:
     intent_id: str
     taken: Budget
     parameters: SamplingParameters
+    witnessed: bool
+    """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
     intent_index: int = -1
     tokens: int = 0
     text: list[str] = field(default_factory=list)
@@ -120,6 +123,7 @@ class Sampling:
                     yield window
         except ModelOrganismsError as error:
             outcome = error.reason.lower()
+            turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
             raise
         finally:
             receipt = self._finish(turn, Event.SAMPLE_RESULT, outcome)
@@ -140,6 +144,7 @@ class Sampling:
             outcome = "released"
         except ModelOrganismsError as error:
             outcome = error.reason.lower()
+            turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
             raise
         finally:
             receipt = self._finish(turn, Event.PROBE_RESULT, outcome)
@@ -174,7 +179,8 @@ class Sampling:
             rows.spend_session(change.tx, name, taken)
             drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
             number, intent_seq = rows.next_sample(change.tx, name), seq()
-            turn = Turn(permit, session, cell, number, f"{name}/samples/{number}", taken, drawn)
+            witnessed = self._sandbox.needs_witness(change.tx, session, Rung.PROBE if probing else Rung.SAMPLE)
+            turn = Turn(permit, session, cell, number, f"{name}/samples/{number}", taken, drawn, witnessed)
             kind = rows.IntentKind.PROBE if probing else rows.IntentKind.SAMPLE
             intent = rows.Intent(turn.intent_id, kind, session.version.name, name, intent_seq, call.time)
             rows.add_intent(change.tx, intent)
@@ -233,22 +239,13 @@ class Sampling:
         """Enter what is about to leave; refuse unless all that the session rests on still stands."""
         now = self._clock()
         keeping = self._contents.keeping(self._changes.database, turn.session.name, window.encode())
-        with keeping as kept, self._changes.open() as change:
+        with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
             session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, now)
             self._contents.index(change.tx, kept)
             facts = {"session": session.name, "bytes": str(len(window.encode()))}
-            change.enter(
-                entry(
-                    Event.SAMPLE_RELEASE,
-                    turn.permit.call,
-                    seq=seq(),
-                    subject=turn.name,
-                    grant=session.grant,
-                    commit=kept.commit,
-                    intent=turn.intent_index,
-                    facts=facts,
-                )
-            )
+            call, grant, commit = turn.permit.call, session.grant, kept.commit
+            about = partial(entry, Event.SAMPLE_RELEASE, call, subject=turn.name, facts=facts)
+            change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
         turn.text.append(window)
 
     def _finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
@@ -269,7 +266,7 @@ class Sampling:
 
     def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
         kept = self._contents.keep(turn.session.name, content)
-        with self._changes.open() as change:
+        with self._changes.open(witnessed=turn.witnessed) as change:
             unused = rules.settle(turn.taken, turn.used)
             grant_rows.refund(change.tx, turn.session.grant, unused)
             rows.refund_session(change.tx, turn.session.name, unused)

@@ -198,6 +198,10 @@ class Sandbox:
         cell = self.living.cell(name)
         return replace(self._gate.conditions, jail=cell.jailed) if cell else self._gate.conditions
 
+    def needs_witness(self, tx: Connection, session: Session, rung: Rung) -> bool:
+        """Whether what this session releases must be under a cosigned checkpoint first."""
+        return self._table.of(finding.subject(tx, session.version.name).level, rung).witness
+
     def _opened(
         self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
     ) -> Session:

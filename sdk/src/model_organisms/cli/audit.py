@@ -31,6 +31,18 @@ def checkpoint(context: Context) -> None:
         facts([("Origin", head.origin), ("Size", head.size), ("Root", head.root.hex()), ("Consistent with your pin", "yes")])
 
 
+@group.command()
+@click.pass_obj
+def key(context: Context) -> None:
+    """Print the ledger's verifier key, for a witness, a monitor or an outsider who is to check it. Compare it with others."""
+    with context.connect() as client:
+        shown = client.identity.ledger_key
+    if context.as_json:
+        emit({"origin": client.identity.origin, "key": shown})
+    else:
+        click.echo(shown)
+
+
 @group.command("entries")
 @click.option("--start", default=0, show_default=True)
 @click.option("--count", default=50, show_default=True)

@@ -95,10 +95,20 @@ def cosigned(note: bytes, witness: SigningKey, *, time: int) -> bytes:
         The note with one more signature line.
     """
     parsed = parse(note)
+    return bytes(Note(parsed.text, (*parsed.lines, cosignature(note, witness, time=time))))
+
+
+def cosignature(note: bytes, witness: SigningKey, *, time: int) -> SignatureLine:
+    """Make a witness's cosignature by itself; the same rules and arguments as for `cosigned`."""
+    parsed = parse(note)
     _read(parsed, note)
     signature = time.to_bytes(_TIME_SIZE, "big") + witness.sign(_cosigned_text(time, parsed.text))
-    line = SignatureLine(witness.name, witness.verifier.key_id, signature)
-    return bytes(Note(parsed.text, (*parsed.lines, line)))
+    return SignatureLine(witness.name, witness.verifier.key_id, signature)
+
+
+def cosigned_at(line: SignatureLine) -> int:
+    """Read the time in a cosignature that `cosignatures` verified."""
+    return int.from_bytes(line.signature[:_TIME_SIZE], "big")
 
 
 def cosignatures(note: bytes, witnesses: Iterable[VerifierKey]) -> dict[str, int]:
@@ -115,7 +125,7 @@ def cosignatures(note: bytes, witnesses: Iterable[VerifierKey]) -> dict[str, int
     times: dict[str, int] = {}
     for key in witnesses:
         for line in parsed.by(key):
-            time = int.from_bytes(line.signature[:_TIME_SIZE], "big")
+            time = cosigned_at(line)
             message = _cosigned_text(time, parsed.text)
             if key.kind != COSIGNATURE or time >= 1 << 63 or not key.verifies(message, line.signature[_TIME_SIZE:]):
                 raise SignatureInvalid(f"The cosignature of {key.name} does not verify; do not rely on this checkpoint.")

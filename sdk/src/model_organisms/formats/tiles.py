@@ -1,6 +1,7 @@
 """Every path of the ledger's files, and what is in them (C2SP tlog-tiles); who reads or writes the files is not here.
 
     checkpoint                          the signed tree head
+    checkpoint.cosigned                 the newest one that witnesses have cosigned, with their lines; a file of ours
     tile/<L>/<N>[.p/<W>]                256 hashes at tree level 8 x L, fewer in the last tile of a level
     tile/entries/<N>[.p/<W>]            the 256 entries under tile/0/<N>, each with its length in front
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 CHECKPOINT = "checkpoint"
+COSIGNED = "checkpoint.cosigned"
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
 """Hashes of a full tile, entries of a full bundle."""

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from model_organisms.v1 import records_pb2 as model__organisms_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodel_organisms/v1/audit.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a model_organisms/v1/records.proto\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\">\n\x12ListEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x19\n\x05\x63ount\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01\";\n\x13ListEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\x12\x13\n\x0bleaf_hashes\x18\x02 \x03(\x0c\"\"\n\x11GetReceiptRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"B\n\x12GetReceiptResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c\x32\x9a\x03\n\x0c\x41uditService\x12\x64\n\rGetCheckpoint\x12(.model_organisms.v1.GetCheckpointRequest\x1a).model_organisms.v1.GetCheckpointResponse\x12^\n\x0bListEntries\x12&.model_organisms.v1.ListEntriesRequest\x1a\'.model_organisms.v1.ListEntriesResponse\x12[\n\nGetReceipt\x12%.model_organisms.v1.GetReceiptRequest\x1a&.model_organisms.v1.GetReceiptResponse\x12g\n\x0eGetConsistency\x12).model_organisms.v1.GetConsistencyRequest\x1a*.model_organisms.v1.GetConsistencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emodel_organisms/v1/audit.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a model_organisms/v1/records.proto\"\x16\n\x14GetCheckpointRequest\"=\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\x12\x10\n\x08\x63osigned\x18\x02 \x01(\x0c\">\n\x12ListEntriesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x19\n\x05\x63ount\x18\x02 \x01(\rB\n\xbaH\x07*\x05\x18\xe8\x07(\x01\";\n\x13ListEntriesResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x03(\x0c\x12\x13\n\x0bleaf_hashes\x18\x02 \x03(\x0c\"\"\n\x11GetReceiptRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"B\n\x12GetReceiptResponse\x12,\n\x07receipt\x18\x01 \x01(\x0b\x32\x1b.model_organisms.v1.Receipt\";\n\x15GetConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"\'\n\x16GetConsistencyResponse\x12\r\n\x05proof\x18\x01 \x03(\x0c\x32\x9a\x03\n\x0c\x41uditService\x12\x64\n\rGetCheckpoint\x12(.model_organisms.v1.GetCheckpointRequest\x1a).model_organisms.v1.GetCheckpointResponse\x12^\n\x0bListEntries\x12&.model_organisms.v1.ListEntriesRequest\x1a\'.model_organisms.v1.ListEntriesResponse\x12[\n\nGetReceipt\x12%.model_organisms.v1.GetReceiptRequest\x1a&.model_organisms.v1.GetReceiptResponse\x12g\n\x0eGetConsistency\x12).model_organisms.v1.GetConsistencyRequest\x1a*.model_organisms.v1.GetConsistencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +38,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=117
   _globals['_GETCHECKPOINTREQUEST']._serialized_end=139
   _globals['_GETCHECKPOINTRESPONSE']._serialized_start=141
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=184
-  _globals['_LISTENTRIESREQUEST']._serialized_start=186
-  _globals['_LISTENTRIESREQUEST']._serialized_end=248
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=250
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=309
-  _globals['_GETRECEIPTREQUEST']._serialized_start=311
-  _globals['_GETRECEIPTREQUEST']._serialized_end=345
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=347
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=413
-  _globals['_GETCONSISTENCYREQUEST']._serialized_start=415
-  _globals['_GETCONSISTENCYREQUEST']._serialized_end=474
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=476
-  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=515
-  _globals['_AUDITSERVICE']._serialized_start=518
-  _globals['_AUDITSERVICE']._serialized_end=928
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=202
+  _globals['_LISTENTRIESREQUEST']._serialized_start=204
+  _globals['_LISTENTRIESREQUEST']._serialized_end=266
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=268
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=327
+  _globals['_GETRECEIPTREQUEST']._serialized_start=329
+  _globals['_GETRECEIPTREQUEST']._serialized_end=363
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=365
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=431
+  _globals['_GETCONSISTENCYREQUEST']._serialized_start=433
+  _globals['_GETCONSISTENCYREQUEST']._serialized_end=492
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_start=494
+  _globals['_GETCONSISTENCYRESPONSE']._serialized_end=533
+  _globals['_AUDITSERVICE']._serialized_start=536
+  _globals['_AUDITSERVICE']._serialized_end=946
 # @@protoc_insertion_point(module_scope)
