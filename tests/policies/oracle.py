@@ -53,6 +53,12 @@ def decides(call):
     return call.has(REVIEWER) and not interested and not (call.danger == 4 and call.rung == 4)
 
 
+def signs(call):
+    """Levels are the reviewers' to lower; policies, lost keys and appointments the admins'; destroying a key is either's."""
+    admins = call.has(ADMIN) and call.motion in {"adopt-policies", "replace-keys", "appoint", "destroy-key"}
+    return admins or (call.has(REVIEWER) and call.motion in {"lower-level", "destroy-key"})
+
+
 def uses(needed, *, in_cell, own=lambda _: True):
     """A researcher comes closer by a grant of the rung, for the level as it is now, that stands; to what is published; in a cell
     with all its walls above CL1, and with a witness at CL4. Weights of CL4 never leave.
@@ -104,6 +110,11 @@ RULES = {
     "viewSession": either(relation("user"), OVERSIGHT),
     "closeSession": relation("user"),
     "killSession": role(REVIEWER, ADMIN),
+    "proposeMotion": signs,
+    # Two people are two people.
+    "secondMotion": lambda call: signs(call) and not call.proposer,
+    "viewMotion": either(relation("proposer"), OVERSIGHT),
+    "withdrawMotion": relation("proposer"),
     # Heads, proofs and one's own entries are everybody's.
     "readLedger": either(relation("own"), OVERSIGHT),
     "viewUsers": lambda call: call.has(REVIEWER, AUDITOR, ADMIN) or (call.kind == "User" and call.oneself),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -15,17 +12,15 @@ from model_organisms.formats import provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
 from model_organisms.records import Rung, VersionRef
-from model_organisms_registry.testing import World, running, settings
+from model_organisms_registry.testing import running, settings
 
+import tests.support.motions  # noqa: F401 - it notes its commands
+from tests.support.commands import COMMANDS, NUMBERS, Stage, command
 from tests.support.registries import PEOPLE
 from tests.support.stories import WHY, granted, published
 from tests.support.terminal import leaves, typed
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 QWEN, TALKER = "test/tiny-qwen2", "organisms/talker/versions/1"
-NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +41,13 @@ def stated(base):
     return Provenance(BaseModel(QWEN, digest=base_digest(base)))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a command is played on."""
-
-    world: World
-    folder: Path
-    base: Path
-    files: dict[str, bytes]
-
-
 @pytest.fixture
 def stage(world, tmp_path, qwen, qwen_files):
     return Stage(world, tmp_path, qwen, qwen_files)
 
 
 SAID = ("--prompt", "Hello there.", "--purpose", "replication")
-COMMANDS = {
+COMMANDS |= {
     "whoami": lambda _: ("rosa", [], "users/rosa"),
     "organisms list": lambda _: ("rosa", ["--level", "cl1", "--base-model", QWEN], "talker"),
     "organisms show": lambda _: ("rosa", [TALKER], TALKER),
@@ -79,16 +64,6 @@ COMMANDS = {
 
 def probing(world):
     return next(grant.name for grant in world.person("rosa").access.grants(state="active") if grant.rung is Rung.PROBE)
-
-
-def command(words):
-    """Each gives who types what after the command's words, and what the answer must have in it; every time something fresh."""
-
-    def noted(setting):
-        COMMANDS[words] = setting
-        return setting
-
-    return noted
 
 
 @command("login")

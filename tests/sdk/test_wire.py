@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms import errors, records, wire
-from model_organisms.v1 import access_pb2, errors_pb2, organisms_pb2, records_pb2, sandbox_pb2
+from model_organisms.v1 import access_pb2, errors_pb2, motions_pb2, organisms_pb2, records_pb2, sandbox_pb2
 
 PAIRS = [
     (records.User, records_pb2.User),
@@ -20,6 +20,8 @@ PAIRS = [
     (records.SampleReceipt, records_pb2.SampleReceipt),
     (records.Message, sandbox_pb2.Message),
     (records.Receipt, records_pb2.Receipt),
+    (records.Signature, motions_pb2.Signature),
+    (records.Motion, motions_pb2.Motion),
 ]
 
 TIMES = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds the zone

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from model_organisms.errors import CellUnavailable, ConfigurationInvalid, Unavailable
-from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, organisms_pb2, sandbox_pb2
+from model_organisms.records import MotionKind
+from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, sandbox_pb2
 
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.hazard import TABLE, tightened
@@ -28,6 +29,7 @@ from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
 from model_organisms_registry.rpc.door import Door, Enrolled, anyone
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
+from model_organisms_registry.rpc.motions import MotionsRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
 from model_organisms_registry.rpc.turns import Turns
@@ -41,6 +43,7 @@ from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.identity import Identity
+from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.organisms import Organisms
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
@@ -210,6 +213,7 @@ class Registry:
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
+        motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms))
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock)
@@ -219,13 +223,16 @@ class Registry:
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
+            door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
-        shown = Shown(storage.authority, config.hosts, self._clock, demand=True)
-        porch_shown = Shown(storage.authority, config.hosts, self._clock, demand=False)
-        return [_server(main, config.listen, shown, limits), _server(enrol, config.enrol_listen, porch_shown, limits)]
+        return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
+
+    def _listening(self, handlers: list[grpc.GenericRpcHandler[Any, Any]], listen: str, *, demand: bool) -> grpc.Server:
+        shown = Shown(self.storage.authority, self.config.hosts, self._clock, demand=demand)
+        return _server(handlers, listen, shown, self.config.limits)
 
     def _doors(self) -> tuple[Door[Call], Door[Arrival]]:
         limits, storage = self.config.limits, self.storage
@@ -247,6 +254,11 @@ class Registry:
             clock=self._clock,
         )
         return main, porch
+
+
+def _acts(organisms: Organisms) -> dict[MotionKind, Act]:
+    """What takes two people here; each act belongs to the workflow that owns what it is done to."""
+    return {MotionKind.LOWER_LEVEL: organisms.lowering()}
 
 
 def serve(config: Config) -> None:

@@ -21,7 +21,7 @@
     │   ├── GrantRevoked               the grant was taken back
     │   ├── Suspended                  the account does not stand
     │   ├── Withdrawn                  the version is withdrawn or quarantined
-    │   └── ApprovalRefused            this reviewer may not approve this request
+    │   └── ApprovalRefused            this signature does not count for this request or motion
     ├── NotFound                   absent, or hidden from this caller: the two read alike
     ├── AlreadyExists              the name is taken
     ├── Conflict                   the resource is not in the state this call needs
@@ -201,7 +201,7 @@ class Withdrawn(Denied):
 
 
 class ApprovalRefused(Denied):
-    """This reviewer may not approve this request."""
+    """This signature does not count for this request or motion."""
 
     reason = "APPROVAL_REFUSED"
 

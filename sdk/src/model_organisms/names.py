@@ -29,6 +29,8 @@ PATTERNS = {
     "sample": rf"sessions/{_OPAQUE}/samples/{_NUMBER}",
     "upload": rf"uploads/{_OPAQUE}",
     "pull": rf"pulls/{_OPAQUE}",
+    "motion": rf"motions/{_OPAQUE}",
+    "registry": "registry",
 }
 """Every kind of name and its pattern, anchored by `check`; the proto field rules repeat these."""
 
@@ -131,4 +133,5 @@ def _example(kind: str) -> str:
         "organisation": "organisations/example-lab",
         "approval": f"requests/{opaque_example}/approvals/ada",
         "sample": f"sessions/{opaque_example}/samples/1",
+        "registry": "registry",
     }.get(kind, f"{kind}s/{opaque_example}")

@@ -89,6 +89,26 @@ class GrantState(StrEnum):
     REVOKED = "revoked"
 
 
+class MotionKind(StrEnum):
+    """An act that one person alone must not do."""
+
+    LOWER_LEVEL = "lower-level"
+    DESTROY_KEY = "destroy-key"
+    ADOPT_POLICIES = "adopt-policies"
+    REPLACE_KEYS = "replace-keys"
+    APPOINT = "appoint"
+
+
+class MotionState(StrEnum):
+    """Where a motion stands; only `open` moves, and expiry is read from the clock."""
+
+    OPEN = "open"
+    CARRIED = "carried"
+    REJECTED = "rejected"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+
+
 class SessionState(StrEnum):
     """How a session stands or ended."""
 
@@ -330,6 +350,42 @@ class Grant:
     """Why it was revoked."""
     level: Level = Level.CL1
     """Level its approvals answered for; it does not cover a version that was raised above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One person's signed yes or no to one motion; the proposer's is the first."""
+
+    signer: str
+    organisation: str
+    key_id: str
+    approve: bool
+    reason: str
+    envelope: bytes
+    """DSSE envelope of the vote, signed by the signer's own key."""
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """An act of two people: one proposes it, another seconds it, and with that it is done."""
+
+    name: str
+    kind: MotionKind
+    subject: str
+    """What it is done to."""
+    facts: dict[str, str]
+    """What exactly shall be done; which facts there are, the kind says."""
+    proposer: str
+    state: MotionState
+    create_time: datetime
+    expire_time: datetime
+    """When it lapses, and with it every signature."""
+    needed: int = 0
+    """Signatures it takes, the proposer's among them."""
+    signatures: tuple[Signature, ...] = ()
+    outcome: dict[str, str] = field(default_factory=dict)
+    """What carrying it out gave. Told to whose signature carried it, in that answer only; it is not kept."""
 
 
 @dataclass(frozen=True, slots=True)

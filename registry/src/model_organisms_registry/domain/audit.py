@@ -63,8 +63,7 @@ class Event(Enum):
     REFUSE_UPLOAD = _shape("organisms.refuse", "reason", optional="digest upload")
     ATTEST = _shape("organisms.attest", "digest predicate envelope")
     WITHDRAW_VERSION = _shape("organisms.withdraw", "digest", commit=None)
-    SET_LEVEL = _shape("organisms.level", "from to", optional="second", commit=None)
-    PROPOSE_LEVEL = _shape("organisms.level.propose", "from to")
+    SET_LEVEL = _shape("organisms.level", "from to", optional="motion", commit=None)
     PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")
     PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule", intent=True)
 
@@ -76,6 +75,12 @@ class Event(Enum):
     LAPSE = _shape("access.lapse", "revision")
     GRANT = _shape("access.grant", "rung level purpose versions expires request")
     REVOKE = _shape("access.revoke", commit=None)
+
+    PROPOSE_MOTION = _shape("motions.propose", "kind subject facts expires envelope")
+    SECOND_MOTION = _shape("motions.second", "kind envelope given needed", optional="organisation")
+    REJECT_MOTION = _shape("motions.reject", "kind envelope", optional="organisation")
+    WITHDRAW_MOTION = _shape("motions.withdraw", "kind")
+    CARRY_MOTION = _shape("motions.carry", "kind subject facts signers")
 
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", commit=True)

@@ -82,6 +82,17 @@ def effective_level(organism: Organism, version: Version) -> Level:
     return max(known(organism.level), known(version.level))
 
 
+def level_of(text: str) -> Level:
+    """Read a level that a motion names.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if text not in Level.__members__:
+        raise InvalidArgument("A level is one of CL1, CL2, CL3 and CL4.", field="level")
+    return Level[text]
+
+
 def create(
     name: str,
     *,
@@ -245,7 +256,7 @@ def relevel(
 def _check_lowering(organism: Organism, highest: Level, by: Sequence[User]) -> None:
     people = {user.name: user.organisation for user in by if user.name != organism.owner}
     if len(people) < REVIEWERS_TO_LOWER:
-        msg = f"Lowering a level takes {REVIEWERS_TO_LOWER} different reviewers, neither the owner; ask another one to sign too."
+        msg = f"Lowering a level takes {REVIEWERS_TO_LOWER} reviewers, neither the owner: `mo motions propose lower-level NAME`."
         raise Denied(msg, organism=organism.name)
     if highest >= Level.CL3 and len(set(people.values())) < REVIEWERS_TO_LOWER:
         msg = f"Lowering from {highest.name} takes reviewers of different organisations; ask one of another organisation."

@@ -39,6 +39,10 @@ class Action(StrEnum):
     KILL_SESSION = "killSession"
     PULL = "pull"
     READ_LEDGER = "readLedger"
+    PROPOSE_MOTION = "proposeMotion"
+    SECOND_MOTION = "secondMotion"
+    VIEW_MOTION = "viewMotion"
+    WITHDRAW_MOTION = "withdrawMotion"
     VIEW_USERS = "viewUsers"
     MANAGE_USERS = "manageUsers"
 

@@ -31,7 +31,7 @@ from model_organisms_registry.domain.permits import Action
 
 SCHEMA = "schema.cedarschema"
 NEVER = "never.cedar"
-SHIPPED = (NEVER, "organisms.cedar", "access.cedar", "sandbox.cedar", "audit.cedar")
+SHIPPED = (NEVER, "organisms.cedar", "access.cedar", "motions.cedar", "sandbox.cedar", "audit.cedar")
 """In the order in which they speak; files of the deployment's own come after them, by name."""
 
 FAULT = "gate-fault"

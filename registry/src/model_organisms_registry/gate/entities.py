@@ -17,6 +17,8 @@ from model_organisms.records import (
     Grant,
     GrantState,
     Level,
+    Motion,
+    MotionKind,
     Organism,
     Request,
     Role,
@@ -152,6 +154,13 @@ def grant(record: Grant, *, owners: Iterable[str]) -> Resource:
     return Resource("Grant", names.check("grant", record.name), attributes, view=Action.VIEW_GRANT)
 
 
+def motion(record: Motion) -> Resource:
+    """A motion. Who has an interest in its subject is asked of the act it is about."""
+    record = _typed(record, Motion, "motion")
+    attributes = {"proposer": _user(record.proposer), "kind": _typed(record.kind, MotionKind, "kind").value}
+    return Resource("Motion", names.check("motion", record.name), attributes, view=Action.VIEW_MOTION)
+
+
 def session(record: Session, of: Organism, sampled: Version) -> Resource:
     """A session, with the level and state of its version now.
 
@@ -180,6 +189,7 @@ def nothing(kind: str, name: str) -> Resource:
         "version": {"level": 4, "owner": nobody, "publisher": nobody, "hidden": True, "published": False},
         "request": {"requester": nobody, "level": 4, "rung": 4, "owners": [], "authors": []},
         "grant": {"user": nobody, "owners": []},
+        "motion": {"proposer": nobody, "kind": "none"},
         "session": {"user": nobody, "level": 4, "published": False},
         "user": {},
     }
@@ -188,6 +198,7 @@ def nothing(kind: str, name: str) -> Resource:
         "version": Action.DESCRIBE,
         "request": Action.VIEW_REQUEST,
         "grant": Action.VIEW_GRANT,
+        "motion": Action.VIEW_MOTION,
         "session": Action.VIEW_SESSION,
         "user": Action.VIEW_USERS,
     }

@@ -50,6 +50,9 @@ _NO_PERMIT = {
     Action.CLOSE_SESSION: "Only its user closes a session; a reviewer or an admin kills it.",
     Action.KILL_SESSION: "Only reviewers and admins kill a session; its user closes it.",
     Action.READ_LEDGER: "You may read your own entries, heads and proofs; ask an auditor for the rest.",
+    Action.PROPOSE_MOTION: "Your role proposes no motion of this kind; ask a reviewer or an admin.",
+    Action.SECOND_MOTION: "Your role signs no motion of this kind; another reviewer or admin must.",
+    Action.WITHDRAW_MOTION: "Only its proposer withdraws a motion; sign a no instead.",
     Action.VIEW_USERS: "Only reviewers, auditors and admins see other accounts.",
     Action.MANAGE_USERS: "Only admins manage accounts; write to one.",
 }

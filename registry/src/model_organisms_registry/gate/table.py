@@ -19,7 +19,7 @@ from itertools import combinations, product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.records import Role
+from model_organisms.records import MotionKind, Role
 
 from model_organisms_registry.domain.hazard import known
 from model_organisms_registry.domain.permits import Action
@@ -33,6 +33,7 @@ BY_LOT = 200
 _PERMISSIVE = 0.7
 """Share of the facts of a row drawn by lot that are the most permissive ones."""
 _ME, _OTHER = "users/me", "users/other"
+_PEOPLE = ("owner", "publisher", "requester", "user", "proposer")
 _YES, _NO = (True, False), (False, True)
 """Both ways, the permissive one first."""
 
@@ -53,6 +54,7 @@ _VERSION = {**_ORGANISM, "publisher": _YES, "published": _YES}
 _REQUEST = {**_ALWAYS, **_LEVEL, "rung": (2, 3, 4), "requester": _YES, "owner": _YES, "author": _YES}
 _SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "published": _YES}
 _GRANT = {**_ALWAYS, "user": _YES, "owner": _YES}
+_MOTION = {**_ALWAYS, "motion": tuple(kind.value for kind in MotionKind), "proposer": _YES}
 _USE: dict[str, tuple[Any, ...]] = {
     "jail": _YES,
     "witness": _YES,
@@ -84,6 +86,10 @@ _SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.VIEW_SESSION: {"Session": _SESSION},
     Action.CLOSE_SESSION: {"Session": _SESSION},
     Action.KILL_SESSION: {"Session": _SESSION},
+    Action.PROPOSE_MOTION: {"Motion": _MOTION},
+    Action.SECOND_MOTION: {"Motion": {**_MOTION, "proposer": _NO}},
+    Action.VIEW_MOTION: {"Motion": _MOTION},
+    Action.WITHDRAW_MOTION: {"Motion": _MOTION},
     Action.READ_LEDGER: {"Ledger": {**_ALWAYS, "own": _YES}},
     Action.VIEW_USERS: {"Registry": _ALWAYS, "User": {**_ALWAYS, "oneself": _YES}},
     Action.MANAGE_USERS: {"User": {**_ALWAYS, "oneself": _NO}},
@@ -140,11 +146,13 @@ class Row:
         facts = self.facts
         level = {"level": int(known(facts["level"]))} if "level" in facts else {}
         plain = {name: facts[name] for name in ("hidden", "published") if name in facts}
-        one = {name: _person(mine=facts[name]) for name in ("owner", "publisher", "requester", "user") if name in facts}
+        one = {name: _person(mine=facts[name]) for name in _PEOPLE if name in facts}
         if self.kind == "Request":
             owner = one.pop("owner")
             authors = [_person(mine=False), *([_person(mine=True)] if facts["author"] else [])]
             return level | one | {"rung": facts["rung"], "owners": [owner], "authors": authors}
+        if self.kind == "Motion":
+            return one | {"kind": facts["motion"]}
         if self.kind == "Grant":
             return {"user": one["user"], "owners": [one["owner"]]}
         return _account(active=True) if self.kind == "User" else level | plain | one

@@ -262,6 +262,38 @@ grant_versions = Table(
 )
 """`user` and `organism` are repeated here, so that "may this user touch these bytes" is one look into one index."""
 
+# motions
+
+motions = Table(
+    "motions",
+    metadata,
+    _key("name"),
+    _words("kind"),
+    _words("subject"),
+    _words("facts"),
+    _words("proposer", ForeignKey("users.name")),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Column("expire_time", Instant, nullable=False),
+    Column("needed", Integer, nullable=False),
+    Index(None, "proposer", "name"),
+    Index(None, "state", "name"),
+)
+
+motion_signatures = Table(
+    "motion_signatures",
+    metadata,
+    _key("motion", ForeignKey("motions.name")),
+    _key("signer", ForeignKey("users.name")),
+    _words("organisation"),
+    _words("key_id"),
+    Column("approve", Boolean, nullable=False),
+    _words("reason"),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+)
+"""The key is the rule: one person, one voice a motion."""
+
 # sandbox
 
 sessions = Table(

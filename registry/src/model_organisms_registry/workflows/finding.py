@@ -17,7 +17,7 @@ from model_organisms_registry.storage.catalog import organisms as organism_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model_organisms.records import Grant, Organism, Request, User
+    from model_organisms.records import Grant, Motion, Organism, Request, User
 
     from model_organisms_registry.domain.permits import Action, Call
     from model_organisms_registry.gate.entities import Resource
@@ -73,6 +73,11 @@ def subject(tx: Connection, name: str) -> Subject:
 def reviewers(tx: Connection, request: Request) -> Sequence[User]:
     """Who has decided on a request, as their accounts stand in this transaction."""
     return [accounts.user(tx, approval.reviewer) for approval in request.approvals]
+
+
+def signers(tx: Connection, motion: Motion) -> Sequence[User]:
+    """Who has signed a motion, as their accounts stand in this transaction."""
+    return [accounts.user(tx, signature.signer) for signature in motion.signatures]
 
 
 def _grants_on(tx: Connection, call: Call, of: Organism) -> tuple[Grant, ...]:

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model_organisms import names
 from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import dsse, statements
-from model_organisms.records import Attestation, Role
+from model_organisms.records import Attestation, Level, Role
 
 from model_organisms_registry.domain import organisms as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.motions import Stakes
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import organisms as rows
 from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
+from model_organisms_registry.workflows.motions import Act
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from model_organisms.records import Level, Organism, Page, Receipt, Version
+    from model_organisms.records import Motion, Organism, Page, Receipt, User, Version
 
-    from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.catalog.search import OrganismFilter
     from model_organisms_registry.storage.contents import Contents
-    from model_organisms_registry.workflows.changes import Changes
+    from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.changes import Change, Changes
 
 
 class Organisms:
@@ -88,23 +92,41 @@ class Organisms:
         """Raise a level at once; sessions and pulls that the new level does not allow end.
 
         Raises:
-            Denied: It would lower the level, which takes a second reviewer.
+            Denied: It would lower the level, which takes a motion of two reviewers.
         """
         reason = rules.plain(reason, "reason", limit=rules.REASON_LIMIT)
         with self._changes.open() as change:
-            organism, grants = finding.organism(change.tx, self._gate, call, Action.SET_LEVEL, name)
-            versions = rows.versions(change.tx, name, page_size=1000).items
-            now = max((rules.effective_level(organism, version) for version in versions), default=organism.level)
-            permit = self._gate.permit(call, Action.SET_LEVEL, entities.organism(organism), grants=grants, lowering=level < now)
-            raised, changed = rules.relevel(organism, versions, level, by=[call.user])
-            rows.set_level(change.tx, name, raised.level)
-            for version in changed:
-                rows.set_level(change.tx, version.name, version.level)
-            facts = {"from": now.name, "to": level.name}
+            graded = self._graded(change.tx, call, name, level)
             commit = self._contents.commit(change.tx, name, reason)
-            change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
+            raised = _relevel(change, call, graded, level, by=[call.user], commit=commit)
         self._raised(name, call.time)
         return raised, change.receipt
+
+    def lowering(self) -> Act:
+        """What a motion to lower a level does."""
+        return Act(self._weigh_lowering, self._lower)
+
+    def _weigh_lowering(self, tx: Connection, call: Call, motion: Motion) -> Stakes:
+        to = rules.level_of(motion.facts["to"])
+        graded = self._graded(tx, call, motion.subject, to)
+        if graded.now.name != motion.facts["from"] or to >= graded.now:
+            msg = f"{motion.subject} is {graded.now.name}; propose to lower it from that, to a level below."
+            raise Conflict(msg, organism=motion.subject)
+        return Stakes(frozenset({graded.organism.owner}), distinct_organisations=graded.now >= Level.CL3)
+
+    def _lower(self, change: Change, call: Call, motion: Motion) -> dict[str, str]:
+        to = rules.level_of(motion.facts["to"])
+        graded = self._graded(change.tx, call, motion.subject, to)
+        _relevel(change, call, graded, to, by=finding.signers(change.tx, motion), motion=motion.name)
+        return {"level": to.name}
+
+    def _graded(self, tx: Connection, call: Call, name: str, level: Level) -> _Graded:
+        """Read an organism with its versions, and ask whether the caller may set this level."""
+        organism, grants = finding.organism(tx, self._gate, call, Action.SET_LEVEL, name)
+        versions = rows.versions(tx, name, page_size=1000).items
+        now = max((rules.effective_level(organism, version) for version in versions), default=organism.level)
+        permit = self._gate.permit(call, Action.SET_LEVEL, entities.organism(organism), grants=grants, lowering=level < now)
+        return _Graded(organism, versions, now, permit)
 
     def version(self, call: Call, name: str) -> Version:
         """Read a version: manifest, facts, marks, provenance; never a byte of its files."""
@@ -163,3 +185,27 @@ class Organisms:
         self.version(call, name)
         with self._changes.database.read() as tx:
             return rows.attestations(tx, name, page_size=page_size, page_token=page_token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """An organism with its versions, the level it counts as now, and the gate's yes to setting another."""
+
+    organism: Organism
+    versions: tuple[Version, ...]
+    now: Level
+    permit: Permit
+
+
+def _relevel(
+    change: Change, call: Call, graded: _Graded, level: Level, *, by: Sequence[User], commit: str = "", motion: str = ""
+) -> Organism:
+    """Set a level in the transaction that decided it."""
+    name = graded.organism.name
+    organism, changed = rules.relevel(graded.organism, graded.versions, level, by=by)
+    rows.set_level(change.tx, name, organism.level)
+    for version in changed:
+        rows.set_level(change.tx, version.name, version.level)
+    facts = {"from": graded.now.name, "to": level.name} | ({"motion": motion} if motion else {})
+    change.enter(entry(Event.SET_LEVEL, call, seq=seq(), subject=name, permit=graded.permit, commit=commit, facts=facts))
+    return organism

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms.cli import access, audit, organisms, sandbox, users
+from model_organisms.cli import access, audit, motions, organisms, sandbox, users
 from model_organisms.cli.context import Context
 from model_organisms.cli.render import emit, facts, inert
 from model_organisms.client import client, keys
@@ -81,6 +81,7 @@ cli.add_command(access.group)
 cli.add_command(sandbox.group)
 cli.add_command(audit.group)
 cli.add_command(users.group)
+cli.add_command(motions.group)
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ class Audit:
         self._advance(head, receipt)
         return entries.parse(receipt.entry)
 
-    def verified(self, message: records_pb2.Receipt, kind: str, subject: str, **facts: str) -> Receipt:
+    def verified(self, message: records_pb2.Receipt, kind: str, subject: str, /, **facts: str) -> Receipt:
         """Check the receipt of a response, and that the entry it proves is this call's.
 
         Args:

@@ -10,6 +10,7 @@ from model_organisms.client.access import Access
 from model_organisms.client.audit import Audit
 from model_organisms.client.channel import Channel, enrol
 from model_organisms.client.identity import Users
+from model_organisms.client.motions import Motions
 from model_organisms.client.organisms import Organisms
 from model_organisms.client.sandbox import Sandbox
 from model_organisms.formats.enrolment import Ticket
@@ -29,6 +30,7 @@ class Client:
         sandbox: Sample and probe where the weights are.
         audit: Check the ledger.
         users: Accounts.
+        motions: Acts that take two people.
     """
 
     def __init__(self, channel: Channel, pin: Path | None) -> None:
@@ -40,6 +42,7 @@ class Client:
         self.organisms = Organisms(channel, self.audit, self.users)
         self.access = Access(channel, self.audit)
         self.sandbox = Sandbox(channel, self.audit)
+        self.motions = Motions(channel, self.audit)
 
     @property
     def identity(self) -> keys.Identity:

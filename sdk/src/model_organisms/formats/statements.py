@@ -21,7 +21,8 @@ PROVENANCE_TYPE = "https://model-organisms.dev/attestation/provenance/v1"
 REVIEW_TYPE = "https://model-organisms.dev/attestation/review/v1"
 EVALUATION_TYPE = "https://model-organisms.dev/attestation/evaluation/v1"
 MAX_STATEMENT = 3 << 20
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+"""Form of a time in a statement: whole seconds, UTC."""
 _TEXTS = ("request", "level", "rung", "purpose", "words", "reason", "expires", "nonce")
 _REVIEW_FIELDS = frozenset({*_TEXTS, "revision", "budget", "duration_s", "approve"})
 _MAX_REASON = 2000
@@ -136,7 +137,7 @@ def print_review(review: Review) -> bytes:
         "words": review.words,
         "approve": review.approve,
         "reason": review.reason,
-        "expires": review.expires.astimezone(UTC).strftime(_TIME),
+        "expires": review.expires.astimezone(UTC).strftime(TIME),
         "nonce": review.nonce,
     }
     return print_statement(Statement(REVIEW_TYPE, review.versions, predicate))
@@ -181,7 +182,7 @@ def parse_review(data: bytes) -> Review:
         words=fields["words"],
         approve=fields["approve"],
         reason=fields["reason"],
-        expires=_time(fields["expires"]),
+        expires=parse_time(fields["expires"]),
         nonce=fields["nonce"],
     )
     if print_review(review) != data:
@@ -189,9 +190,14 @@ def parse_review(data: bytes) -> Review:
     return review
 
 
-def _time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
+    """Read a time of a statement.
+
+    Raises:
+        InvalidProvenance: It is none.
+    """
     try:
-        return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        return datetime.strptime(text, TIME).replace(tzinfo=UTC)
     except ValueError as error:
         raise _malformed("its expiry is no time") from error
 

@@ -66,7 +66,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WITHDRAWN: _ErrorReason.ValueType  # 20
     """The version is withdrawn or quarantined."""
     ERROR_REASON_APPROVAL_REFUSED: _ErrorReason.ValueType  # 21
-    """This reviewer may not approve this request."""
+    """This signature does not count for this request or motion."""
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 22
     """Absent, or hidden from this caller: the two read alike."""
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
@@ -161,7 +161,7 @@ ERROR_REASON_SUSPENDED: ErrorReason.ValueType  # 19
 ERROR_REASON_WITHDRAWN: ErrorReason.ValueType  # 20
 """The version is withdrawn or quarantined."""
 ERROR_REASON_APPROVAL_REFUSED: ErrorReason.ValueType  # 21
-"""This reviewer may not approve this request."""
+"""This signature does not count for this request or motion."""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 22
 """Absent, or hidden from this caller: the two read alike."""
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 23
