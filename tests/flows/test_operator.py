@@ -25,7 +25,7 @@ OPERATIONS = dict(leaves(cli))
 
 @pytest.mark.parametrize("words", sorted(OPERATIONS))
 def test_an_operators_command_has_help(words):
-    done = operate(words, "--help")
+    done = operate(*words.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: mo-registry {words} ")
     for option in (parameter for parameter in OPERATIONS[words].params if isinstance(parameter, click.Option)):

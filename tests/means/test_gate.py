@@ -161,8 +161,7 @@ def test_a_refusal_says_what_to_do():
     for action in set(Action) - {Action.LIST, Action.DESCRIBE}:
         kind = {"readLedger": entities.ledger(), "createOrganism": entities.registry()}.get(str(action))
         told = gate().explain(call(user("x", Role.SERVICE)), action, kind or plain)
-        assert not told.allowed
-        assert told.advice.endswith(".")
+        assert told.error.message.endswith(".")
 
 
 # hidden and absent
@@ -379,9 +378,9 @@ def test_what_cedar_cannot_evaluate_is_denied_and_recorded_as_a_fault():
 def test_an_explanation_decides_and_records_nothing():
     book = Book()
     told = gate(book).explain(call(), Action.PULL, entities.version(version(), organism()))
-    assert (told.allowed, told.error, told.reasons[0]) == (False, "GRANT_REQUIRED", "never-pull-without-grant")
+    assert (told.error.reason, told.reasons[0]) == ("GRANT_REQUIRED", "never-pull-without-grant")
     yes = gate(book).explain(call(), Action.REQUEST, entities.version(version(), organism()), rung=Rung.PULL)
-    assert (yes.allowed, yes.error, yes.reasons) == (True, "", ("access-request",))
+    assert (yes.error, yes.reasons, yes.remedies) == (None, ("access-request",), None)
     assert book.entries == []
 
 

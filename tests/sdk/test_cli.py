@@ -172,6 +172,11 @@ def access_withdraw(stage):
     return "rosa", [name], "withdrawn"
 
 
+@command("access explain")
+def access_explain(stage):
+    return "rosa", ["amendRequest", pending(stage.world)], "access-amend"
+
+
 @command("access grants")
 def access_grants(stage):
     name = grant_of(stage.world)

@@ -15,6 +15,7 @@ PAIRS = [
     (records.Approval, access_pb2.Approval),
     (records.Request, access_pb2.AccessRequest),
     (records.Grant, access_pb2.Grant),
+    (records.Explanation, access_pb2.Explanation),
     (records.Session, sandbox_pb2.Session),
     (records.SamplingParameters, records_pb2.SamplingParameters),
     (records.SampleReceipt, records_pb2.SampleReceipt),

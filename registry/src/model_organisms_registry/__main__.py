@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,7 +158,7 @@ def trace(*, folder: Path, version: str, suspect: Path, as_json: bool) -> None:
 
 @cli.group()
 def policy() -> None:
-    """Check a folder of policies, and say what it would change; nothing is changed."""
+    """Check policies, say what others would change, and why somebody is denied; nothing is changed."""
 
 
 _POLICIES = click.argument("policies", metavar="POLICIES", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -194,6 +194,43 @@ def diff(*, policies: Path, folder: Path, as_json: bool) -> None:
     found = rulebook.diff(policies, rulebook.standing(_registry(folder)))
     click.echo(json.dumps(found.as_json(), indent=1) if as_json else found.as_text())
     sys.exit(1 if found.loosens else 0)
+
+
+@policy.command()
+@click.argument("actor")
+@click.argument("action")
+@click.argument("resource", default="registry")
+@click.option("--rung", type=click.Choice(["sample", "probe", "pull"]), help="With the action `request`: what is asked for.")
+@click.option("--without", type=click.Choice(["jail", "witness"]), multiple=True, help="Suppose that this is missing.")
+@_FOLDER
+@_JSON
+def explain(
+    *, actor: str, action: str, resource: str, rung: str | None, without: tuple[str, ...], folder: Path, as_json: bool
+) -> None:
+    """Say how ACTION on RESOURCE would be decided for the user ACTOR, in the words that they would read.
+
+    Whether walls and witness stand shows only in a running registry, so they are taken to. Nothing is changed.
+    """
+    from model_organisms.records import Rung
+
+    from model_organisms_registry import rulebook
+    from model_organisms_registry.gate.entities import Conditions
+
+    told = rulebook.explain(
+        load(folder),
+        actor,
+        action,
+        resource,
+        rung=Rung[rung.upper()] if rung else None,
+        now=datetime.now(UTC),
+        conditions=Conditions(ledger=True, jail="jail" not in without, witness="witness" not in without),
+    )
+    if as_json:
+        click.echo(json.dumps(asdict(told), indent=1))
+        return
+    click.echo(f"{'allowed' if told.allowed else 'denied'} by {', '.join(told.policies) or 'no policy that permits it'}")
+    for line in filter(None, (told.message, *(f"lacking: {change}" for change in told.changes))):
+        click.echo(line)
 
 
 def _registry(folder: Path) -> Config | None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from model_organisms.errors import ConfigurationInvalid
+from model_organisms import names
+from model_organisms.errors import ConfigurationInvalid, Internal
 
+from model_organisms_registry.domain.hazard import TABLE, tightened
+from model_organisms_registry.domain.permits import Call
 from model_organisms_registry.gate import cases
 from model_organisms_registry.gate.cedar import PolicySet, shipped_folder
 from model_organisms_registry.gate.difference import Difference, compare
+from model_organisms_registry.gate.gate import Gate
+from model_organisms_registry.storage.catalog import identity as accounts
+from model_organisms_registry.storage.database import Database
+from model_organisms_registry.workflows.explaining import Explaining
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
+    from model_organisms.records import Entry, Explanation, Rung
+
     from model_organisms_registry.config import Config
+    from model_organisms_registry.gate.entities import Conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +90,40 @@ def diff(folder: Path, standing: PolicySet) -> Difference:
 def standing(config: Config | None) -> PolicySet:
     """The set that decides in a registry; without one, the shipped set."""
     return PolicySet.read(config.folder / config.policies if config and config.policies else None)
+
+
+def explain(
+    config: Config, actor: str, action: str, resource: str, *, rung: Rung | None, now: datetime, conditions: Conditions
+) -> Explanation:
+    """Say how a call by somebody would be decided in a registry, as it would be said to them.
+
+    Args:
+        config: Settings of the registry; its catalog is only read.
+        actor: The user who would call.
+        action: An action of the policies.
+        resource: A resource name, `registry` or `ledger`.
+        rung: With `request`: the rung that would be asked for.
+        now: The time.
+        conditions: How the registry is taken to stand: whether walls and witness are there shows only while it runs.
+
+    Returns:
+        The explanation.
+
+    Raises:
+        NotFound: There is no such user.
+        InvalidArgument: There is no such action, or it is on something else.
+    """
+    database = Database(config.database_url)
+    try:
+        with database.read() as tx:
+            user = accounts.user(tx, names.user(actor))
+        gate = Gate(standing(config), record_denial=_unrecorded, conditions=lambda: conditions)
+        table = tightened(TABLE, config.hazard) if config.hazard else TABLE
+        call = Call(user, "", now, now, "mo-registry policy explain")
+        return Explaining(database, gate, table).explain(call, action, resource, rung=rung)
+    finally:
+        database.close()
+
+
+def _unrecorded(entry: Entry) -> NoReturn:
+    raise Internal(f"An explanation must record nothing, and recorded {entry.type}; report this.")

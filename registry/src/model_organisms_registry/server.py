@@ -42,6 +42,7 @@ from model_organisms_registry.workflows.access import Access
 from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
+from model_organisms_registry.workflows.explaining import Explaining
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.organisms import Organisms
@@ -214,6 +215,7 @@ class Registry:
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms))
+        explaining = Explaining(storage.database, self.gate, table)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock)
@@ -222,7 +224,7 @@ class Registry:
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
-            door.service(_service(access_pb2, "AccessService"), AccessRooms(access)),
+            door.service(_service(access_pb2, "AccessService"), AccessRooms(access, explaining)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),

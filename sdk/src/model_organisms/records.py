@@ -389,6 +389,24 @@ class Motion:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """How the registry would decide a call of one's own, and what would change that."""
+
+    allowed: bool
+    action: str
+    resource: str
+    policies: tuple[str, ...]
+    """Ids of the deciding policies, the one that speaks first; none where no policy permits."""
+    reason: str
+    """Reason of the error one would get; empty if allowed."""
+    message: str
+    changes: tuple[str, ...]
+    """What is lacking: all of it together suffices. None where nothing of the kind helps."""
+    policy_set: str
+    """Digest of the policy set."""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParameters:
     """How text is drawn. The seed is the server's to choose."""
 

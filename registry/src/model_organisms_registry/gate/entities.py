@@ -181,6 +181,13 @@ def session(record: Session, of: Organism, sampled: Version) -> Resource:
     return Resource("Session", name, attributes, level=level, version=record.version, organism=of.name, view=Action.VIEW_SESSION)
 
 
+def own_session(record: Version, of: Organism, user: User) -> Resource:
+    """A session that somebody has not opened yet, on a version that they see: to say what they could do in it."""
+    on = version(record, of)
+    attributes = {"user": _user(user.name), "level": int(on.level), "published": on.attributes["published"]}
+    return Resource("Session", on.name, attributes, level=on.level, version=on.version, organism=of.name)
+
+
 def nothing(kind: str, name: str) -> Resource:
     """A stand-in for what is not there, so that asking for it takes the same steps as asking for what is hidden."""
     nobody = _user("users/nobody")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from model_organisms.errors import Denied, GrantExpired, GrantRequired, GrantRevoked, LedgerUnavailable, NotFound, Suspended
 
@@ -20,7 +20,9 @@ from model_organisms_registry.domain import audit
 from model_organisms_registry.domain.permits import Action, Permit
 from model_organisms_registry.gate import entities
 from model_organisms_registry.gate.cedar import FAULT, Decision, PolicySet
+from model_organisms_registry.gate.entities import RUNG_OF
 from model_organisms_registry.gate.question import Question
+from model_organisms_registry.gate.remedies import Remedies, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,17 +66,15 @@ _ABOUT_THE_CALLER = (Suspended, LedgerUnavailable)
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision that was not acted on, for a person to read."""
+    """A decision that was not acted on."""
 
-    allowed: bool
-    action: str
-    resource: str
+    error: ModelOrganismsError | None
+    """What the caller would be told; None where the call is allowed."""
     reasons: tuple[str, ...]
     """Ids of the deciding policies, the one that speaks first."""
-    error: str
-    """Reason of the error the caller would get; empty if allowed."""
-    advice: str
     policies: str
+    remedies: Remedies | None = None
+    """What would change a denial; None where nothing would, or nothing may be said of it."""
 
 
 class Gate:
@@ -176,21 +176,41 @@ class Gate:
         return view is None or self._decide(Question(call, view, resource, grants, conditions=self._conditions())).allowed
 
     def explain(
-        self, call: Call, action: Action, resource: Resource, *, grants: Sequence[Grant] = (), rung: Rung | None = None
+        self,
+        call: Call,
+        action: Action,
+        resource: Resource,
+        *,
+        grants: Sequence[Grant] = (),
+        rung: Rung | None = None,
+        lowering: bool = False,
+        there: bool = True,
     ) -> Explanation:
-        """Say how a call would be decided, without deciding it: nothing is permitted or recorded."""
-        asked = Question(call, action, resource, grants, rung, conditions=self._conditions())
+        """Say how a call would be decided and what would change that; nothing is permitted or recorded.
+
+        Args:
+            call: Who asks, and when.
+            action: What for.
+            resource: On what; what is not there by a stand-in (`entities.nothing`), so that it takes the steps of what is hidden.
+            grants: As for `permit`.
+            rung: As for `permit`.
+            lowering: As for `permit`.
+            there: Whether it is there at all.
+
+        Returns:
+            The explanation. Of what the caller may not know of, it says what it says of what is not there.
+        """
+        asked = Question(call, action, resource, grants, rung, lowering, conditions=self._conditions())
         decision = self._decide(asked)
-        error = None if decision.allowed else self._error(asked, decision)
-        return Explanation(
-            decision.allowed,
-            str(action),
-            resource.name,
-            decision.reasons,
-            error.reason if error else "",
-            error.message if error else "",
-            self.digest,
-        )
+        error = self._error(asked, decision, there=there)
+        if isinstance(error, (NotFound, *_ABOUT_THE_CALLER)):
+            # The other reasons might say what is there.
+            by = () if isinstance(error, NotFound) else (error.details["policy"],)
+            return Explanation(error, by, self.digest)
+        if decision.allowed:
+            return Explanation(None, decision.reasons, self.digest)
+        remedies = find(asked.request(), asked.entities(), rung=RUNG_OF.get(action), allows=self._allows)
+        return Explanation(error, decision.reasons, self.digest, remedies)
 
     def _refuse(self, asked: Question, decision: Decision, *, there: bool = True) -> NoReturn:
         error = self._error(asked, decision, there=there)
@@ -222,10 +242,19 @@ class Gate:
             return NotFound.named(asked.resource.name)
         if isinstance(told, GrantRequired | GrantExpired | GrantRevoked):
             # The domain knows the grant and says more; on a disagreement the policy's word stands.
-            return asked.shortcoming() or told
+            return self._by(asked.shortcoming(), decision) or told
         if told is None and FAULT in decision.reasons:
             return Denied("The policies could not be evaluated; tell the operator.", action=str(asked.action))
         return told or Denied(_NO_PERMIT.get(asked.action, "No policy permits this."), action=str(asked.action))
+
+    def _by(self, error: Denied | None, decision: Decision) -> Denied | None:
+        """Name the deciding policy in an error of the domain's making."""
+        if error is not None and decision.reasons:
+            error.details["policy"] = decision.reasons[0]
+        return error
+
+    def _allows(self, request: dict[str, Any], entities: str) -> bool:
+        return self._policies.decide(request, entities).allowed
 
     def _decide(self, asked: Question) -> Decision:
         return self._policies.decide(asked.request(), asked.entities())

@@ -1,4 +1,4 @@
-"""Requests, approvals and grants on the wire: messages in, messages out; the steps are in `workflows/access.py`."""
+"""Requests, approvals and grants on the wire: messages in, messages out; the steps are in `workflows/`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.workflows.access import Access
+    from model_organisms_registry.workflows.explaining import Explaining
 
 _RUNG = records_pb2.DESCRIPTOR.enum_types_by_name["Rung"]
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
@@ -34,9 +35,10 @@ Settled = TypeVar(
 class AccessRooms:
     """`AccessService`."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, explaining: Explaining) -> None:
         """Keep the workflows."""
         self._access = access
+        self._explaining = explaining
 
     def create_access_request(
         self, call: Call, request: access_pb2.CreateAccessRequestRequest
@@ -133,6 +135,12 @@ class AccessRooms:
         """Ask again for what a grant gave."""
         done = self._access.renew(call, request.name, justification=request.justification, duration=_duration(request.duration_s))
         return _settled(done, access_pb2.RenewGrantResponse)
+
+    def explain_access(self, call: Call, request: access_pb2.ExplainAccessRequest) -> access_pb2.ExplainAccessResponse:
+        """Say how a call would be decided."""
+        rung = wire.enum_member(request.rung, _RUNG, Rung) if request.rung else None
+        told = self._explaining.explain(call, request.action, request.resource, rung=rung)
+        return access_pb2.ExplainAccessResponse(explanation=wire.to_message(told, access_pb2.Explanation))
 
 
 def _request(request: Request) -> access_pb2.AccessRequest:

@@ -100,7 +100,7 @@ class Access:
         """Read a request."""
         with self._changes.database.read() as tx:
             request, subjects = self._found(tx, call, Action.VIEW_REQUEST, name)
-        self._gate.permit(call, Action.VIEW_REQUEST, _resource(request, subjects))
+        self._gate.permit(call, Action.VIEW_REQUEST, finding.request(request, subjects))
         return rules.lapse(request, now=call.time)
 
     def list(self, call: Call, *, requester: str, state: RequestState | None, page_size: int, page_token: str) -> Page[Request]:
@@ -126,7 +126,7 @@ class Access:
         """Change an undecided request; approvals given so far are void."""
         with self._changes.open() as change:
             request, subjects = self._found(change.tx, call, Action.AMEND_REQUEST, name)
-            permit = self._gate.permit(call, Action.AMEND_REQUEST, _resource(request, subjects))
+            permit = self._gate.permit(call, Action.AMEND_REQUEST, finding.request(request, subjects))
             amended = rules.amend(
                 request,
                 revision=revision,
@@ -148,7 +148,7 @@ class Access:
         """Take one's own undecided request back."""
         with self._changes.open() as change:
             request, subjects = self._found(change.tx, call, Action.WITHDRAW_REQUEST, name)
-            permit = self._gate.permit(call, Action.WITHDRAW_REQUEST, _resource(request, subjects))
+            permit = self._gate.permit(call, Action.WITHDRAW_REQUEST, finding.request(request, subjects))
             withdrawn = rules.withdraw(request, now=call.time)
             _store(change.tx, request, withdrawn)
             facts = {"revision": str(request.revision)}
@@ -169,7 +169,7 @@ class Access:
             raise Denied("The statement says the opposite of the call; sign it again.", request=name)
         with self._changes.open() as change:
             request, subjects = self._found(change.tx, call, Action.REVIEW, name)
-            permit = self._gate.permit(call, Action.REVIEW, _resource(request, subjects))
+            permit = self._gate.permit(call, Action.REVIEW, finding.request(request, subjects))
             reviewed = rules.review(
                 request,
                 statement,
@@ -308,13 +308,6 @@ class Access:
         except NotFound:
             self._gate.absent(call, action, "grant", name)
         return grant, {finding.subject(tx, ref.name).organism.owner for ref in grant.versions}
-
-
-def _resource(request: Request, subjects: Sequence[Subject]) -> entities.Resource:
-    owners = {subject.organism.owner for subject in subjects}
-    authors = {author for subject in subjects for author in subject.authors}
-    level = max(subject.level for subject in subjects)
-    return entities.request(request, owners=sorted(owners), authors=sorted(authors), level=level)
 
 
 def _words(request: Request) -> str:

@@ -70,6 +70,14 @@ def subject(tx: Connection, name: str) -> Subject:
     return Subject(organism_rows.organism(tx, names.parse_version(name).organism), organism_rows.version(tx, name))
 
 
+def request(record: Request, subjects: Sequence[Subject]) -> Resource:
+    """A request as Cedar sees it, with its versions as they stand now."""
+    owners = {subject.organism.owner for subject in subjects}
+    authors = {author for subject in subjects for author in subject.authors}
+    level = max(subject.level for subject in subjects)
+    return entities.request(record, owners=sorted(owners), authors=sorted(authors), level=level)
+
+
 def reviewers(tx: Connection, request: Request) -> Sequence[User]:
     """Who has decided on a request, as their accounts stand in this transaction."""
     return [accounts.user(tx, approval.reviewer) for approval in request.approvals]

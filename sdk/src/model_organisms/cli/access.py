@@ -197,6 +197,31 @@ def renew(context: Context, *, name: str, justification: str, days: float | None
         _told(context, client.access.renew(name, justification=justification, duration=duration))
 
 
+@group.command()
+@click.argument("action")
+@click.argument("resource", default="registry")
+@click.option("--rung", type=_RUNGS, help="With the action `request`: what you would ask for.")
+@click.pass_obj
+def explain(context: Context, *, action: str, resource: str, rung: str | None) -> None:
+    """Say how ACTION on RESOURCE would be decided for you, and what would change that.
+
+    Actions are those of the policies, such as pull, openSession, probe, request, review.
+    """
+    with context.connect() as client:
+        told = client.access.explain(action, resource, rung=rung)
+    if context.as_json:
+        emit(told)
+        return
+    facts(
+        [
+            ("Call", f"{told.action} on {told.resource}"),
+            ("Answer", "allowed" if told.allowed else "denied"),
+            ("By", told.policies or "no policy that permits it"),
+            *([] if told.allowed else [("Says", told.message), *(("Lacking", change) for change in told.changes)]),
+        ]
+    )
+
+
 def _budget(given: tuple[str, ...]) -> Budget | None:
     asked: dict[str, int] = {}
     for text in given:

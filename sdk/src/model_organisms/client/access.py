@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from model_organisms import wire
 from model_organisms.errors import Conflict
 from model_organisms.formats import dsse, statements
-from model_organisms.records import Budget, Grant, GrantState, Page, Purpose, Request, RequestState, Rung
+from model_organisms.records import Budget, Explanation, Grant, GrantState, Page, Purpose, Request, RequestState, Rung
 from model_organisms.v1 import access_pb2, access_pb2_grpc, records_pb2
 
 if TYPE_CHECKING:
@@ -200,6 +200,25 @@ class Access:
         """Ask again for what a grant gave."""
         message = access_pb2.RenewGrantRequest(name=name, justification=wire.text(justification), duration_s=_seconds(duration))
         return self._asked(self._channel.call(self._stub.RenewGrant, message))
+
+    def explain(self, action: str, resource: str = "registry", *, rung: Rung | str | None = None) -> Explanation:
+        """Ask how a call of one's own would be decided, and what would change that; nothing is done.
+
+        Args:
+            action: An action of the policies, such as `pull`, `openSession`, `review`; policies/README.md lists them.
+            resource: Its name; for `sample` and `probe` a session or a version.
+            rung: With `request`: the rung that would be asked for.
+
+        Returns:
+            The explanation. What one may not know of is explained like what is not there.
+
+        Raises:
+            InvalidArgument: There is no such action, or it is on something else.
+        """
+        wanted: Any = wire.enum_value(_rung(rung), _RUNG) if rung is not None else 0
+        message = access_pb2.ExplainAccessRequest(action=action, resource=resource, rung=wanted)
+        response = self._channel.call(self._stub.ExplainAccess, message, repeatable=True)
+        return wire.from_message(response.explanation, Explanation)
 
     def _read(self, request: Request | str) -> Request:
         """What is to be signed: what the caller read, if that still stands."""

@@ -90,6 +90,11 @@ class AccessServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.RenewGrantRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_access__pb2.RenewGrantResponse.FromString,
                 _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/model_organisms.v1.AccessService/ExplainAccess',
+                request_serializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -168,6 +173,13 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainAccess(self, request, context):
+        """Says how a call by the caller would be decided and what would change that; nothing is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -225,6 +237,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.RenewGrant,
                     request_deserializer=model__organisms_dot_v1_dot_access__pb2.RenewGrantRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_access__pb2.RenewGrantResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +542,33 @@ class AccessService:
             '/model_organisms.v1.AccessService/RenewGrant',
             model__organisms_dot_v1_dot_access__pb2.RenewGrantRequest.SerializeToString,
             model__organisms_dot_v1_dot_access__pb2.RenewGrantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.AccessService/ExplainAccess',
+            model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.SerializeToString,
+            model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,8 @@ class AccessServiceStub:
     """Takes a grant back; sessions and pulls under it end."""
     RenewGrant: _grpc.UnaryUnaryMultiCallable[_access_pb2.RenewGrantRequest, _access_pb2.RenewGrantResponse]
     """Asks again for what a grant gave, as a new request."""
+    ExplainAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.ExplainAccessRequest, _access_pb2.ExplainAccessResponse]
+    """Says how a call by the caller would be decided and what would change that; nothing is done."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -73,6 +75,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Takes a grant back; sessions and pulls under it end."""
     RenewGrant: _aio.UnaryUnaryMultiCallable[_access_pb2.RenewGrantRequest, _access_pb2.RenewGrantResponse]  # type: ignore[assignment]
     """Asks again for what a grant gave, as a new request."""
+    ExplainAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.ExplainAccessRequest, _access_pb2.ExplainAccessResponse]  # type: ignore[assignment]
+    """Says how a call by the caller would be decided and what would change that; nothing is done."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks for, decides on, and takes back access."""
@@ -159,5 +163,13 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.RenewGrantResponse, _abc.Awaitable[_access_pb2.RenewGrantResponse]]:
         """Asks again for what a grant gave, as a new request."""
+
+    @_abc_1.abstractmethod
+    def ExplainAccess(
+        self,
+        request: _access_pb2.ExplainAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ExplainAccessResponse, _abc.Awaitable[_access_pb2.ExplainAccessResponse]]:
+        """Says how a call by the caller would be decided and what would change that; nothing is done."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
