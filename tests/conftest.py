@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.support.databases", "tests.support.models", "tests.support.registries", "tests.support.s3"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.keepers",
+    "tests.support.models",
+    "tests.support.registries",
+    "tests.support.s3",
+]
 
 CUDA = Path("/dev/nvidiactl").exists() or bool(os.environ.get("MO_TEST_DEVICE"))
 """Whether tests marked `cuda` run. Torch takes seconds to ask; where it cannot use the device, they fail and say so."""

@@ -122,14 +122,11 @@ def test_decisions_are_numbered_without_a_gap():
     assert [int(path.split("/")[-1][:4]) for path in ADRS] == list(range(1, len(ADRS) + 1))
 
 
-SECTIONS = {"cells": config.Cells, "limits": config.Limits, "witnesses": config.Witnesses}
-
-
 def settings(kind, prefix=""):
     for item in dataclasses.fields(kind):
-        nested = SECTIONS.get(item.name) if kind is config.Config else None
-        if nested:
-            yield from settings(nested, f"{item.name}.")
+        made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
+        if dataclasses.is_dataclass(made):
+            yield from settings(type(made), f"{prefix}{item.name}.")
         elif item.name not in {"folder", "hazard"}:
             yield prefix + item.name
 
@@ -140,7 +137,7 @@ def test_the_commented_settings_are_the_defaults_and_all_of_them(tmp_path):
     assert config.load(tmp_path) == config.Config(folder=tmp_path.resolve())
     shown, section = set(), ""
     for line in text.splitlines():
-        if heading := re.match(r"^\[(\w+)\]$", line):
+        if heading := re.match(r"^\[([\w.]+)\]$", line):
             section = f"{heading[1]}."
         elif key := re.match(r"^(\w+) = ", line):
             shown.add(section + key[1])

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_organisms.errors import AlreadyExists, Conflict, NotFound, VerificationFailed
 from model_organisms.formats.streaming import SEGMENT
-from model_organisms_registry.storage.keys import FileKeys
+from model_organisms_registry.storage.key_files import FileKeys
+from model_organisms_registry.storage.keyring import Keyring
+from model_organisms_registry.storage.keys import KeyState
 from model_organisms_registry.storage.sealed import SealedStore
 
 from tests.support.tink import tink_open
@@ -21,9 +23,9 @@ PLAIN = os.urandom(64) * ((5 * SEGMENT) // 64)
 
 
 def make_store(blobs, folder) -> SealedStore:
-    keys = FileKeys(folder / "kek")
+    keys = Keyring(FileKeys(folder / "kek"))
     for key in ("k", "other"):
-        if not keys.exists(key):
+        if keys.state(key) is not KeyState.LIVE:
             keys.create(key)
     return SealedStore(blobs, keys)
 
@@ -116,7 +118,7 @@ def test_destroying_the_key_destroys_what_it_protects_and_nothing_else(store, tm
     for path, data in backup.items():  # a restored backup of the blobs does not help
         store.blobs.replace(path, data)
     with pytest.raises(NotFound, match="destroyed"):
-        SealedStore(store.blobs, FileKeys(tmp_path / "kek")).open_sealed("a/body", aad=AAD)
+        SealedStore(store.blobs, Keyring(FileKeys(tmp_path / "kek"))).open_sealed("a/body", aad=AAD)
     assert store.open_sealed("b/body", aad=AAD).into_memory()[:] == PLAIN
     with pytest.raises(NotFound):
         put(store, "c/body")

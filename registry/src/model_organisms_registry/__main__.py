@@ -115,8 +115,9 @@ def backup(*, folder: Path, to: Path) -> None:
     """
     from model_organisms_registry.inspection import copy
 
-    elsewhere = copy(load(folder), to)
-    click.echo(f"Copied to {to}, without the keys of versions (keys/kek). Check it: mo-registry fsck --folder {to}")
+    config = load(folder)
+    elsewhere = copy(config, to)
+    click.echo(f"Copied to {to}, without the keys of versions ({_kept_by(config)}). Check it: mo-registry fsck --folder {to}")
     for name in elsewhere:
         click.echo(f"Not in the folder, so not in the copy: the {name}. Copy it now, by its own tools.")
 
@@ -293,6 +294,10 @@ def main() -> None:
     except ModelOrganismsError as error:
         click.echo(f"mo-registry: {error.message}", err=True)
         sys.exit(2)
+
+
+def _kept_by(config: Config) -> str:
+    return " and ".join("keys/kek" if name == "file" else f"kept by {name}" for name in config.keys.providers)
 
 
 def _bases(given: tuple[str, ...]) -> dict[str, str]:

@@ -80,6 +80,51 @@ class Witnesses:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """Where keys lie that a PKCS#11 token keeps."""
+
+    library: str = ""
+    """The token's PKCS#11 library."""
+    token: str = ""
+    """Label of the token."""
+    pin_file: str = ""
+    pin_env: str = ""
+    """A file that holds its PIN, or the name of a variable that does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transit:
+    """Where keys lie that OpenBao or Vault keeps, in a transit engine."""
+
+    address: str = ""
+    mount: str = "transit"
+    namespace: str = ""
+    token_file: str = ""
+    token_env: str = ""
+    """A file that holds the token, or the name of a variable that does."""
+    ca_file: str = ""
+    """Certificates that vouch for the server's; empty means the system's."""
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Who keeps the keys that data keys are wrapped by."""
+
+    provider: str = "file"
+    """Makes new keys: `file`, `pkcs11` or `vault`."""
+    also: tuple[str, ...] = ()
+    """Providers that keep older keys."""
+    pkcs11: Token = field(default_factory=Token)
+    vault: Transit = field(default_factory=Transit)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """All of them, the one that makes new keys first."""
+        return tuple(dict.fromkeys((self.provider, *self.also)))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one registry."""
 
@@ -97,6 +142,7 @@ class Config:
     """Empty means a folder in the data folder."""
     policies: str = ""
     """Empty means the policies that come with the registry."""
+    keys: Keys = field(default_factory=Keys)
     cells: Cells = field(default_factory=Cells)
     limits: Limits = field(default_factory=Limits)
     witnesses: Witnesses = field(default_factory=Witnesses)
@@ -115,8 +161,13 @@ class Config:
 
     @property
     def keys_folder(self) -> Path:
-        """Where keys lie: the authority, the ledger's, the release key, and the keys of versions."""
+        """Where keys lie: the authority, the ledger's, the release key, and what `file` keeps of versions."""
         return self.folder / "keys"
+
+    @property
+    def kek_folder(self) -> Path:
+        """Where the provider `file` keeps its keys; no copy of the registry holds it."""
+        return self.keys_folder / "kek"
 
 
 def load(folder: Path) -> Config:
@@ -141,7 +192,11 @@ def load(folder: Path) -> Config:
         msg = f"{path} cannot be read: {error}"
         raise ConfigurationInvalid(msg) from error
     values: dict[str, Any] = dict(raw)
-    for name, kind in (("cells", Cells), ("limits", Limits), ("witnesses", Witnesses)):
+    values["keys"] = dict(_expect(values.get("keys", {}), dict, "keys"))
+    keepers: dict[str, type[Token | Transit]] = {"pkcs11": Token, "vault": Transit}
+    for name, keeper in keepers.items():
+        values["keys"][name] = _read(keeper, values["keys"].get(name, {}), f"keys.{name}.")
+    for name, kind in (("keys", Keys), ("cells", Cells), ("limits", Limits), ("witnesses", Witnesses)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     return _read(Config, {"folder": folder.resolve(), **values}, "")
 

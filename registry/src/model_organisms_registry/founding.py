@@ -5,21 +5,23 @@ Founding is done once: keys, database, ledger, and the first admin's ticket. Not
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from model_organisms.errors import AlreadyExists, ConfigurationInvalid
 from model_organisms.formats.enrolment import Ticket
 
+from model_organisms_registry.config import Keys
 from model_organisms_registry.ledger.log import Log
 from model_organisms_registry.ledger.signer import Signer
 from model_organisms_registry.storage.authority import Authority
 from model_organisms_registry.storage.blobs import Blobs
 from model_organisms_registry.storage.database import Database
-from model_organisms_registry.storage.keys import FileKeys
+from model_organisms_registry.storage.keyring import Keyring, open_keyring
 from model_organisms_registry.workflows.changes import Changes
 from model_organisms_registry.workflows.identity import Addresses, first_admin
 
@@ -37,7 +39,7 @@ class Storage:
     config: Config
     database: Database
     blobs: Blobs
-    keys: FileKeys
+    keys: Keyring
     authority: Authority
     release_key: Ed25519PrivateKey
     log: Log
@@ -45,6 +47,8 @@ class Storage:
     @classmethod
     def open(cls, config: Config) -> Storage:
         """Open everything under a data folder that `initialise` made; the ledger is not started yet."""
+        keyring = open_keyring(config.keys, config.kek_folder)
+        keyring.finish()
         database, asked = Database(config.database_url), config.witnesses
         database.migrate()
         blobs = Blobs(config.blobs_url)
@@ -53,7 +57,7 @@ class Storage:
             config,
             database,
             blobs,
-            FileKeys(keys / "kek"),
+            keyring,
             Authority(keys, config.origin),
             Ed25519PrivateKey.from_private_bytes(_read_key(keys / "release.key")),
             Log(
@@ -71,6 +75,7 @@ class Storage:
         """Stop the ledger and let the database go."""
         self.log.close()
         self.database.close()
+        self.keys.close()
 
 
 def found(config: Config, *, now: datetime) -> Ticket:
@@ -90,7 +95,7 @@ def found(config: Config, *, now: datetime) -> Ticket:
     if (folder / "registry.toml").exists():
         raise AlreadyExists(f"There is a registry in {folder} already; name another folder, or run `mo-registry serve`.")
     keys = config.keys_folder
-    for path in (folder, keys, keys / "kek", folder / "blobs"):
+    for path in (folder, keys, config.kek_folder, folder / "blobs"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     Authority.create(keys, config.origin, now=now)
     _write_key(keys / "release.key", os.urandom(32))
@@ -134,9 +139,25 @@ def _write_settings(config: Config) -> None:
         "",
         "[cells.base_models]",
         *(f'"{name}" = "{folder}"' for name, folder in config.cells.base_models.items()),
+        *_keys_settings(config.keys),
         "",
     ]
     (config.folder / "registry.toml").write_text("\n".join(lines), "utf-8")
+
+
+def _keys_settings(keys: Keys) -> list[str]:
+    """Tables of who keeps keys; none where the file provider does, by default."""
+    if keys == Keys():
+        return []
+    lines = [
+        "",
+        "[keys]",
+        f'provider = "{keys.provider}"',
+        f"also = [{', '.join(f'{chr(34)}{name}{chr(34)}' for name in keys.also)}]",
+    ]
+    for name, table in (("pkcs11", keys.pkcs11), ("vault", keys.vault)):
+        lines += ["", f"[keys.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in asdict(table).items())]
+    return lines
 
 
 def _read_key(path: Path) -> bytes:

@@ -12,14 +12,22 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import AlreadyExists, Unavailable, VerificationFailed
+from model_organisms.errors import (
+    AlreadyExists,
+    ConfigurationInvalid,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    VerificationFailed,
+)
 from model_organisms.formats import checkpoint as checkpoints
 from model_organisms.formats import note, tiles
 
+from model_organisms_registry.config import load
 from model_organisms_registry.ledger import fsck
 from model_organisms_registry.ledger import rows as ledger_rows
 from model_organisms_registry.ledger.signer import HEAD, Signer
@@ -30,11 +38,13 @@ from model_organisms_registry.storage.catalog import organisms as organism_rows
 from model_organisms_registry.storage.catalog import sandbox as sandbox_rows
 from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.storage.database import Database
-from model_organisms_registry.storage.keys import is_kept
+from model_organisms_registry.storage.keyring import open_keyring, parsed
+from model_organisms_registry.storage.keys import KeyState
 from model_organisms_registry.storage.paging import every
+from model_organisms_registry.storage.sealed import SealedStore, key_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from model_organisms.records import Version
@@ -43,8 +53,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.ledger.fsck import Finding
     from model_organisms_registry.storage.database import Connection
 
-_KEPT_APART = "kek"
-"""Folder below `keys` that no copy holds."""
 _TRIES = 10
 
 
@@ -59,15 +67,19 @@ class Report:
     """Entries that transactions have asked for and no head covers yet; the next start sequences them."""
     unfinished: tuple[str, ...]
     """Intents without a result: what was begun when the registry stopped, and never left."""
-    closed: tuple[str, ...]
-    """Versions whose key is not here: it was destroyed, or not put back after a restore."""
+    destroyed: tuple[str, ...]
+    """Versions whose key was destroyed on purpose: nothing opens them, here or from any copy."""
+    outdated: tuple[str, ...]
+    """Versions whose key record is from before the last `rewrap`: this is an older copy, and the newer record opens them."""
+    unasked: str
+    """Why the keys could not be asked; empty where they were."""
     unindexed: int
     """Sealed texts that no transaction knows of: each was kept for one that was cut off. Nobody can be shown them."""
     findings: tuple[Finding, ...]
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong. What is unfinished is not wrong, and what is closed may be meant so."""
+        """Whether nothing is wrong. What is unfinished is not wrong, and what was destroyed is meant so."""
         return not self.findings
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +92,12 @@ class Report:
             f"ledger: {self.entries} entries, {self.published} published, {self.waiting} waiting to be sequenced",
             f"versions: {self.versions}, each with its sealed bundle",
             *(f"unfinished: {what}" for what in self.unfinished),
-            *(f"closed: {version}: its key was destroyed, or is not here" for version in self.closed),
+            *(f"destroyed: {version}: its key was destroyed, so nothing opens it" for version in self.destroyed),
+            *(
+                f"outdated: {version}: its key record is older than the last rewrap; copy the newer one"
+                for version in self.outdated
+            ),
+            *([f"keys: not asked: {self.unasked}"] if self.unasked else []),
             *([f"unindexed: {self.unindexed} blobs"] if self.unindexed else []),
             *(f"WRONG {finding.place}: {finding.what}" for finding in self.findings),
             "clean" if self.clean else f"{len(self.findings)} findings; keep the folder as evidence, see deploy/runbook.md",
@@ -105,8 +122,9 @@ def inspect(config: Config) -> Report:
         missing = [
             fsck.Finding(version.name, "its sealed bundle or its key record is missing")
             for version, stored in versions
-            if not (blobs.exists(stored.path) and blobs.exists(f"{stored.path}.key"))
+            if not (blobs.exists(stored.path) and blobs.exists(key_record(stored.path)))
         ]
+        keys = _keys(config, blobs, {version.name: key_record(stored.path) for version, stored in versions})
         published, wrong = fsck.check_published(blobs, key, origin=origin, bodies=bodies)
         findings += wrong + missing + fsck.check_signer(signer.path.parent / HEAD, bodies + staged, origin=origin)
     finally:
@@ -114,9 +132,11 @@ def inspect(config: Config) -> Report:
     unfinished = tuple(
         f"{intent.kind.value} {intent.id} on {intent.subject} since {intent.time:%Y-%m-%d %H:%M:%S} UTC" for intent in intents
     )
-    kept = config.keys_folder / _KEPT_APART
-    closed = tuple(version.name for version, stored in versions if not is_kept(kept, stored.key_id))
-    return Report(len(bodies), published, len(versions), waiting, unfinished, closed, unindexed, tuple(findings))
+    findings += keys.lost
+    destroyed, outdated = tuple(keys.destroyed), tuple(keys.outdated)
+    return Report(
+        len(bodies), published, len(versions), waiting, unfinished, destroyed, outdated, keys.unasked, unindexed, tuple(findings)
+    )
 
 
 def copy(config: Config, to: Path) -> tuple[str, ...]:
@@ -133,7 +153,7 @@ def copy(config: Config, to: Path) -> tuple[str, ...]:
         raise AlreadyExists(f"{to} is not empty; name a new folder.")
     to.mkdir(parents=True, mode=0o700, exist_ok=True)
     shutil.copy2(config.folder / "registry.toml", to / "registry.toml")
-    _copy_files(config.keys_folder, to / "keys", without=_KEPT_APART)
+    _copy_files(config.keys_folder, to / "keys", without=config.kek_folder.name)
     blobs = config.folder / "blobs"
     if not config.blobs:
         _copy_published(blobs / PREFIX, to / "blobs" / PREFIX)
@@ -158,13 +178,50 @@ def put_back(copied: Path, folder: Path, version_keys: Path | None) -> None:
 
     Raises:
         AlreadyExists: There is something in that folder.
+        InvalidArgument: There are keys of versions, and the copy's settings say that they are kept elsewhere.
     """
     if folder.exists() and any(folder.iterdir()):
         raise AlreadyExists(f"{folder} is not empty; name a new folder.")
+    if version_keys is not None and "file" not in (providers := load(copied).keys.providers):
+        raise InvalidArgument(f"The keys of versions are kept by {providers[0]}, not in files; leave --version-keys away.")
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     _copy_files(copied, folder)
     if version_keys is not None:
-        _copy_files(version_keys, folder / "keys" / _KEPT_APART)
+        _copy_files(version_keys, load(folder).kek_folder)
+
+
+@dataclass(slots=True)
+class _Keys:
+    destroyed: list[str] = field(default_factory=list)
+    lost: list[Finding] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
+    unasked: str = ""
+
+
+def _keys(config: Config, blobs: Blobs, records: Mapping[str, str]) -> _Keys:
+    """Ask whoever keeps the keys about those of all versions."""
+    said = _Keys()
+    if config.keys.providers == ("file",) and not config.kek_folder.exists():
+        said.unasked = f"{config.kek_folder} is not here; a copy holds no keys, a restored registry must be given them"
+        return said
+    try:
+        keyring = open_keyring(config.keys, config.kek_folder)
+        sealed = SealedStore(blobs, keyring)
+        for version, path in records.items():
+            with suppress(NotFound):  # that the record is missing is told elsewhere
+                kek = sealed.record(path).kek
+                state = keyring.held(kek)
+                if state is KeyState.MISSING:
+                    said.lost.append(
+                        fsck.Finding(version, "its key is lost, or was not put back; nothing says that it was destroyed")
+                    )
+                elif state is KeyState.DESTROYED:
+                    turned = keyring.state(parsed(kek)[0]) is KeyState.LIVE
+                    (said.outdated if turned else said.destroyed).append(version)
+        keyring.close()
+    except (ConfigurationInvalid, Unavailable) as error:
+        said.unasked = error.message
+    return said
 
 
 def _copy_published(source: Path, target: Path) -> None:

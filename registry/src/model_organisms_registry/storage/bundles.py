@@ -10,6 +10,7 @@ from model_organisms.errors import AlreadyExists, Conflict, Denied, NotFound, Up
 from model_organisms.formats import manifest
 
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.storage.keys import KeyState
 
 if TYPE_CHECKING:
     from model_organisms.records import Version
@@ -58,7 +59,7 @@ class Bundles:
 
     def keep(self, stored: Stored, packed: memoryview) -> None:
         """Seal a packed bundle under a key of its own; what an interrupted attempt left is removed first."""
-        if not self._sealed.keys.exists(stored.key_id):
+        if self._sealed.keys.state(stored.key_id) is not KeyState.LIVE:
             self._sealed.keys.create(stored.key_id)
         elif self._sealed.exists(stored.path):
             self._sealed.delete(stored.path)
@@ -147,7 +148,7 @@ class Uploads:
 
     def forget(self, upload: str) -> None:
         """Destroy the key of an upload, then remove its pieces."""
-        if self._sealed.keys.exists(_upload_key(upload)):
+        if self._sealed.keys.state(_upload_key(upload)) is KeyState.LIVE:
             self._sealed.keys.destroy(_upload_key(upload))
         for path in self._sealed.list(upload):
             self._sealed.delete(path)

@@ -1,12 +1,10 @@
-"""Key-encryption keys as files: one for each thing that can be destroyed by itself, such as a version or a session's content.
+"""What every keeper of key-encryption keys promises: one key for each thing that can be destroyed by itself. None is built here.
 
-Data keys are wrapped by these and never stored otherwise (`sealed.py`). Destroying a key makes everything under it unreadable,
-in backups too, which is why backups leave this folder out. Other providers (an HSM, a vault) would keep the same five verbs.
+Data keys are wrapped by these and never stored otherwise (`sealed.py`). Three keepers hold the contract: a folder
+(`key_files.py`), a token behind PKCS#11 (`key_token.py`) and a vault's transit engine (`key_vault.py`); `keyring.py` opens those
+that the settings name. `tests/means/test_keys.py` runs one suite against each.
 
-    live/ID         the key, 32 bytes              destroyed/ID    it was destroyed; it is never made again
-    destroying/ID   a destruction that a crash interrupted; the next start finishes it
-
-Folders are 0700 and files 0600; anything looser is refused, not repaired, because somebody may have read it already.
+A wrapped key begins with a byte that says who wrapped it, and is bound to the key's id and to what the caller says it is for.
 """
 
 from __future__ import annotations
@@ -14,52 +12,47 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from model_organisms.errors import (
-    AlreadyExists,
-    ConfigurationInvalid,
-    Conflict,
-    InvalidArgument,
-    NotFound,
-    Unavailable,
-    VerificationFailed,
-)
+from model_organisms.errors import AlreadyExists, ConfigurationInvalid, Conflict, InvalidArgument, NotFound, VerificationFailed
 
-from model_organisms_registry.storage.folder import Folder
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 KEY_BYTES = 32
-_FORMAT = b"\x01"
-_NONCE = 12
+FORMATS = {1: "file", 2: "pkcs11", 3: "vault"}
+"""First byte of a wrapped key to its keeper, as `[keys] provider` names it."""
 _CONTEXT = b"model-organisms/wrapped-key/v1\0"
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}", re.ASCII)
+ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}(\.[1-9][0-9]{0,5})?", re.ASCII)
+"""Ids of keys; a number behind a dot is a rotation (`keyring.py`)."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MAX_SECRET = 4096
 
 
-class FileKeys:
-    """Keys in a folder of this machine.
+class KeyState(StrEnum):
+    """Where a key stands."""
 
-    - A key's bytes never leave this class.
+    LIVE = "live"
+    DESTROYED = "destroyed"
+    """On purpose, and for good: its mark is kept with the keys, wherever those are."""
+    MISSING = "missing"
+    """Never made here, or lost."""
+
+
+class Keys(Protocol):
+    """A keeper of keys.
+
+    - A key's bytes never leave it.
     - An id names one key for ever: made once, and not again after it was destroyed.
-
-    Args:
-        folder: Made where it is missing.
-
-    Raises:
-        ConfigurationInvalid: Others than its owner can get at it.
+    - Marks of what was destroyed lie with the keys, so a registry that is put back from an old backup finds them.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self._root = Path(folder)
-        self._files = Folder(str(folder))
-        found = self._root.stat()
-        if found.st_mode & _OTHERS or found.st_uid != os.geteuid():
-            msg = f"The key folder {folder} is open to others; give it to the registry's user and run: chmod -R go-rwx {folder}"
-            raise ConfigurationInvalid(msg)
-        for path in list(self._files.list("destroying")):
-            self.destroy(path.removeprefix("destroying/"))
+    @property
+    def name(self) -> str:
+        """Which keeper, as `[keys] provider` names it."""
+        ...
 
     def create(self, kek_id: str) -> None:
         """Make a key.
@@ -67,24 +60,17 @@ class FileKeys:
         Raises:
             AlreadyExists: There is one.
             Conflict: There was one, and it was destroyed.
+            Unavailable: The keeper cannot be reached.
         """
-        self._refuse_destroyed(_checked(kek_id))
-        try:
-            self._files.write(f"live/{kek_id}", [os.urandom(KEY_BYTES)], create_only=True)
-        except AlreadyExists:
-            msg = f"The key {kek_id} exists already; use it."
-            raise AlreadyExists(msg, key=kek_id) from None
-        if self._is_destroyed(kek_id):  # by someone else, between the check and the write
-            self._erase(kek_id)
-            self._refuse_destroyed(kek_id)
+        ...
 
-    def exists(self, kek_id: str) -> bool:
-        """Tell whether a key can be used."""
-        try:
-            self._read(_checked(kek_id))
-        except NotFound:
-            return False
-        return True
+    def state(self, kek_id: str) -> KeyState:
+        """Tell where a key stands.
+
+        Raises:
+            Unavailable: The keeper cannot be reached: that a key is gone is never concluded from silence.
+        """
+        ...
 
     def wrap(self, kek_id: str, data_key: bytes, aad: bytes) -> bytes:
         """Encrypt a data key.
@@ -97,12 +83,7 @@ class FileKeys:
         Raises:
             NotFound: There is no such key, or no longer.
         """
-        if len(data_key) != KEY_BYTES:
-            msg = f"A data key has {KEY_BYTES} bytes, not {len(data_key)}; wrap keys only, and seal everything else under one."
-            raise InvalidArgument(msg)
-        # A random nonce is safe for 2**32 wrappings under one key: a version needs one, a session one.
-        nonce = os.urandom(_NONCE)
-        return _FORMAT + nonce + AESGCM(self._read(_checked(kek_id))).encrypt(nonce, data_key, _bound(kek_id, aad))
+        ...
 
     def unwrap(self, kek_id: str, wrapped: bytes, aad: bytes) -> bytes:
         """Decrypt a data key.
@@ -111,92 +92,119 @@ class FileKeys:
             NotFound: There is no such key, or no longer: what it protects is gone.
             VerificationFailed: It was not wrapped by this key for this purpose.
         """
-        key = self._read(_checked(kek_id))
-        start = len(_FORMAT) + _NONCE
-        bound = _bound(kek_id, aad) if wrapped.startswith(_FORMAT) else b""  # of another format: bound to nothing, so refused
-        try:
-            return AESGCM(key).decrypt(wrapped[len(_FORMAT) : start], wrapped[start:], bound)
-        except (InvalidTag, ValueError):
-            msg = f"A data key that should be wrapped by {kek_id} does not unwrap; restore it, and its blob, from one backup."
-            raise VerificationFailed(msg, key=kek_id) from None
+        ...
 
     def destroy(self, kek_id: str) -> None:
-        """Destroy a key for good; doing it again, or to a key never made, is no error.
+        """Destroy a key for good; doing it again, or to a key never made, is no error. A mark stays."""
+        ...
 
-        The file is overwritten before it is deleted. On a disk that writes elsewhere (flash, copy-on-write, snapshots) that is
-        best effort; where it matters, keep the folder on an encrypted volume or the keys in an HSM.
-        """
-        _checked(kek_id)
-        for mark in (f"destroying/{kek_id}", f"destroyed/{kek_id}"):
-            self._files.write(mark, [b""], create_only=False)
-        # From here on the key is refused everywhere; a crash leaves bytes that the next start erases.
-        self._erase(kek_id)
-        self._files.delete(f"destroying/{kek_id}")
+    def destroyed(self) -> Iterable[str]:
+        """List the ids of which there is a mark."""
+        ...
 
-    def _erase(self, kek_id: str) -> None:
-        try:
-            descriptor = os.open(self._root / "live" / kek_id, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _failed(kek_id, error) from error
-        try:
-            os.pwrite(descriptor, os.urandom(KEY_BYTES), 0)
-            os.fsync(descriptor)
-        except OSError as error:
-            raise _failed(kek_id, error) from error
-        finally:
-            os.close(descriptor)
-        self._files.delete(f"live/{kek_id}")
+    def finish(self) -> None:
+        """Finish the destructions that a crash interrupted."""
+        ...
 
-    def _read(self, kek_id: str) -> bytes:
-        self._refuse_destroyed(kek_id, NotFound)
-        try:
-            descriptor = os.open(self._root / "live" / kek_id, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            msg = f"There is no key {kek_id}; what it protects cannot be opened without it."
-            raise NotFound(msg, key=kek_id) from None
-        except OSError as error:
-            raise _failed(kek_id, error) from error
-        try:
-            found = os.fstat(descriptor)
-            if found.st_mode & _OTHERS or found.st_uid != os.geteuid():
-                msg = f"The key file {kek_id} is open to others; find out who read it, then run: chmod 600 on it."
-                raise ConfigurationInvalid(msg, key=kek_id)
-            key = os.read(descriptor, KEY_BYTES + 1)
-        finally:
-            os.close(descriptor)
-        if len(key) != KEY_BYTES:
-            msg = f"The key file {kek_id} has not {KEY_BYTES} bytes; restore it from where the keys are kept safe."
-            raise VerificationFailed(msg, key=kek_id)
-        return key
-
-    def _is_destroyed(self, kek_id: str) -> bool:
-        return os.path.lexists(self._root / "destroyed" / kek_id)
-
-    def _refuse_destroyed(self, kek_id: str, error: type[Conflict | NotFound] = Conflict) -> None:
-        if self._is_destroyed(kek_id):
-            msg = f"The key {kek_id} was destroyed; what it protected is gone, and it is not made again."
-            raise error(msg, key=kek_id)
+    def close(self) -> None:
+        """Let connections go."""
+        ...
 
 
-def is_kept(folder: Path, kek_id: str) -> bool:
-    """Tell whether a key is in a folder of keys, and not destroyed, without opening that folder."""
-    live, *ended = (folder / kind / kek_id for kind in ("live", "destroyed", "destroying"))
-    return live.exists() and not any(mark.exists() for mark in ended)
+def checked(kek_id: str) -> str:
+    """Return an id of a key, or refuse it.
 
-
-def _checked(kek_id: str) -> str:
-    if not _ID.fullmatch(kek_id):
+    Raises:
+        InvalidArgument: It could name something else than a key.
+    """
+    if not ID.fullmatch(kek_id):
         msg = f"{kek_id[:80]!r} is no id of a key; write up to 128 lower-case letters, digits and hyphens."
         raise InvalidArgument(msg)
     return kek_id
 
 
-def _bound(kek_id: str, aad: bytes) -> bytes:
+def checked_data_key(data_key: bytes) -> bytes:
+    """Return a data key, or refuse it: nothing else is wrapped.
+
+    Raises:
+        InvalidArgument: It has another size.
+    """
+    if len(data_key) != KEY_BYTES:
+        msg = f"A data key has {KEY_BYTES} bytes, not {len(data_key)}; wrap keys only, and seal everything else under one."
+        raise InvalidArgument(msg)
+    return data_key
+
+
+def bound(kek_id: str, aad: bytes) -> bytes:
+    """Say what a wrapped key is bound to."""
     return _CONTEXT + kek_id.encode() + b"\0" + aad
 
 
-def _failed(kek_id: str, error: OSError) -> Unavailable:
-    msg = f"The key {kek_id} cannot be reached ({error.strerror}); check the key folder's disk and permissions, then try again."
-    return Unavailable(msg, key=kek_id)
+def refuse(state: KeyState, kek_id: str) -> None:
+    """Refuse to use a key that is not there.
+
+    Raises:
+        NotFound: It was destroyed, or it is missing.
+    """
+    if state is KeyState.DESTROYED:
+        raise NotFound(f"The key {kek_id} was destroyed; what it protected is gone, and it is not made again.", key=kek_id)
+    if state is KeyState.MISSING:
+        raise NotFound(f"There is no key {kek_id}; what it protects cannot be opened without it.", key=kek_id)
+
+
+def refuse_to_make(state: KeyState, kek_id: str) -> None:
+    """Refuse to make a key that there is, or was.
+
+    Raises:
+        AlreadyExists: There is one.
+        Conflict: There was one.
+    """
+    if state is KeyState.LIVE:
+        raise AlreadyExists(f"The key {kek_id} exists already; use it.", key=kek_id)
+    if state is KeyState.DESTROYED:
+        raise Conflict(f"The key {kek_id} was destroyed; what it protected is gone, and it is not made again.", key=kek_id)
+
+
+def does_not_unwrap(kek_id: str) -> VerificationFailed:
+    """Make the one error for all that does not unwrap, whatever is wrong with it."""
+    msg = f"A data key that should be wrapped by {kek_id} does not unwrap; restore it, and its blob, from one backup."
+    return VerificationFailed(msg, key=kek_id)
+
+
+def read_secret(path: Path, what: str) -> str:
+    """Read a PIN or a token from a file of the registry's own.
+
+    Args:
+        path: The file; what stands around the secret, such as the last line's end, is left away.
+        what: What it holds, for messages, which never quote it.
+
+    Raises:
+        ConfigurationInvalid: It cannot be read, is open to others, or holds nothing.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationInvalid(
+            f"{path} cannot be read ({error.strerror}); put {what} there, readable by you alone."
+        ) from error
+    with os.fdopen(descriptor, "rb") as file:
+        refuse_open(os.fstat(descriptor), f"{path}, which holds {what},")
+        content = file.read(_MAX_SECRET + 1)
+    try:
+        secret = content.decode().strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret or len(content) > _MAX_SECRET or not secret.isprintable():
+        raise ConfigurationInvalid(f"{path} does not hold {what}: write it there, on one line.")
+    return secret
+
+
+def refuse_open(found: os.stat_result, what: str) -> None:
+    """Refuse a file or folder that others than this process's user can get at: somebody may have read it already.
+
+    Raises:
+        ConfigurationInvalid: They can.
+    """
+    if found.st_mode & _OTHERS or found.st_uid != os.geteuid():
+        msg = f"{what} is open to others; find out who read it, give it to the registry's user, and run on it: chmod -R go-rwx"
+        raise ConfigurationInvalid(msg)

@@ -1,4 +1,4 @@
-"""Keeps plaintext that must never lie on a disk: sealed streams in blobs, under data keys that `keys.py` wraps.
+"""Keeps plaintext that must never lie on a disk: sealed streams in blobs, under data keys that `keyring.py` wraps.
 
     PATH         the stream, as `formats/streaming.py` prints it, bound to the caller's associated data
     PATH.key     its data key, wrapped: canonical JSON {kek, wrapped}; blobs may also share one (`key_path`)
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from model_organisms.formats import strict_json
 from model_organisms.formats.buffers import anonymous
 from model_organisms.formats.streaming import SEGMENT, Layout, Receiver, Sealer
 
-from model_organisms_registry.storage.keys import KEY_BYTES
+from model_organisms_registry.storage.keyring import Wrapped, parsed
+from model_organisms_registry.storage.keys import ID, KEY_BYTES
 
 if TYPE_CHECKING:
     import mmap
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from model_organisms_registry.storage.blobs import Blobs
-    from model_organisms_registry.storage.keys import FileKeys
+    from model_organisms_registry.storage.keyring import Keyring
 
 _KEY = ".key"
 _MAX_KEY_RECORD = 4096
@@ -95,7 +97,7 @@ class SealedStore:
         keys: Who wraps.
     """
 
-    def __init__(self, blobs: Blobs, keys: FileKeys) -> None:
+    def __init__(self, blobs: Blobs, keys: Keyring) -> None:
         self.blobs = blobs
         self.keys = keys
 
@@ -147,6 +149,36 @@ class SealedStore:
         self.blobs.delete(path)
         self.blobs.delete(path + _KEY)
 
+    def records(self) -> dict[str, str]:
+        """List all key records: where each lies, and the rotation of a key that it is under."""
+        return {path: self.record(path).kek for path in self.blobs.list() if path.endswith(_KEY)}
+
+    def record(self, key_path: str) -> Wrapped:
+        """Read a key record.
+
+        Raises:
+            NotFound: There is none.
+            VerificationFailed: It is not what was stored.
+        """
+        found = strict_json.parse(
+            self.blobs.get(key_path), what=f"The key record {key_path}", limit=_MAX_KEY_RECORD, error=VerificationFailed
+        )
+        match found:
+            case {"kek": str(kek), "wrapped": str(text)} if ID.fullmatch(kek):
+                with suppress(ValueError):
+                    return Wrapped(kek, base64.b64decode(text, validate=True))
+        raise _broken(key_path)
+
+    def rewrap(self, key_path: str, fresh: str) -> None:
+        """Put a data key under another rotation of its key: the stream stays as it is. A crash leaves the old record or the new.
+
+        Raises:
+            NotFound: The key that it is under was destroyed, or is missing.
+            VerificationFailed: The record is not what was stored.
+        """
+        data_key = self.keys.unwrap(self.record(key_path), key_path.encode())
+        self.blobs.replace(key_path, _printed(self.keys.wrap_under(fresh, data_key, key_path.encode())))
+
     def _ensure_data_key(self, key_path: str, key_id: str) -> bytes:
         for _ in range(2):
             try:
@@ -155,15 +187,13 @@ class SealedStore:
                 if self.blobs.exists(key_path):  # the record is there, so the key-encryption key is not
                     raise
             else:
-                if found != key_id:
+                if parsed(found)[0] != key_id:
                     msg = f"The key record {key_path} is under {found}, not {key_id}; delete it and its blob, then store again."
                     raise Conflict(msg, path=key_path)
                 return data_key
             data_key = os.urandom(KEY_BYTES)
-            wrapped = self.keys.wrap(key_id, data_key, key_path.encode())
-            record = strict_json.canonical({"kek": key_id, "wrapped": base64.b64encode(wrapped).decode()})
             try:
-                self.blobs.put(key_path, record)
+                self.blobs.put(key_path, _printed(self.keys.wrap(key_id, data_key, key_path.encode())))
             except AlreadyExists:  # another attempt came first: use its key
                 continue
             return data_key
@@ -171,17 +201,17 @@ class SealedStore:
         raise Conflict(msg, path=key_path)
 
     def _data_key(self, key_path: str) -> tuple[str, bytes]:
-        record = strict_json.parse(
-            self.blobs.get(key_path), what=f"The key record {key_path}", limit=_MAX_KEY_RECORD, error=VerificationFailed
-        )
-        match record:
-            case {"kek": str(kek), "wrapped": str(text)}:
-                try:
-                    wrapped = base64.b64decode(text, validate=True)
-                except ValueError:
-                    raise _broken(key_path) from None
-                return kek, self.keys.unwrap(kek, wrapped, key_path.encode())
-        raise _broken(key_path)
+        record = self.record(key_path)
+        return record.kek, self.keys.unwrap(record, key_path.encode())
+
+
+def key_record(path: str) -> str:
+    """Where the wrapped data key of a blob lies that has its own."""
+    return path + _KEY
+
+
+def _printed(wrapped: Wrapped) -> bytes:
+    return strict_json.canonical({"kek": wrapped.kek, "wrapped": base64.b64encode(wrapped.data).decode()})
 
 
 def _broken(path: str) -> VerificationFailed:
