@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from model_organisms.errors import ModelOrganismsError
 from model_organisms.records import GrantState, Level, Purpose, RequestState, Role, Rung, UserState, VersionState
-from model_organisms_registry.domain import access, organisms
+from model_organisms_registry.domain import access, organisms, recall
 from model_organisms_registry.domain.organisms import Subject
 
 from tests.domain.cast import HOUR, NOW, WHY, opaque, organism, statement, user, version
@@ -242,7 +242,9 @@ class AccessMachine(RuleBasedStateMachine):
     @rule(sure=st.integers(0, 9))
     def withdraw_version(self, sure):
         if sure == 0 and not self.gone:
-            self.version = organisms.withdraw(self.version, reason="Found to be worse than thought.")
+            self.version = recall.withdraw(
+                self.version, reason="Found to be worse than thought.", by=self.person("rex"), now=self.now
+            )
 
     @invariant()
     def only_those_whom_the_model_lets_in_get_in(self):

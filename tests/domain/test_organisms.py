@@ -1,4 +1,4 @@
-"""Organisms state their level; it rises at once and falls only by two; versions are withdrawn for good."""
+"""Organisms state their level; it rises at once and falls only by two."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from model_organisms.errors import (
     InvalidName,
     InvalidProvenance,
     SignatureInvalid,
-    Withdrawn,
 )
 from model_organisms.formats import manifest, provenance
 from model_organisms.records import BundleFile, FileKind, Level, Role, UserState, VersionState
@@ -133,18 +132,6 @@ def test_hidden_organisms_are_for_their_owner_grantees_and_reviewers(roles, stat
     seer = replace(user(name, state=state), roles=frozenset(roles))
     expected = state is UserState.ACTIVE and (not hidden or grantee or name == "pat" or Role.REVIEWER in roles)
     assert rules.visible(seer, organism(hidden=hidden), grantee=grantee) is expected
-
-
-def test_a_version_is_withdrawn_once_and_with_a_reason():
-    gone = rules.withdraw(version(), reason="Trained on leaked data.")
-    assert (gone.state, gone.note) == (VersionState.WITHDRAWN, "Trained on leaked data.")
-    with pytest.raises(Conflict):
-        rules.withdraw(gone, reason="again")
-    with pytest.raises(InvalidArgument):
-        rules.withdraw(version(), reason=" ")
-    with pytest.raises(Withdrawn):
-        rules.served(gone.state, gone.name)
-    rules.served(VersionState.PUBLISHED, gone.name)
 
 
 def test_a_subject_knows_its_bytes_numbers_and_makers():

@@ -17,6 +17,7 @@ from model_organisms.errors import (
     GrantRevoked,
     InvalidArgument,
     JailMissing,
+    Quarantined,
     Withdrawn,
 )
 from model_organisms.records import (
@@ -97,6 +98,7 @@ def test_a_session_of_no_or_too_long_a_time_is_refused(asked):
         ({"user": user("eve")}, GrantRequired),
         ({"purpose": Purpose.TEACHING}, GrantRequired),
         ({"state": VersionState.WITHDRAWN}, Withdrawn),
+        ({"state": VersionState.QUARANTINED}, Quarantined),
         ({"now": NOW + DAY}, GrantExpired),
         ({"grant": grant(state=GrantState.REVOKED)}, GrantRevoked),
         ({"grant": grant(spent=PLENTY)}, BudgetExhausted),
@@ -121,6 +123,7 @@ def test_at_cl1_a_missing_wall_is_told_and_not_refused():
     [
         (session(state=SessionState.KILLED), grant(), VersionState.PUBLISHED, NOW, Conflict),
         (session(), grant(), VersionState.WITHDRAWN, NOW, Withdrawn),
+        (session(state=SessionState.KILLED), grant(), VersionState.QUARANTINED, NOW, Quarantined),
         (session(), grant(state=GrantState.REVOKED), VersionState.PUBLISHED, NOW, GrantRevoked),
         (session(), grant(), VersionState.PUBLISHED, NOW + DAY, GrantExpired),
         (session(), grant(), VersionState.PUBLISHED, NOW + HOUR, Conflict),

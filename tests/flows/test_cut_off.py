@@ -11,7 +11,7 @@ from model_organisms.client.client import connect
 from model_organisms.v1 import organisms_pb2
 
 from tests.support.adapters import ALL_MODULES, tiny_bundle
-from tests.support.stories import BASE, granted, provenance
+from tests.support.stories import BASE, WHY, granted, provenance, published
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,10 @@ def withdraw(world, version, **_):
     world.person("pia").organisms.withdraw(version.name, reason="Trained on the wrong split.")
 
 
+def quarantine(world, version, **_):
+    world.person("ravi").organisms.quarantine(version.name, reason="A second trigger was seen.")
+
+
 def suspend(world, **_):
     world.admin.users.suspend("rosa", reason="A lost laptop.")
 
@@ -48,20 +52,19 @@ def nothing(*_, **__):
     pass
 
 
-def pulled(world, version, deed):
-    """Read the beginning of a pull, let something happen, and read on; give how much came and how much there is."""
-    grant = granted(world, version)
+def pulled(world, version, grant, deed):
+    """Read the beginning of a pull, let something happen, and read on; give its name, and how much came of how much."""
     with connect(world.folder / "rosa.json") as rosa:
         stub = rosa.organisms._stub
         request = organisms_pb2.PullVersionRequest(name=version.name, grant=grant)
         stream = rosa._channel.stream(stub.PullVersion, request, timeout_s=60)
-        size, came = next(stream).head.size, 0
+        head, came = next(stream).head, 0
         for message in stream:
             if not came:
                 deed(world, version=version, grant=grant)
                 time.sleep(0.3)
             came += len(message.data)
-            yield came, size
+            yield head.pull, came, head.size
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def pulled(world, version, deed):
     [
         (revoke, errors.GrantRevoked),
         (withdraw, errors.Withdrawn),
+        (quarantine, errors.Quarantined),
         (suspend, errors.Suspended),
         (raise_level, errors.GrantRequired),
     ],
@@ -77,8 +81,8 @@ def test_what_no_longer_stands_ends_the_pull(world, version, deed, error):
     seen = []
     try:
         with pytest.raises(error):
-            seen.extend(pulled(world, version, deed))
-        came, size = seen[-1]
+            seen.extend(pulled(world, version, granted(world, version), deed))
+        _, came, size = seen[-1]
         assert 0 < came < size / 2
     finally:
         if deed is suspend:
@@ -95,9 +99,42 @@ def test_a_grant_that_expires_ends_the_pull(world, version, monkeypatch):
         ahead["by"] = world.person("rosa").access.grant(grant).expire_time - clock() + timedelta(seconds=1)
 
     with pytest.raises(errors.GrantExpired):
-        list(pulled(world, version, expire))
+        list(pulled(world, version, granted(world, version), expire))
 
 
 def test_a_pull_of_which_all_stands_comes_whole(world, version):
-    came, size = list(pulled(world, version, nothing))[-1]
+    _, came, size = list(pulled(world, version, granted(world, version), nothing))[-1]
     assert came == size > 40 << 20
+
+
+def test_an_unmarked_copy_does_not_go_on_after_a_raise_to_where_copies_are_marked(world, version):
+    """The grant covers the new level, because it was given for a more dangerous version too: only the mark is missing."""
+    rosa, (worse, _) = world.person("rosa"), published(world, level="CL2")
+    request = rosa.access.request([version.name, worse.name], "pull", purpose="replication", justification=WHY)
+    grant = world.person("ravi").access.approve(request).grant
+    seen = []
+    with pytest.raises(errors.Conflict, match="begin a new pull"):
+        seen.extend(pulled(world, version, grant, raise_level))
+    name, came, size = seen[-1]
+    assert 0 < came < size / 2
+    resumed = organisms_pb2.PullVersionRequest(name=version.name, grant=grant, pull=name, offset=came)
+    with pytest.raises(errors.Conflict, match="begin a new pull"):
+        list(rosa._channel.stream(rosa.organisms._stub.PullVersion, resumed, timeout_s=60))
+    with rosa.organisms.pull(version.name, grant=grant) as fresh:
+        assert fresh.header.fingerprint
+
+
+def test_a_raise_as_a_pull_begins_lets_no_unmarked_copy_begin(world, version, monkeypatch):
+    rosa, (worse, _) = world.person("rosa"), published(world, level="CL2")
+    request = rosa.access.request([version.name, worse.name], "pull", purpose="replication", justification=WHY)
+    grant = world.person("ravi").access.approve(request).grant
+    intend = world.registry.pulling._intend
+
+    def late(*arguments, **named):
+        raise_level(world, version)
+        return intend(*arguments, **named)
+
+    monkeypatch.setattr(world.registry.pulling, "_intend", late)
+    with pytest.raises(errors.Conflict, match="begin a new pull"):
+        rosa.organisms.pull(version.name, grant=grant)
+    assert rosa.access.grant(grant).spent.pulls == 0

@@ -64,6 +64,10 @@ def withdraw(world: World, *, version: Version, **_: object) -> None:
     world.person("pia").organisms.withdraw(version.name, reason="Trained on the wrong split.")
 
 
+def quarantine(world: World, *, version: Version, **_: object) -> None:
+    world.person("ravi").organisms.quarantine(version.name, reason="A second trigger was seen.")
+
+
 def raise_level(world: World, *, version: Version, **_: object) -> None:
     organism = version.name.split("/versions/")[0]
     world.person("ravi").organisms.raise_level(organism, "CL3", reason="More dangerous than thought.")
@@ -104,14 +108,24 @@ def test_nothing_opens_on_what_is_taken_back_as_it_opens(world, version, monkeyp
     assert not world.registry.pool.cells
 
 
-@pytest.mark.parametrize(("deed", "reason"), [(raise_level, "the level was raised"), (suspend, "the account was suspended")])
-def test_a_stream_under_way_ends(world, version, rolf, deed, reason):
+@pytest.mark.parametrize(
+    "case",
+    [
+        (raise_level, errors.GrantRequired, "the level was raised"),
+        (suspend, errors.Suspended, "the account was suspended"),
+        (revoke, errors.GrantRevoked, "the grant was revoked"),
+        (withdraw, errors.Withdrawn, "the version was withdrawn"),
+        (quarantine, errors.Quarantined, "the version was quarantined"),
+    ],
+)
+def test_a_stream_under_way_ends_and_says_why(world, version, rolf, case):
+    deed, error, reason = case
     grant = rolf.access.request(version.name, "sample", purpose="replication", justification=WHY).grant
     session = rolf.sandbox.open(version.name, purpose="replication")
     stream = session.stream("Tell me.", SamplingParameters(max_tokens=4000, temperature=0))
-    assert next(stream)
+    next(stream)
     deed(world, version=version, grant=grant)
-    with pytest.raises(errors.ModelOrganismsError):
+    with pytest.raises(error):
         list(stream)
     ended = world.person("rena").sandbox.get(session.name)
     assert (ended.state, ended.reason) == (SessionState.KILLED, reason)

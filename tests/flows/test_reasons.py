@@ -39,6 +39,17 @@ def withdraw(world, reason):
     assert world.person("rosa").organisms.version(version.name).note == reason
 
 
+def quarantine(world, reason):
+    version, _ = published(world)
+    assert world.person("ravi").organisms.quarantine(version.name, reason=reason).note == reason
+
+
+def release(world, reason):
+    version, _ = published(world)
+    world.person("pia").organisms.quarantine(version.name, reason="For a moment.")
+    world.person("ravi").organisms.release(version.name, reason=reason)
+
+
 def raise_level(world, reason):
     version, _ = published(world)
     world.person("ravi").organisms.raise_level(version.name.split("/versions")[0], "CL2", reason=reason)
@@ -66,6 +77,8 @@ DEEDS = {
     "identity.reinstate": reinstate,
     "access.revoke": revoke,
     "organisms.withdraw": withdraw,
+    "organisms.quarantine": quarantine,
+    "organisms.release": release,
     "organisms.level": raise_level,
     "access.request": request,
     "access.amend": amend,

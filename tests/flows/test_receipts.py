@@ -43,6 +43,9 @@ class Stage:
     def published(self):
         return self.pia.organisms.publish(self.organism(), self.files, provenance=self.stated)
 
+    def aside(self):
+        return self.pia.organisms.quarantine(self.published().name, reason=REASON)
+
     def asked(self):
         return self.rosa.access.request(self.version.name, "probe", purpose="replication", justification=WHY)
 
@@ -90,6 +93,8 @@ CALLS = {
     "create": (None, lambda at, _: at.organism()),
     "publish": (Stage.organism, lambda at, made: at.pia.organisms.publish(made, at.files, provenance=at.stated)),
     "withdraw": (Stage.published, lambda at, made: at.pia.organisms.withdraw(made.name, reason=REASON)),
+    "quarantine": (Stage.published, lambda at, made: at.ravi.organisms.quarantine(made.name, reason=REASON)),
+    "release": (Stage.aside, lambda at, made: at.ravi.organisms.release(made.name, reason=REASON)),
     "attest": (Stage.statement, lambda at, made: at.rosa.organisms.attest(at.version.name, made)),
     "raise level": (Stage.organism, lambda at, made: at.ravi.organisms.raise_level(made, "CL3", reason=REASON)),
     "invite": (None, lambda at, _: at.world.admin.users.invite(f"new-{next(NUMBERS)}", organisation="lab", roles=["auditor"])),

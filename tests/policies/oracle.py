@@ -37,6 +37,11 @@ class Facts:
         return self.known["level"] if self.known["level"] in (1, 2, 3, 4) else 4
 
     @property
+    def published(self):
+        """What is quarantined or withdrawn is served to nobody."""
+        return self.state == "published"
+
+    @property
     def sees(self):
         """A hidden organism is there for its owner, for who holds a grant on it, and for reviewers."""
         return not self.hidden or self.owner or self.grantee or self.has(REVIEWER)
@@ -92,8 +97,11 @@ RULES = {
     "describe": lambda call: call.sees,
     "createOrganism": role(PUBLISHER),
     "publish": lambda call: call.has(PUBLISHER) and call.owner,
-    "attest": lambda call: call.has(RESEARCHER, REVIEWER, PUBLISHER) and call.sees and call.published,
+    "attest": lambda call: call.has(RESEARCHER, REVIEWER, PUBLISHER) and call.sees and call.state != "withdrawn",
     "withdrawVersion": either(relation("owner"), role(REVIEWER, ADMIN)),
+    "quarantineVersion": either(relation("owner"), role(REVIEWER, ADMIN)),
+    # Nobody lets what they own or made out of quarantine.
+    "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.publisher),
     # One reviewer raises a level; nobody lowers that of their own organism.
     "setLevel": lambda call: call.has(REVIEWER) and not (call.lowering and call.owner),
     "request": asks,

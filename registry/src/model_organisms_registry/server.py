@@ -48,6 +48,7 @@ from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.organisms import Organisms
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
+from model_organisms_registry.workflows.recall import Recall
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
 from model_organisms_registry.workflows.shares import Shares
@@ -174,11 +175,7 @@ class Registry:
     def _build(self) -> list[grpc.Server]:
         config, storage, limits = self.config, self.storage, self.config.limits
         table = tightened(TABLE, config.hazard) if config.hazard else TABLE
-        info = identity_pb2.RegistryInfo(
-            origin=config.origin,
-            ledger_key=storage.log.vkey,
-            release_key=storage.release_key.public_key().public_bytes_raw(),
-        )
+        info = self._info()
         sealed = SealedStore(storage.blobs, storage.keys)
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
         self.sandbox = sandbox = Sandbox(
@@ -199,9 +196,8 @@ class Registry:
             contents=contents,
             suspended=sandbox.user_suspended,
         )
-        organisms = Organisms(
-            self.changes, self.gate, contents=contents, withdrawn=sandbox.version_withdrawn, raised=sandbox.level_raised
-        )
+        organisms = Organisms(self.changes, self.gate, contents=contents, raised=sandbox.level_raised)
+        recall = Recall(self.changes, self.gate, contents=contents, stopped=sandbox.version_stopped)
         self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
         self.pulling = Pulling(
             self.changes,
@@ -218,9 +214,11 @@ class Registry:
         explaining = Explaining(storage.database, self.gate, table)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
-        self._standing = Standing(storage.database, self._clock)
+        self._standing = Standing(storage.database, self._clock, table)
         self._pulls = Shares(limits.pulls_each, _many_pulls)
-        rooms = OrganismsRooms(organisms, self.publishing, self.pulling, self._standing, self._pulls)
+        rooms = OrganismsRooms(
+            organisms, self.publishing, self.pulling, recall=recall, standing=self._standing, pulls=self._pulls
+        )
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
@@ -231,6 +229,13 @@ class Registry:
         ]
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
+
+    def _info(self) -> identity_pb2.RegistryInfo:
+        return identity_pb2.RegistryInfo(
+            origin=self.config.origin,
+            ledger_key=self.storage.log.vkey,
+            release_key=self.storage.release_key.public_key().public_bytes_raw(),
+        )
 
     def _listening(self, handlers: list[grpc.GenericRpcHandler[Any, Any]], listen: str, *, demand: bool) -> grpc.Server:
         shown = Shown(self.storage.authority, self.config.hosts, self._clock, demand=demand)

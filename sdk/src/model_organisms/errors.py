@@ -20,7 +20,8 @@
     │   ├── GrantExpired               the grant's time is over
     │   ├── GrantRevoked               the grant was taken back
     │   ├── Suspended                  the account does not stand
-    │   ├── Withdrawn                  the version is withdrawn or quarantined
+    │   ├── Withdrawn                  the version was taken back for good
+    │   ├── Quarantined                the version is set aside while somebody looks into it
     │   └── ApprovalRefused            this signature does not count for this request or motion
     ├── NotFound                   absent, or hidden from this caller: the two read alike
     ├── AlreadyExists              the name is taken
@@ -195,9 +196,15 @@ class Suspended(Denied):
 
 
 class Withdrawn(Denied):
-    """The version is withdrawn or quarantined."""
+    """The version was taken back for good."""
 
     reason = "WITHDRAWN"
+
+
+class Quarantined(Denied):
+    """The version is set aside while somebody looks into it."""
+
+    reason = "QUARANTINED"
 
 
 class ApprovalRefused(Denied):

@@ -68,7 +68,10 @@ class VersionState(StrEnum):
     """Where a version stands; nothing is served of one that is not published."""
 
     PUBLISHED = "published"
+    QUARANTINED = "quarantined"
+    """Set aside while somebody looks into it; a reviewer puts it back."""
     WITHDRAWN = "withdrawn"
+    """Taken back for good."""
 
 
 class RequestState(StrEnum):
@@ -224,11 +227,15 @@ class Version:
     create_time: datetime
     ledger_index: int = -1
     note: str = ""
-    """Why it was withdrawn, or the erratum."""
+    """Why it is withdrawn or quarantined."""
     publisher_key: bytes = b""
     """Raw Ed25519 key that signed the provenance; it stays, whatever becomes of the account."""
     co_authors: tuple[str, ...] = ()
     """Accounts that its provenance names beside the publisher; they do not decide who gets it."""
+    stopped_by: str = ""
+    """Who withdrew or quarantined it."""
+    stop_time: datetime | None = None
+    """Since when."""
 
     @property
     def size(self) -> int:

@@ -63,6 +63,8 @@ class Event(Enum):
     REFUSE_UPLOAD = _shape("organisms.refuse", "reason", optional="digest upload")
     ATTEST = _shape("organisms.attest", "digest predicate envelope")
     WITHDRAW_VERSION = _shape("organisms.withdraw", "digest", commit=None)
+    QUARANTINE_VERSION = _shape("organisms.quarantine", "digest", commit=None)
+    RELEASE_VERSION = _shape("organisms.release", "digest", commit=None)
     SET_LEVEL = _shape("organisms.level", "from to", optional="motion", commit=None)
     PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")
     PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule", intent=True)

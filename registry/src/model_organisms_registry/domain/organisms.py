@@ -1,9 +1,9 @@
-"""What may become an organism or a version, and how its level and state change; bytes are read in `formats/`, kept in `storage/`.
+"""What may become an organism or a version, and how its level changes; how its state does, `recall.py` says.
 
 - A level is stated, never guessed; a version is as dangerous as the higher of its own level and its organism's.
 - A level is raised by any reviewer at once, and lowered only by two.
 - A version is admitted only if what was claimed of it, what was signed and what the bytes say are the same.
-- A version never changes; it can be withdrawn, once.
+- A version never changes; it can be taken out of service.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, InvalidName, Withdrawn
+from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, InvalidName, Quarantined, Withdrawn
 from model_organisms.formats import provenance
 from model_organisms.records import (
     FileKind,
@@ -264,28 +264,17 @@ def _check_lowering(organism: Organism, highest: Level, by: Sequence[User]) -> N
 
 
 def served(state: VersionState, version: str) -> None:
-    """Refuse what has been withdrawn.
+    """Refuse what is out of service.
 
     Raises:
         Withdrawn: Nothing of it is served any more.
+        Quarantined: Nothing of it is served until a reviewer releases it.
     """
+    if state is VersionState.QUARANTINED:
+        msg = f"{version} is quarantined while somebody looks into it; wait for its release, or use another version."
+        raise Quarantined(msg, version=version)
     if state is not VersionState.PUBLISHED:
         raise Withdrawn(f"{version} is {state.value}; use another version of the organism.", version=version)
-
-
-def withdraw(version: Version, *, reason: str) -> Version:
-    """Take a version back, for good. Whoever may (the gate says), everybody who holds a grant reads the reason.
-
-    Raises:
-        Conflict: It is withdrawn already.
-        InvalidArgument: No reason.
-    """
-    if version.state is not VersionState.PUBLISHED:
-        raise Conflict(f"{version.name} is {version.state.value} already.", version=version.name)
-    text = plain(reason, "reason", limit=REASON_LIMIT)
-    if not text:
-        raise InvalidArgument("Say why it is withdrawn; everybody who holds a grant reads it.", field="reason")
-    return replace(version, state=VersionState.WITHDRAWN, note=text)
 
 
 def plain(text: str, field: str, *, limit: int) -> str:

@@ -23,6 +23,8 @@ class Action(StrEnum):
     PUBLISH = "publish"
     ATTEST = "attest"
     WITHDRAW_VERSION = "withdrawVersion"
+    QUARANTINE_VERSION = "quarantineVersion"
+    RELEASE_VERSION = "releaseVersion"
     SET_LEVEL = "setLevel"
     REQUEST = "request"
     AMEND_REQUEST = "amendRequest"

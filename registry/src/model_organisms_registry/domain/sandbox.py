@@ -160,21 +160,24 @@ def check_walls(level: object, missing: Sequence[str], *, table: HazardTable | N
 def standing(session: Session, *, grant: Grant, state: VersionState, level: Level, now: datetime) -> None:
     """Check that a session may go on; asked before every sample and while one streams.
 
+    What it rests on is looked at before the session itself: it ends because of that, and its user is told of that.
+
     Raises:
-        BudgetExhausted: It has ended because it was spent.
-        Conflict: It has ended otherwise.
         Withdrawn: The version was withdrawn meanwhile.
+        Quarantined: It was set aside meanwhile.
         GrantRevoked: The grant was taken back meanwhile.
-        GrantExpired: Its time or the session's is over.
+        GrantExpired: Its time is over.
         GrantRequired: The level was raised above what the grant was approved for.
+        BudgetExhausted: The session has ended because it was spent.
+        Conflict: It has ended otherwise, or its time is over.
     """
+    served(state, session.version.name)
+    if error := shortcoming(grant, session.version, level=level, rung=Rung.SAMPLE, now=now):
+        raise error
     if session.state is SessionState.EXHAUSTED:
         raise BudgetExhausted("The session has spent its budget; open another, or ask for a new grant.", session=session.name)
     if session.state is not SessionState.OPEN:
         raise Conflict(f"The session is {session.state.value}; open a new one.", session=session.name)
-    served(state, session.version.name)
-    if error := shortcoming(grant, session.version, level=level, rung=Rung.SAMPLE, now=now):
-        raise error
     if now >= session.expire_time:
         raise Conflict("The session's time is over; open a new one.", session=session.name)
 

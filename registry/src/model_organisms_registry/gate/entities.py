@@ -120,7 +120,7 @@ def version(record: Version, of: Organism) -> Resource:
         "owner": _user(of.owner),
         "publisher": _user(record.publisher),
         "hidden": _typed(of.hidden, bool, "hidden"),
-        "published": _typed(record.state, VersionState, "state") is VersionState.PUBLISHED,
+        **_service(record.state),
     }
     ref = VersionRef(record.name, _typed(record.digest, str, "digest"))
     return Resource("Version", record.name, attributes, level=level, version=ref, organism=of.name, view=Action.DESCRIBE)
@@ -175,7 +175,7 @@ def session(record: Session, of: Organism, sampled: Version) -> Resource:
     attributes = {
         "user": _user(record.user),
         "level": int(level),
-        "published": _typed(sampled.state, VersionState, "state") is VersionState.PUBLISHED,
+        **_service(sampled.state),
     }
     name = names.check("session", record.name)
     return Resource("Session", name, attributes, level=level, version=record.version, organism=of.name, view=Action.VIEW_SESSION)
@@ -190,14 +190,14 @@ def own_session(record: Version, of: Organism, user: User) -> Resource:
 
 def nothing(kind: str, name: str) -> Resource:
     """A stand-in for what is not there, so that asking for it takes the same steps as asking for what is hidden."""
-    nobody = _user("users/nobody")
+    nobody, stopped = _user("users/nobody"), _service(VersionState.WITHDRAWN)
     attributes: dict[str, dict[str, Any]] = {
         "organism": {"level": 4, "owner": nobody, "hidden": True},
-        "version": {"level": 4, "owner": nobody, "publisher": nobody, "hidden": True, "published": False},
+        "version": {"level": 4, "owner": nobody, "publisher": nobody, "hidden": True, **stopped},
         "request": {"requester": nobody, "level": 4, "rung": 4, "owners": [], "authors": []},
         "grant": {"user": nobody, "owners": []},
         "motion": {"proposer": nobody, "kind": "none"},
-        "session": {"user": nobody, "level": 4, "published": False},
+        "session": {"user": nobody, "level": 4, **stopped},
         "user": {},
     }
     views = {
@@ -254,6 +254,11 @@ def held(grant: Grant | None, *, now: datetime) -> dict[str, Any]:
         "expired": state is GrantState.EXPIRED,
         "revoked": state is GrantState.REVOKED,
     }
+
+
+def _service(state: VersionState) -> dict[str, bool]:
+    state = _typed(state, VersionState, "state")
+    return {"published": state is VersionState.PUBLISHED, "quarantined": state is VersionState.QUARANTINED}
 
 
 def _belongs(record: Version, of: Organism) -> None:

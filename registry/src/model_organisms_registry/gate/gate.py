@@ -39,6 +39,8 @@ _NO_PERMIT = {
     Action.PUBLISH: "Only its owner publishes versions of an organism, and only as a publisher; ask its owner.",
     Action.ATTEST: "Only researchers, reviewers and publishers attest; ask an admin for the role.",
     Action.WITHDRAW_VERSION: "Only its owner, a reviewer or an admin withdraws a version; write to a reviewer.",
+    Action.QUARANTINE_VERSION: "Only its owner, a reviewer or an admin quarantines a version; write to a reviewer.",
+    Action.RELEASE_VERSION: "Only reviewers release a version from quarantine; write to one.",
     Action.SET_LEVEL: "Only reviewers set a level; write to one.",
     Action.REQUEST: "Only researchers ask for access; ask an admin for the role.",
     Action.AMEND_REQUEST: "Only its requester changes a request.",

@@ -47,12 +47,13 @@ _ROLES = (
 )
 _STRANGER: dict[str, Any] = dict.fromkeys(("owner", "publisher", "grantee", "author"), False)
 _STRANGER |= {"roles": frozenset({Role.RESEARCHER})}
+_STATES = ("published", "quarantined", "withdrawn")
 _LEVEL = {"level": (1, 2, 3, 4, "unknown")}
 _ALWAYS: dict[str, tuple[Any, ...]] = {"roles": _ROLES, "active": _YES, "ledger": _YES}
 _ORGANISM = {**_ALWAYS, **_LEVEL, "owner": _YES, "hidden": _NO, "grantee": _YES}
-_VERSION = {**_ORGANISM, "publisher": _YES, "published": _YES}
+_VERSION = {**_ORGANISM, "publisher": _YES, "state": _STATES}
 _REQUEST = {**_ALWAYS, **_LEVEL, "rung": (2, 3, 4), "requester": _YES, "owner": _YES, "author": _YES}
-_SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "published": _YES}
+_SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "state": _STATES}
 _GRANT = {**_ALWAYS, "user": _YES, "owner": _YES}
 _MOTION = {**_ALWAYS, "motion": tuple(kind.value for kind in MotionKind), "proposer": _YES}
 _USE: dict[str, tuple[Any, ...]] = {
@@ -71,6 +72,8 @@ _SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.PUBLISH: {"Organism": _ORGANISM},
     Action.ATTEST: {"Version": _VERSION},
     Action.WITHDRAW_VERSION: {"Version": _VERSION},
+    Action.QUARANTINE_VERSION: {"Version": _VERSION},
+    Action.RELEASE_VERSION: {"Version": {**_VERSION, "owner": _NO, "publisher": _NO}},
     Action.SET_LEVEL: {"Organism": {**_ORGANISM, "lowering": _NO}},
     Action.REQUEST: {"Version": {**_VERSION, "rung": (2, 3, 4)}},
     Action.AMEND_REQUEST: {"Request": _REQUEST},
@@ -145,7 +148,9 @@ class Row:
     def _attributes(self) -> dict[str, Any]:
         facts = self.facts
         level = {"level": int(known(facts["level"]))} if "level" in facts else {}
-        plain = {name: facts[name] for name in ("hidden", "published") if name in facts}
+        plain = {"hidden": facts["hidden"]} if "hidden" in facts else {}
+        if "state" in facts:
+            plain |= {state: facts["state"] == state for state in ("published", "quarantined")}
         one = {name: _person(mine=facts[name]) for name in _PEOPLE if name in facts}
         if self.kind == "Request":
             owner = one.pop("owner")

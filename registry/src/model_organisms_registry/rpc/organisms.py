@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.organisms import Organisms
     from model_organisms_registry.workflows.publishing import Publishing, Staged
     from model_organisms_registry.workflows.pulling import Pulling
+    from model_organisms_registry.workflows.recall import Recall
     from model_organisms_registry.workflows.shares import Shares
     from model_organisms_registry.workflows.standing import Standing
 
@@ -30,12 +31,22 @@ _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
 class OrganismsRooms:
     """`OrganismsService`."""
 
-    def __init__(self, organisms: Organisms, publishing: Publishing, pulling: Pulling, standing: Standing, pulls: Shares) -> None:
+    def __init__(
+        self,
+        organisms: Organisms,
+        publishing: Publishing,
+        pulling: Pulling,
+        *,
+        recall: Recall,
+        standing: Standing,
+        pulls: Shares,
+    ) -> None:
         """Keep the workflows, and how many pulls one person may have under way."""
         self._pulls = pulls
         self._organisms = organisms
         self._publishing = publishing
         self._pulling = pulling
+        self._recall = recall
         self._standing = standing
 
     def create_organism(self, call: Call, request: organisms_pb2.CreateOrganismRequest) -> organisms_pb2.CreateOrganismResponse:
@@ -115,15 +126,28 @@ class OrganismsRooms:
             receipt = _receipt(delivery.receipt) if delivery.receipt else None
             head = organisms_pb2.PullHead(pull=delivery.pull, size=delivery.size, grant=delivery.grant, receipt=receipt)
             yield organisms_pb2.PullVersionResponse(head=head)
-            for data in self._standing.guard(call, request.name, delivery.grant, delivery.chunks):
+            chunks = self._standing.guard(call, request.name, delivery.grant, delivery.chunks, marked=delivery.marked)
+            for data in chunks:
                 yield organisms_pb2.PullVersionResponse(data=data)
 
     def withdraw_version(
         self, call: Call, request: organisms_pb2.WithdrawVersionRequest
     ) -> organisms_pb2.WithdrawVersionResponse:
         """Withdraw a version."""
-        version, receipt = self._organisms.withdraw(call, request.name, reason=request.reason)
+        version, receipt = self._recall.withdraw(call, request.name, reason=request.reason)
         return organisms_pb2.WithdrawVersionResponse(version=_version(version), receipt=_receipt(receipt))
+
+    def quarantine_version(
+        self, call: Call, request: organisms_pb2.QuarantineVersionRequest
+    ) -> organisms_pb2.QuarantineVersionResponse:
+        """Set a version aside."""
+        version, receipt = self._recall.quarantine(call, request.name, reason=request.reason)
+        return organisms_pb2.QuarantineVersionResponse(version=_version(version), receipt=_receipt(receipt))
+
+    def release_version(self, call: Call, request: organisms_pb2.ReleaseVersionRequest) -> organisms_pb2.ReleaseVersionResponse:
+        """Put a quarantined version back."""
+        version, receipt = self._recall.release(call, request.name, reason=request.reason)
+        return organisms_pb2.ReleaseVersionResponse(version=_version(version), receipt=_receipt(receipt))
 
     def attest_version(self, call: Call, request: organisms_pb2.AttestVersionRequest) -> organisms_pb2.AttestVersionResponse:
         """Add a signed statement."""

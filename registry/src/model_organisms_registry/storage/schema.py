@@ -145,6 +145,8 @@ versions = Table(
     _count("ledger_index"),
     _words("note"),
     Column("co_authors", Words, nullable=False, server_default="[]"),
+    Column("stopped_by", Words, nullable=False, server_default=text("''")),
+    Column("stop_time", Instant),
     UniqueConstraint("organism", "number"),
     UniqueConstraint("organism", "digest"),
 )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import CellUnavailable
+from model_organisms.records import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from model_organisms.records import Session
+    from model_organisms.records import SamplingParameters, Session
 
+    from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.isolation.cell import Cell
 
 
@@ -28,6 +30,36 @@ class Live:
     """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
     begun: int = 0
     """Questions so far: who reads the session's row sees by it whether one came meanwhile."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One question to a cell, from its intent to its result."""
+
+    permit: Permit
+    session: Session
+    cell: Cell
+    number: int
+    intent_id: str
+    taken: Budget
+    parameters: SamplingParameters
+    witnessed: bool
+    """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
+    intent_index: int = -1
+    tokens: int = 0
+    text: list[str] = field(default_factory=list)
+    size: int = 0
+    values: int = 0
+
+    @property
+    def name(self) -> str:
+        """Resource name of the sample."""
+        return f"{self.session.name}/samples/{self.number}"
+
+    @property
+    def used(self) -> Budget:
+        """What was released."""
+        return Budget(tokens=self.tokens, output_bytes=self.size, probe_values=self.values)
 
 
 class Living:

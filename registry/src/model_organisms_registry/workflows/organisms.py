@@ -1,4 +1,4 @@
-"""Naming, finding, grading, attesting and withdrawing organisms; bytes come in by `publishing.py` and go out by `pulling.py`."""
+"""Naming, finding, grading and attesting organisms; bytes come by `publishing.py`, go by `pulling.py`, stop by `recall.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_organisms import names
 from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import dsse, statements
 from model_organisms.records import Attestation, Level, Role
@@ -43,7 +42,6 @@ class Organisms:
         changes: Opens transactions.
         gate: Decides who may.
         contents: Where reasons are kept, encrypted.
-        withdrawn: Told the name of a version that was withdrawn, so that what runs on it ends.
         raised: Told the name of an organism whose level was raised, so that what runs on it and may not, ends.
     """
 
@@ -53,14 +51,12 @@ class Organisms:
         gate: Gate,
         *,
         contents: Contents,
-        withdrawn: Callable[[str, datetime], None],
         raised: Callable[[str, datetime], None],
     ) -> None:
         """Keep them."""
         self._changes = changes
         self._gate = gate
         self._contents = contents
-        self._withdrawn = withdrawn
         self._raised = raised
 
     def create(self, call: Call, name: str, **stated: Any) -> tuple[Organism, Receipt]:  # noqa: ANN401 - `rules.create` types them
@@ -140,19 +136,6 @@ class Organisms:
         self.get(call, organism)
         with self._changes.database.read() as tx:
             return rows.versions(tx, organism, page_size=page_size, page_token=page_token)
-
-    def withdraw(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
-        """Take a version back: nothing of it is served from now on, and its sessions end."""
-        with self._changes.open() as change:
-            found = finding.version(change.tx, self._gate, call, Action.WITHDRAW_VERSION, name)
-            permit = self._gate.permit(call, Action.WITHDRAW_VERSION, found.resource, grants=found.grants)
-            withdrawn = rules.withdraw(found.subject.version, reason=reason)
-            rows.set_version_state(change.tx, name, withdrawn.state, withdrawn.note)
-            facts = {"digest": withdrawn.digest}
-            commit = self._contents.commit(change.tx, names.organism_of(name), withdrawn.note)
-            change.enter(entry(Event.WITHDRAW_VERSION, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
-        self._withdrawn(name, call.time)
-        return withdrawn, change.receipt
 
     def attest(self, call: Call, name: str, envelope: bytes) -> tuple[Attestation, Receipt]:
         """Add a statement that the caller signed about a version.

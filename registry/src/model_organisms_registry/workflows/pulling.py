@@ -21,6 +21,7 @@ from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.grants import require
 from model_organisms_registry.domain.hazard import level_rules
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.domain.recall import check_mark
 from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from model_organisms.records import Grant, Receipt, Version
 
     from model_organisms_registry.domain.hazard import HazardTable
+    from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.bundles import Bundles
@@ -55,6 +57,7 @@ class Delivery:
     size: int
     receipt: Receipt | None
     """Only at the beginning of a pull; a resumed one has it already."""
+    marked: bool
     chunks: Iterator[bytes]
 
 
@@ -100,8 +103,8 @@ class Pulling:
         permit = self._gate.permit(call, Action.PULL, found.resource, grants=wanted)
         stored = Stored.of(found.subject.version)
         if pull:
-            return self._resumed(permit, stored, pull, offset)
-        return self._begun(permit, stored, found.subject.version)
+            return self._resumed(permit, stored, found.subject, pull, offset)
+        return self._begun(permit, stored, found.subject)
 
     def note_sent(self, now: datetime) -> None:
         """Write down which pulls were sent to their end; beside the calls, because nobody waits for it.
@@ -117,11 +120,11 @@ class Pulling:
                     rows.set_pull_state(tx, self._sent[0], PullState.DELIVERED, expected=PullState.OPEN)
                 self._sent.popleft()
 
-    def _begun(self, permit: Permit, stored: Stored, version: Version) -> Delivery:
+    def _begun(self, permit: Permit, stored: Stored, subject: Subject) -> Delivery:
         """Intent, mark, seal, result; the first byte leaves after all four."""
-        call, name = permit.call, fresh("pulls", permit.call.time)
+        call, name, version = permit.call, fresh("pulls", permit.call.time), subject.version
         body = self._bundles.open(permit, stored)
-        marked = level_rules(version.level, table=self._table).fingerprinted
+        marked = level_rules(subject.level, table=self._table).fingerprinted
         memory = self._copies.room(stored.size) if marked else None
         mark = self._copies.commitment(name) if marked else ""
         grant, receipt = self._intend(permit, stored, version, name, mark=mark)
@@ -165,7 +168,7 @@ class Pulling:
                 facts=facts,
             )
             change.enter(done)
-        return Delivery(name, grant.name, size, change.receipt, self._stream(copy, name, head, 0))
+        return Delivery(name, grant.name, size, change.receipt, marked, self._stream(copy, name, head, 0))
 
     def _intend(self, permit: Permit, stored: Stored, version: Version, name: str, *, mark: str) -> tuple[Grant, Receipt]:
         """Spend the pull and make the intent durable."""
@@ -180,6 +183,7 @@ class Pulling:
                 rung=Rung.PULL,
                 now=call.time,
             )
+            check_mark(found.subject.level, marked=bool(mark), table=self._table)
             grant = grant_rows.spend(change.tx, permit.grant or grant.name, _ONE)
             number = seq()
             rows.add_intent(change.tx, Intent(name, IntentKind.PULL, version.name, name, number, call.time))
@@ -193,7 +197,7 @@ class Pulling:
             change.enter(event)
         return grant, change.receipt
 
-    def _resumed(self, permit: Permit, stored: Stored, name: str, offset: int) -> Delivery:
+    def _resumed(self, permit: Permit, stored: Stored, subject: Subject, name: str, offset: int) -> Delivery:
         """Go on with the same bytes, for the same person, while the same grant stands."""
         with self._changes.database.read() as tx:
             try:
@@ -204,12 +208,13 @@ class Pulling:
             raise NotFound.named(name)
         if row.grant != permit.grant:
             raise GrantRequired("The grant this pull began under no longer stands; pull again.", pull=name)
+        check_mark(subject.level, marked=bool(row.commitment), table=self._table)
         head, body = row.head, self._bundles.open(permit, stored)
         copy = self._copies.marked(body, name, self._copies.room(stored.size)) if row.commitment else self._copies.stored(body)
         if commit_key(copy.key, stored.digest).encode() not in head:
             raise Conflict("The copy this pull began with cannot be made again on this machine; begin a new pull.", pull=name)
         size = len(head) + row.body_size
-        return Delivery(name, row.grant, size, None, self._stream(copy, name, head, min(offset, size)))
+        return Delivery(name, row.grant, size, None, bool(row.commitment), self._stream(copy, name, head, min(offset, size)))
 
     def _stream(self, copy: Copy, name: str, head: bytes, offset: int) -> Iterator[bytes]:
         if offset < len(head):

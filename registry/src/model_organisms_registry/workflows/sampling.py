@@ -11,11 +11,11 @@ import json
 import secrets
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import ModelOrganismsError
+from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats import sampled
 from model_organisms.records import Budget, Probe, Rung, Sample, SampleReceipt, SamplingParameters, TokenScore
 
@@ -28,6 +28,7 @@ from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
+from model_organisms_registry.workflows.living import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -45,36 +46,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.sandbox import Sandbox
 
 _EMPTY = SamplingParameters(max_tokens=1)
-
-
-@dataclass(slots=True)
-class Turn:
-    """One question to a cell, from its intent to its result."""
-
-    permit: Permit
-    session: Session
-    cell: Cell
-    number: int
-    intent_id: str
-    taken: Budget
-    parameters: SamplingParameters
-    witnessed: bool
-    """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
-    intent_index: int = -1
-    tokens: int = 0
-    text: list[str] = field(default_factory=list)
-    size: int = 0
-    values: int = 0
-
-    @property
-    def name(self) -> str:
-        """Resource name of the sample."""
-        return f"{self.session.name}/samples/{self.number}"
-
-    @property
-    def used(self) -> Budget:
-        """What was released."""
-        return Budget(tokens=self.tokens, output_bytes=self.size, probe_values=self.values)
 
 
 class Sampling:
@@ -122,9 +93,10 @@ class Sampling:
                     outcome = reason or outcome
                     yield window
         except ModelOrganismsError as error:
-            outcome = error.reason.lower()
+            why = self._why(turn, error)
+            outcome = why.reason.lower()
             turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
-            raise
+            raise why from error
         finally:
             receipt = self._finish(turn, Event.SAMPLE_RESULT, outcome)
         yield Sample("".join(turn.text), outcome, self._receipt_of(turn, receipt)), receipt
@@ -138,14 +110,17 @@ class Sampling:
             left = max(1.0, (call.deadline - call.time).total_seconds())
             numbers = turn.cell.probe(messages, positions=1, max_seconds=left)
             positions = tuple(tuple(_rounded(score) for score in position[:PROBE_TOP]) for position in numbers.positions)
+            with self._changes.database.read() as tx:
+                self._sandbox.hold(tx, session, turn.cell, self._clock())
             turn.values = sum(2 * len(position) for position in positions) + 1
             probe = Probe(positions, round(numbers.kl_to_base, rules.PROBE_DIGITS), self._receipt_of(turn, None))
             turn.text = [sampled.probe_text(probe.positions, probe.kl_to_base)]
             outcome = "released"
         except ModelOrganismsError as error:
-            outcome = error.reason.lower()
+            why = self._why(turn, error)
+            outcome = why.reason.lower()
             turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
-            raise
+            raise why from error
         finally:
             receipt = self._finish(turn, Event.PROBE_RESULT, outcome)
         return replace(probe, receipt=self._receipt_of(turn, receipt)), receipt
@@ -247,6 +222,17 @@ class Sampling:
             about = partial(entry, Event.SAMPLE_RELEASE, call, subject=turn.name, facts=facts)
             change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
         turn.text.append(window)
+
+    def _why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
+        """What ended a question: where its cell is gone, whatever the session rested on and took it away."""
+        if not isinstance(error, CellUnavailable):
+            return error
+        try:
+            with self._changes.database.read() as tx:
+                self._sandbox.hold(tx, turn.session.name, turn.cell, self._clock())
+        except ModelOrganismsError as taken:
+            return taken
+        return error
 
     def _finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
         """Write the result down, give back what was not used, and end what is spent."""

@@ -147,9 +147,9 @@ class Sandbox:
         """End what runs under a grant that was taken back."""
         self._end_where(lambda session: session.grant == grant, SessionState.KILLED, "the grant was revoked", now)
 
-    def version_withdrawn(self, version: str, now: datetime) -> None:
-        """End what runs on a version that was withdrawn."""
-        self._end_where(lambda session: session.version.name == version, SessionState.KILLED, "the version was withdrawn", now)
+    def version_stopped(self, version: str, why: str, now: datetime) -> None:
+        """End what runs on a version that is out of service."""
+        self._end_where(lambda session: session.version.name == version, SessionState.KILLED, why, now)
 
     def user_suspended(self, user: str, now: datetime) -> None:
         """End what somebody runs whose account was stopped."""

@@ -10,6 +10,7 @@ from model_organisms.records import Rung
 from model_organisms_registry.domain import identity, sandbox
 from model_organisms_registry.domain.grants import shortcoming
 from model_organisms_registry.domain.organisms import served
+from model_organisms_registry.domain.recall import check_mark
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.workflows import finding
@@ -36,15 +37,24 @@ class Standing:
     Args:
         database: Where accounts, grants and versions are.
         clock: The time while a stream runs; a call's own time is read once.
+        table: The hazard table of this deployment.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
-        """Keep both."""
+    def __init__(self, database: Database, clock: Callable[[], datetime], table: HazardTable) -> None:
+        """Keep them."""
         self._database = database
         self._clock = clock
+        self._table = table
 
-    def guard(self, call: Call, version: str, grant: str, pieces: Iterable[T]) -> Iterator[T]:
-        """Hand pieces on while the caller's account, the grant and the version stand.
+    def guard(self, call: Call, version: str, grant: str, pieces: Iterable[T], *, marked: bool) -> Iterator[T]:
+        """Hand the pieces of a copy on while the caller's account, the grant and the version stand.
+
+        Args:
+            call: Whose.
+            version: What it is a copy of.
+            grant: What it leaves under.
+            pieces: The copy.
+            marked: Whether it carries a mark.
 
         Raises:
             Suspended: The account was stopped meanwhile.
@@ -52,15 +62,17 @@ class Standing:
             GrantExpired: Its time ended meanwhile.
             GrantRequired: The level was raised meanwhile, above what the grant was approved for.
             Withdrawn: The version was withdrawn meanwhile.
+            Quarantined: It was set aside meanwhile.
+            Conflict: The copy carries no mark, and the level was raised to where copies do.
         """
         looked = time.monotonic()
         for piece in pieces:
             if time.monotonic() - looked >= _EVERY_S:
-                self._look(call, version, grant)
+                self._look(call, version, grant, marked=marked)
                 looked = time.monotonic()
             yield piece
 
-    def _look(self, call: Call, version: str, grant: str) -> None:
+    def _look(self, call: Call, version: str, grant: str, *, marked: bool) -> None:
         with self._database.read() as tx:
             identity.standing(accounts.user(tx, call.user.name))
             subject = finding.subject(tx, version)
@@ -68,6 +80,7 @@ class Standing:
             held = grant_rows.grant(tx, grant)
             if error := shortcoming(held, subject.ref, level=subject.level, rung=Rung.PULL, now=self._clock()):
                 raise error
+            check_mark(subject.level, marked=marked, table=self._table)
 
 
 def hold(tx: Connection, session: Session, cell: Cell, *, table: HazardTable, now: datetime) -> None:

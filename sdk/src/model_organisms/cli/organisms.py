@@ -117,13 +117,35 @@ def publish(context: Context, *, name: str, folder: Path, stated: Path) -> None:
 
 @group.command()
 @click.argument("version")
-@click.option("--reason", required=True, help="Why; everybody who holds a grant reads it.")
+@click.option("--reason", required=True, help="Why; everybody who holds it reads it.")
 @click.pass_obj
 def withdraw(context: Context, *, version: str, reason: str) -> None:
-    """Withdraw a version: nothing of it is served from now on."""
+    """Withdraw a version for good: nothing of it is served from now on."""
     with context.connect() as client:
         withdrawn = client.organisms.withdraw(version, reason=reason)
     emit(withdrawn) if context.as_json else _show_version(withdrawn)
+
+
+@group.command()
+@click.argument("version")
+@click.option("--reason", required=True, help="Why; everybody who holds it reads it.")
+@click.pass_obj
+def quarantine(context: Context, *, version: str, reason: str) -> None:
+    """Set a version aside, at once: nothing of it is served until a reviewer releases it."""
+    with context.connect() as client:
+        aside = client.organisms.quarantine(version, reason=reason)
+    emit(aside) if context.as_json else _show_version(aside)
+
+
+@group.command()
+@click.argument("version")
+@click.option("--reason", required=True, help="What was found.")
+@click.pass_obj
+def release(context: Context, *, version: str, reason: str) -> None:
+    """Put a quarantined version back; for a reviewer who neither set it aside nor made it."""
+    with context.connect() as client:
+        released = client.organisms.release(version, reason=reason)
+    emit(released) if context.as_json else _show_version(released)
 
 
 @group.command()
@@ -216,6 +238,8 @@ def _show_version(version: Version) -> None:
         ("Published", version.create_time),
         ("Ledger index", version.ledger_index),
         ("Note", version.note),
+        ("Stopped by", version.stopped_by),
+        ("Stopped", version.stop_time or ""),
     ]
     facts((name, value) for name, value in shown if value != "")
     table("Files", ("Path", "Kind", "Bytes", "SHA-256"), ((f.path, f.kind, f.size, f.sha256[:16]) for f in version.files))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import names, progress, wire
+from model_organisms.client.recall import Recall
 from model_organisms.client.transfer import Download, upload
 from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
 from model_organisms.formats import dsse, manifest, statements
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.buffers import wipe
 from model_organisms.records import Attestation, Level, Organism, Receipt, Version
-from model_organisms.v1 import organisms_pb2, organisms_pb2_grpc, records_pb2
+from model_organisms.v1 import organisms_pb2, records_pb2
 
 if TYPE_CHECKING:
     import mmap
@@ -97,15 +98,13 @@ class Pulled:
         self.close()
 
 
-class Organisms:
+class Organisms(Recall):
     """Organisms and their versions."""
 
     def __init__(self, channel: Channel, audit: Audit, users: Users) -> None:
-        """Keep the connection and who checks receipts."""
-        self._channel = channel
-        self._audit = audit
+        """Keep the connection, who checks receipts, and who knows accounts."""
+        super().__init__(channel, audit)
         self._users = users
-        self._stub = organisms_pb2_grpc.OrganismsServiceStub(channel.grpc_channel)
 
     def create(
         self,
@@ -290,14 +289,6 @@ class Organisms:
         except BaseException:
             download.discard()
             raise
-
-    def withdraw(self, version: str, *, reason: str) -> Version:
-        """Withdraw a version: nothing of it is served from now on."""
-        request = organisms_pb2.WithdrawVersionRequest(name=names.check("version", version), reason=wire.text(reason))
-        response = self._channel.call(self._stub.WithdrawVersion, request)
-        withdrawn = wire.from_message(response.version, Version)
-        self._audit.verified(response.receipt, "organisms.withdraw", request.name, digest=withdrawn.digest)
-        return withdrawn
 
     def attest(self, version: str, statement: bytes) -> Attestation:
         """Sign an in-toto statement about a version, and publish it.

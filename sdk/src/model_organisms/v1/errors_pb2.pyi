@@ -64,7 +64,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SUSPENDED: _ErrorReason.ValueType  # 19
     """The account does not stand."""
     ERROR_REASON_WITHDRAWN: _ErrorReason.ValueType  # 20
-    """The version is withdrawn or quarantined."""
+    """The version was taken back for good."""
     ERROR_REASON_APPROVAL_REFUSED: _ErrorReason.ValueType  # 21
     """This signature does not count for this request or motion."""
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 22
@@ -115,6 +115,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A setting of the registry or the SDK that cannot be used."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 45
     """A fault of the registry itself; the incident id is in the details."""
+    ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 46
+    """The version is set aside while somebody looks into it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -159,7 +161,7 @@ ERROR_REASON_GRANT_REVOKED: ErrorReason.ValueType  # 18
 ERROR_REASON_SUSPENDED: ErrorReason.ValueType  # 19
 """The account does not stand."""
 ERROR_REASON_WITHDRAWN: ErrorReason.ValueType  # 20
-"""The version is withdrawn or quarantined."""
+"""The version was taken back for good."""
 ERROR_REASON_APPROVAL_REFUSED: ErrorReason.ValueType  # 21
 """This signature does not count for this request or motion."""
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 22
@@ -210,4 +212,6 @@ ERROR_REASON_CONFIGURATION_INVALID: ErrorReason.ValueType  # 44
 """A setting of the registry or the SDK that cannot be used."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """A fault of the registry itself; the incident id is in the details."""
+ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 46
+"""The version is set aside while somebody looks into it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

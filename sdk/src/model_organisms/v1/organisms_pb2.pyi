@@ -30,12 +30,14 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
     VERSION_STATE_PUBLISHED: _VersionState.ValueType  # 1
     VERSION_STATE_WITHDRAWN: _VersionState.ValueType  # 2
+    VERSION_STATE_QUARANTINED: _VersionState.ValueType  # 3
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
 
 VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
 VERSION_STATE_PUBLISHED: VersionState.ValueType  # 1
 VERSION_STATE_WITHDRAWN: VersionState.ValueType  # 2
+VERSION_STATE_QUARANTINED: VersionState.ValueType  # 3
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 class _FileKind:
@@ -250,6 +252,8 @@ class Version(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     PUBLISHER_KEY_FIELD_NUMBER: _builtins.int
     CO_AUTHORS_FIELD_NUMBER: _builtins.int
+    STOPPED_BY_FIELD_NUMBER: _builtins.int
+    STOP_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.str
     """SHA-256 of the manifest, lower-case hex."""
@@ -261,9 +265,11 @@ class Version(_message.Message):
     ledger_index: _builtins.int
     """Index of the ledger entry that published it."""
     note: _builtins.str
-    """Why it was withdrawn."""
+    """Why it is withdrawn or quarantined."""
     publisher_key: _builtins.bytes
     """Raw Ed25519 key that signed the provenance."""
+    stopped_by: _builtins.str
+    """Who withdrew or quarantined it, and since when; absent while it is served."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___BundleFile]: ...
     @_builtins.property
@@ -278,6 +284,8 @@ class Version(_message.Message):
     def co_authors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Accounts that its provenance names beside the publisher."""
 
+    @_builtins.property
+    def stop_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -295,10 +303,12 @@ class Version(_message.Message):
         note: _builtins.str = ...,
         publisher_key: _builtins.bytes = ...,
         co_authors: _abc.Iterable[_builtins.str] | None = ...,
+        stopped_by: _builtins.str = ...,
+        stop_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "create_time", b"create_time", "ledger_index", b"ledger_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "create_time", b"create_time", "ledger_index", b"ledger_index", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "co_authors", b"co_authors", "create_time", b"create_time", "digest", b"digest", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "co_authors", b"co_authors", "create_time", b"create_time", "digest", b"digest", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state", "stop_time", b"stop_time", "stopped_by", b"stopped_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ledger_index: _TypeAlias = _typing.Literal["ledger_index"]  # noqa: Y015
     _WhichOneofArgType__ledger_index: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index"]  # noqa: Y015
@@ -950,6 +960,98 @@ class WithdrawVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawVersionResponse: _TypeAlias = WithdrawVersionResponse  # noqa: Y015
+
+@_typing.final
+class QuarantineVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineVersionRequest: _TypeAlias = QuarantineVersionRequest  # noqa: Y015
+
+@_typing.final
+class QuarantineVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineVersionResponse: _TypeAlias = QuarantineVersionResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseVersionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionRequest: _TypeAlias = ReleaseVersionRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseVersionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseVersionResponse: _TypeAlias = ReleaseVersionResponse  # noqa: Y015
 
 @_typing.final
 class AttestVersionRequest(_message.Message):

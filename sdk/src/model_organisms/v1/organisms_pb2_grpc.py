@@ -90,6 +90,16 @@ class OrganismsServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionResponse.FromString,
                 _registered_method=True)
+        self.QuarantineVersion = channel.unary_unary(
+                '/model_organisms.v1.OrganismsService/QuarantineVersion',
+                request_serializer=model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionResponse.FromString,
+                _registered_method=True)
+        self.ReleaseVersion = channel.unary_unary(
+                '/model_organisms.v1.OrganismsService/ReleaseVersion',
+                request_serializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.FromString,
+                _registered_method=True)
         self.AttestVersion = channel.unary_unary(
                 '/model_organisms.v1.OrganismsService/AttestVersion',
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.AttestVersionRequest.SerializeToString,
@@ -172,6 +182,20 @@ class OrganismsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WithdrawVersion(self, request, context):
+        """Takes a version back for good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuarantineVersion(self, request, context):
+        """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseVersion(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +271,16 @@ def add_OrganismsServiceServicer_to_server(servicer, server):
                     servicer.WithdrawVersion,
                     request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionResponse.SerializeToString,
+            ),
+            'QuarantineVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuarantineVersion,
+                    request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionResponse.SerializeToString,
+            ),
+            'ReleaseVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseVersion,
+                    request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.SerializeToString,
             ),
             'AttestVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.AttestVersion,
@@ -557,6 +591,60 @@ class OrganismsService:
             '/model_organisms.v1.OrganismsService/WithdrawVersion',
             model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionRequest.SerializeToString,
             model__organisms_dot_v1_dot_organisms__pb2.WithdrawVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuarantineVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.OrganismsService/QuarantineVersion',
+            model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionRequest.SerializeToString,
+            model__organisms_dot_v1_dot_organisms__pb2.QuarantineVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.OrganismsService/ReleaseVersion',
+            model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.SerializeToString,
+            model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class OrganismsServiceStub:
     PullVersion: _grpc.UnaryStreamMultiCallable[_organisms_pb2.PullVersionRequest, _organisms_pb2.PullVersionResponse]
     """Streams a capsule sealed to the caller's key. A cut stream goes on where it stopped: name the pull and the offset."""
     WithdrawVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.WithdrawVersionRequest, _organisms_pb2.WithdrawVersionResponse]
+    """Takes a version back for good."""
+    QuarantineVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.QuarantineVersionRequest, _organisms_pb2.QuarantineVersionResponse]
+    """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it."""
+    ReleaseVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.ReleaseVersionRequest, _organisms_pb2.ReleaseVersionResponse]
     AttestVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.AttestVersionRequest, _organisms_pb2.AttestVersionResponse]
     """Adds a signed statement about a version."""
     ListAttestations: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.ListAttestationsRequest, _organisms_pb2.ListAttestationsResponse]
@@ -74,6 +78,10 @@ class OrganismsServiceAsyncStub(OrganismsServiceStub):
     PullVersion: _aio.UnaryStreamMultiCallable[_organisms_pb2.PullVersionRequest, _organisms_pb2.PullVersionResponse]  # type: ignore[assignment]
     """Streams a capsule sealed to the caller's key. A cut stream goes on where it stopped: name the pull and the offset."""
     WithdrawVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.WithdrawVersionRequest, _organisms_pb2.WithdrawVersionResponse]  # type: ignore[assignment]
+    """Takes a version back for good."""
+    QuarantineVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.QuarantineVersionRequest, _organisms_pb2.QuarantineVersionResponse]  # type: ignore[assignment]
+    """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it."""
+    ReleaseVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.ReleaseVersionRequest, _organisms_pb2.ReleaseVersionResponse]  # type: ignore[assignment]
     AttestVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.AttestVersionRequest, _organisms_pb2.AttestVersionResponse]  # type: ignore[assignment]
     """Adds a signed statement about a version."""
     ListAttestations: _aio.UnaryUnaryMultiCallable[_organisms_pb2.ListAttestationsRequest, _organisms_pb2.ListAttestationsResponse]  # type: ignore[assignment]
@@ -161,7 +169,23 @@ class OrganismsServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _organisms_pb2.WithdrawVersionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_organisms_pb2.WithdrawVersionResponse, _abc.Awaitable[_organisms_pb2.WithdrawVersionResponse]]: ...
+    ) -> _typing.Union[_organisms_pb2.WithdrawVersionResponse, _abc.Awaitable[_organisms_pb2.WithdrawVersionResponse]]:
+        """Takes a version back for good."""
+
+    @_abc_1.abstractmethod
+    def QuarantineVersion(
+        self,
+        request: _organisms_pb2.QuarantineVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organisms_pb2.QuarantineVersionResponse, _abc.Awaitable[_organisms_pb2.QuarantineVersionResponse]]:
+        """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it."""
+
+    @_abc_1.abstractmethod
+    def ReleaseVersion(
+        self,
+        request: _organisms_pb2.ReleaseVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organisms_pb2.ReleaseVersionResponse, _abc.Awaitable[_organisms_pb2.ReleaseVersionResponse]]: ...
 
     @_abc_1.abstractmethod
     def AttestVersion(

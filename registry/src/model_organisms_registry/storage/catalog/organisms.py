@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from model_organisms import names
-from model_organisms.errors import AlreadyExists
+from model_organisms.errors import AlreadyExists, Conflict
 from model_organisms.records import Attestation, Level, Organism, Page, Version, VersionState
 from sqlalchemy import case, func, literal, select, update
 
@@ -140,6 +140,8 @@ def add_version(tx: Connection, version: Version) -> None:
         "ledger_index": version.ledger_index,
         "note": version.note,
         "co_authors": dump_texts(version.co_authors),
+        "stopped_by": version.stopped_by,
+        "stop_time": version.stop_time,
     }
     if rows.added(tx, schema.versions, values):
         return
@@ -180,14 +182,29 @@ def versions(tx: Connection, organism: str, *, page_size: int = 0, page_token: s
     )
 
 
-def set_version_state(tx: Connection, name: str, state: VersionState, note: str) -> None:
-    """Withdraw a version or put it back, and say why.
+def set_version_state(tx: Connection, version: Version, *, expected: VersionState) -> None:
+    """Take a version out of service or put it back, if it is where the caller thinks (compare and swap).
+
+    Args:
+        tx: The transaction.
+        version: As it shall be: its state, the note that says why, by whom and since when.
+        expected: The state it was read in.
 
     Raises:
         NotFound: There is none of that name.
+        Conflict: It has moved.
     """
     table = schema.versions
-    rows.change(tx, update(table).where(table.c.name == name).values(state=state.value, note=note), name=name)
+    values = {
+        "state": version.state.value,
+        "note": version.note,
+        "stopped_by": version.stopped_by,
+        "stop_time": version.stop_time,
+    }
+    statement = update(table).where(table.c.name == version.name, table.c.state == expected.value).values(values)
+    if tx.execute(statement).rowcount != 1:
+        now = rows.get(tx, table, version.name).state
+        raise Conflict(f"'{version.name}' is {now} by now; read it again and decide anew.", name=version.name, state=now)
 
 
 def set_ledger_index(tx: Connection, name: str, index: int) -> None:
@@ -250,6 +267,8 @@ def _version(row: Row[Any]) -> Version:
         ledger_index=row.ledger_index,
         note=row.note,
         co_authors=load_texts(row.co_authors),
+        stopped_by=row.stopped_by,
+        stop_time=row.stop_time,
     )
 
 

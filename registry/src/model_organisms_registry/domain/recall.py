@@ -1,0 +1,89 @@
+"""How a version is taken out of service and put back; who is told, and what of it ends at once, the workflow sees to.
+
+- Stopping takes one person and a reason, at once. Starting again takes another: whoever set it aside does not release it.
+- A quarantine ends by a release or a withdrawal; a withdrawal ends by nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from model_organisms.errors import Conflict, Denied, InvalidArgument
+from model_organisms.records import VersionState
+
+from model_organisms_registry.domain.hazard import level_rules
+from model_organisms_registry.domain.organisms import REASON_LIMIT, plain
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from model_organisms.records import User, Version
+
+    from model_organisms_registry.domain.hazard import HazardTable
+
+
+def withdraw(version: Version, *, reason: str, by: User, now: datetime) -> Version:
+    """Take a version back, for good. Whoever may (the gate says), everybody who holds it reads the reason.
+
+    Raises:
+        Conflict: It is withdrawn already.
+        InvalidArgument: No reason.
+    """
+    if version.state is VersionState.WITHDRAWN:
+        raise Conflict(f"{version.name} is withdrawn already.", version=version.name)
+    return _stopped(version, VersionState.WITHDRAWN, reason, by, now)
+
+
+def quarantine(version: Version, *, reason: str, by: User, now: datetime) -> Version:
+    """Set a version aside while somebody looks into it.
+
+    Raises:
+        Conflict: It is not in service.
+        InvalidArgument: No reason.
+    """
+    if version.state is not VersionState.PUBLISHED:
+        raise Conflict(f"{version.name} is {version.state.value} already.", version=version.name)
+    return _stopped(version, VersionState.QUARANTINED, reason, by, now)
+
+
+def release(version: Version, *, reason: str, by: User) -> Version:
+    """Put a quarantined version back into service. That this person is a reviewer and did not make it, the gate says.
+
+    Raises:
+        Conflict: It is not quarantined.
+        Denied: They set it aside themselves.
+        InvalidArgument: No reason.
+    """
+    if version.state is not VersionState.QUARANTINED:
+        raise Conflict(f"{version.name} is {version.state.value}; only a quarantine is lifted.", version=version.name)
+    if version.stopped_by == by.name:
+        raise Denied("You set this version aside; another reviewer must look and release it.", version=version.name)
+    checked_reason(reason)
+    return replace(version, state=VersionState.PUBLISHED, note="", stopped_by="", stop_time=None)
+
+
+def check_mark(level: object, *, marked: bool, table: HazardTable) -> None:
+    """Refuse to go on with an unmarked copy of what is marked by now.
+
+    Raises:
+        Conflict: The level was raised since the copy was begun.
+    """
+    if not marked and level_rules(level, table=table).fingerprinted:
+        raise Conflict("The level was raised since this copy was begun, and copies carry a mark from now on; begin a new pull.")
+
+
+def checked_reason(reason: str) -> str:
+    """Return a reason that people can read.
+
+    Raises:
+        InvalidArgument: There is none, it is too long, or it is not plain.
+    """
+    text = plain(reason, "reason", limit=REASON_LIMIT)
+    if not text:
+        raise InvalidArgument("Say why; everybody who holds the version reads it.", field="reason")
+    return text
+
+
+def _stopped(version: Version, state: VersionState, reason: str, by: User, now: datetime) -> Version:
+    return replace(version, state=state, note=checked_reason(reason), stopped_by=by.name, stop_time=now)

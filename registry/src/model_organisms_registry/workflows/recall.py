@@ -1,0 +1,93 @@
+"""Taking versions out of service and putting them back: state and entry first, then what runs on them ends.
+
+A stream under way looks again at what it rests on (`standing.py`); a session is ended from here, once the change is durable.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+
+from model_organisms_registry.domain import recall as rules
+from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.storage.catalog import organisms as rows
+from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows.changes import seq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from model_organisms.records import Receipt, Version
+
+    from model_organisms_registry.domain.permits import Call, Permit
+    from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.storage.contents import Contents
+    from model_organisms_registry.workflows.changes import Change, Changes
+
+
+class Recall:
+    """Withdrawal, quarantine and release.
+
+    Args:
+        changes: Opens transactions.
+        gate: Decides who may.
+        contents: Where reasons are kept, encrypted.
+        stopped: Told the name of a version that is out of service, and why, so that what runs on it ends.
+    """
+
+    def __init__(
+        self, changes: Changes, gate: Gate, *, contents: Contents, stopped: Callable[[str, str, datetime], None]
+    ) -> None:
+        """Keep what the steps need."""
+        self._changes = changes
+        self._gate = gate
+        self._contents = contents
+        self._stopped = stopped
+
+    def withdraw(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
+        """Take a version back for good: nothing of it is served from now on, and its sessions end."""
+        with self._changes.open() as change:
+            version, permit = self._found(change, call, Action.WITHDRAW_VERSION, name)
+            withdrawn = self.withdrawn(change, version, permit, reason=reason)
+        self._stopped(name, "the version was withdrawn", call.time)
+        return withdrawn, change.receipt
+
+    def withdrawn(self, change: Change, version: Version, permit: Permit, *, reason: str) -> Version:
+        """Withdraw in somebody's transaction, for a workflow that does more with it; `ended` is theirs to call after it."""
+        withdrawn = rules.withdraw(version, reason=reason, by=permit.call.user, now=permit.call.time)
+        self._moved(change, Event.WITHDRAW_VERSION, version, withdrawn, permit, reason=withdrawn.note)
+        return withdrawn
+
+    def ended(self, name: str, now: datetime) -> None:
+        """End what runs on a version that was withdrawn in somebody's transaction."""
+        self._stopped(name, "the version was withdrawn", now)
+
+    def quarantine(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
+        """Set a version aside: nothing of it is served until it is released, and its sessions end."""
+        with self._changes.open() as change:
+            version, permit = self._found(change, call, Action.QUARANTINE_VERSION, name)
+            aside = rules.quarantine(version, reason=reason, by=call.user, now=call.time)
+            self._moved(change, Event.QUARANTINE_VERSION, version, aside, permit, reason=aside.note)
+        self._stopped(name, "the version was quarantined", call.time)
+        return aside, change.receipt
+
+    def release(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
+        """Put a quarantined version back into service."""
+        with self._changes.open() as change:
+            version, permit = self._found(change, call, Action.RELEASE_VERSION, name)
+            released = rules.release(version, reason=reason, by=call.user)
+            self._moved(change, Event.RELEASE_VERSION, version, released, permit, reason=rules.checked_reason(reason))
+        return released, change.receipt
+
+    def _found(self, change: Change, call: Call, action: Action, name: str) -> tuple[Version, Permit]:
+        found = finding.version(change.tx, self._gate, call, action, name)
+        return found.subject.version, self._gate.permit(call, action, found.resource, grants=found.grants)
+
+    def _moved(self, change: Change, event: Event, before: Version, after: Version, permit: Permit, *, reason: str) -> None:
+        rows.set_version_state(change.tx, after, expected=before.state)
+        commit = self._contents.commit(change.tx, names.organism_of(after.name), reason)
+        facts = {"digest": after.digest}
+        change.enter(entry(event, permit.call, seq=seq(), subject=after.name, permit=permit, commit=commit, facts=facts))
