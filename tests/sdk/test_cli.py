@@ -55,6 +55,8 @@ COMMANDS |= {
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
     "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
     "audit checkpoint": lambda _: ("rosa", [], "registry.test"),
+    "audit key": lambda _: ("rosa", [], "registry.test+"),
+    "audit monitor": lambda _: ("rosa", ["--once"], "registry.test"),
     "audit entries": lambda _: ("aud", ["--start", "1", "--count", "3"], "identity.enrol"),
     "audit receipt": lambda _: ("aud", ["2"], ""),
     "audit verify": lambda _: ("rosa", [], ""),

@@ -125,6 +125,16 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
+class Public:
+    """The ledger's files for everybody, over plain HTTP."""
+
+    listen: str = ""
+    """Empty serves none."""
+    entries: bool = False
+    """Whether entries are among them: they carry no content, and name people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one registry."""
 
@@ -146,6 +156,7 @@ class Config:
     cells: Cells = field(default_factory=Cells)
     limits: Limits = field(default_factory=Limits)
     witnesses: Witnesses = field(default_factory=Witnesses)
+    public: Public = field(default_factory=Public)
     hazard: dict[str, dict[str, int | bool]] = field(default_factory=dict)
     """Stricter demands by level and rung, such as `[hazard."CL2.pull"]`."""
 
@@ -196,7 +207,7 @@ def load(folder: Path) -> Config:
     keepers: dict[str, type[Token | Transit]] = {"pkcs11": Token, "vault": Transit}
     for name, keeper in keepers.items():
         values["keys"][name] = _read(keeper, values["keys"].get(name, {}), f"keys.{name}.")
-    for name, kind in (("keys", Keys), ("cells", Cells), ("limits", Limits), ("witnesses", Witnesses)):
+    for name, kind in (("keys", Keys), ("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     return _read(Config, {"folder": folder.resolve(), **values}, "")
 
@@ -217,13 +228,15 @@ def _typed(value: Any, kind: str, name: str) -> Any:  # noqa: ANN401 - TOML valu
         return tuple(_typed(item, "str", name) for item in _expect(value, list, name))
     if kind == "float":
         return float(_expect(value, (int, float), name))
+    if kind == "bool":
+        return _expect(value, bool, name)
     if kind in {"int", "str"}:
         return _expect(value, int if kind == "int" else str, name)
     return _expect(value, dict, name) if kind.startswith("dict") else value
 
 
 def _expect(value: Any, kind: type | tuple[type, ...], name: str) -> Any:  # noqa: ANN401 - TOML values
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         shown = kind.__name__ if isinstance(kind, type) else "number"
         msg = f"'{name}' of registry.toml must be a {shown}, not {value!r}."
         raise ConfigurationInvalid(msg)

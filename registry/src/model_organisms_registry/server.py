@@ -25,6 +25,8 @@ from model_organisms_registry.founding import Storage, addresses
 from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.ledger.public import PublicFiles
+from model_organisms_registry.ledger.web import Site
 from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
 from model_organisms_registry.rpc.door import Door, Enrolled, anyone
@@ -135,6 +137,8 @@ class Registry:
             conditions=self._conditions,
         )
         self._servers = self._build()
+        files = PublicFiles(self.storage.blobs, entries=config.public.entries)
+        self.public = Site(config.public.listen, files.answer) if config.public.listen else None
         self.clockwork = Clockwork(
             self._clock, self.sandbox.end_due, self.publishing.end_due, self.pulling.note_sent, self._end_silent
         )
@@ -150,11 +154,15 @@ class Registry:
         self.clockwork.start()
         for server in self._servers:
             server.start()
+        if self.public:
+            self.public.start()
 
     def stop(self, grace_s: float = _DRAIN_S) -> None:
         """Close the doors, end what runs, and write that down."""
         for stopped in [server.stop(grace_s) for server in self._servers]:
             stopped.wait(grace_s)
+        if self.public:
+            self.public.close()
         self.clockwork.stop()
         now = self._clock()
         self.sandbox.stop(now)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model_organisms.cli.monitor import FILES, KEY, PIN, QUORUM, WITNESS, monitor, verify_files
 from model_organisms.cli.render import console, emit, facts, table
 from model_organisms.formats import entry as entries
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from model_organisms.cli.context import Context
 
 
@@ -89,12 +92,28 @@ def consistency(context: Context, *, old_size: int, new_size: int) -> None:
 
 
 @group.command()
+@FILES
+@KEY
+@PIN
+@WITNESS
+@QUORUM
 @click.pass_obj
-def verify(context: Context) -> None:
-    """Recompute the whole ledger and hold it against the signed head; entries you may not read count by their hash."""
+def verify(context: Context, *, files: str, vkey: str, pin: Path | None, witnesses: tuple[str, ...], quorum: int | None) -> None:
+    """Recompute the whole ledger and hold it against the signed head; entries you may not read count by their hash.
+
+    With --files and --key nothing else is needed: no account, no registry.
+    """
+    if files:
+        verify_files(context, files, vkey, pin=pin, witnesses=witnesses, quorum=quorum)
+        return
+    if vkey or pin or witnesses:
+        raise click.UsageError("--key, --pin and --witness are for --files; your identity knows the ledger's key and its pin.")
     with context.connect() as client:
         head = client.audit.verify_ledger()
     if context.as_json:
         emit({"size": head.size, "root": head.root.hex(), "verified": True})
     else:
         facts([("Entries verified", head.size), ("Root", head.root.hex()), ("Result", "every entry is under the signed head")])
+
+
+group.add_command(monitor)

@@ -61,6 +61,14 @@ class Audit:
         response = self._channel.call(self._stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), repeatable=True)
         return self._advance(self._parse(response.checkpoint))
 
+    def cosigned(self) -> bytes:
+        """Fetch the newest checkpoint that the registry's witnesses have cosigned; empty where there is none.
+
+        Returns:
+            A note; whoever relies on witnesses verifies it with their keys (`formats/checkpoint.py`).
+        """
+        return self._channel.call(self._stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(), repeatable=True).cosigned
+
     def recognise(self) -> None:
         """Make sure, once, that the registry still has the ledger of the pinned head.
 
@@ -156,20 +164,33 @@ class Audit:
             LedgerForked: The entries do not give the head the registry signed.
         """
         head = self.checkpoint()
-        hashes: list[bytes] = []
-        while len(hashes) < head.size:
-            request = audit_pb2.ListEntriesRequest(start=len(hashes), count=min(_PAGE, head.size - len(hashes)))
+        frontier = merkle.Frontier()
+        for leaf, _ in self.leaves(0, head.size):
+            frontier.append(leaf)
+        if frontier.size != head.size or frontier.root() != head.root:
+            what = f"The {frontier.size} entries served do not give the signed head of size {head.size}"
+            raise LedgerForked(f"{what}; keep your pin file and tell.")
+        return head
+
+    def leaves(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """Read leaves in order, believing nothing: they count once their root is that of a signed head.
+
+        Args:
+            start: First index.
+            end: Index after the last.
+
+        Yields:
+            Leaf hash, and the entry's bytes; these are empty where the caller may not read it.
+        """
+        while start < end:
+            request = audit_pb2.ListEntriesRequest(start=start, count=min(_PAGE, end - start))
             found = self._channel.call(self._stub.ListEntries, request, repeatable=True)
             if not found.entries:
-                break
+                return
             unread = iter(found.leaf_hashes)
-            hashes += [merkle.leaf_hash(data) if data else next(unread, b"") for data in found.entries]
-        if len(hashes) != head.size or merkle.root_of(hashes) != head.root:
-            msg = (
-                f"The {len(hashes)} entries served do not give the signed head of size {head.size}; keep your pin file and tell."
-            )
-            raise LedgerForked(msg)
-        return head
+            for data in found.entries:
+                yield (merkle.leaf_hash(data) if data else next(unread, b"")), data
+            start += len(found.entries)
 
     def consistency(self, old_size: int, new_size: int) -> list[bytes]:
         """Fetch the proof that the ledger of one size continues that of a smaller one, for checking it elsewhere (RFC 9162).

@@ -33,6 +33,33 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+class Frontier:
+    """The tree head of leaf hashes that come one by one, in a few hashes of memory however many they are."""
+
+    def __init__(self) -> None:
+        """Begin with the empty tree."""
+        self.size = 0
+        self._peaks: list[tuple[int, bytes]] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash (of `leaf_hash`)."""
+        level, node = 0, leaf
+        while self._peaks and self._peaks[-1][0] == level:
+            node = node_hash(self._peaks.pop()[1], node)
+            level += 1
+        self._peaks.append((level, node))
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Compute the head of all that came so far."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        node = self._peaks[-1][1]
+        for _, peak in reversed(self._peaks[:-1]):
+            node = node_hash(peak, node)
+        return node
+
+
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Compute the tree head over leaf hashes, read once from left to right.
 
@@ -42,19 +69,10 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
     Returns:
         The root; that of the empty tree if there are none.
     """
-    peaks: list[tuple[int, bytes]] = []
+    frontier = Frontier()
     for leaf in leaves:
-        level, node = 0, leaf
-        while peaks and peaks[-1][0] == level:
-            node = node_hash(peaks.pop()[1], node)
-            level += 1
-        peaks.append((level, node))
-    if not peaks:
-        return EMPTY_ROOT
-    node = peaks.pop()[1]
-    while peaks:
-        node = node_hash(peaks.pop()[1], node)
-    return node
+        frontier.append(leaf)
+    return frontier.root()
 
 
 def root(size: int, hash_at: HashAt) -> bytes:
