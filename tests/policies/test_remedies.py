@@ -40,7 +40,9 @@ def remedies(row):
 def changed(row, lacks, callers):
     """The facts of a call with what is said to be lacking."""
     facts = dict(row.facts)
-    facts |= {lack.value: True for lack in lacks if lack is not Lack.GRANT}
+    facts |= {lack.value: True for lack in lacks if lack.value in facts}
+    if Lack.PUBLISHED in lacks and "state" in facts:
+        facts["state"] = "published"
     if Lack.GRANT in lacks and row.action in RUNG_OF:
         facts |= {"grant_rung": RUNG_OF[row.action], "grant_level": 4, "expired": False, "revoked": False}
     for who in callers:

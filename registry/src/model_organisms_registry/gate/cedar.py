@@ -1,8 +1,8 @@
 """The policy set, read and parsed once, and one decision over it; the only module that speaks to Cedar.
 
-Steps of reading, each of which can refuse the folder: 1. every file is there and is text, 2. the schema and `never.cedar` are
-those that were shipped, 3. every policy has an `@id` of its own, every forbid a refusal and an advice, and files that were not
-shipped only forbid, 4. Cedar finds the set valid under the schema.
+Steps of reading, each of which can refuse the folder: 1. every file is there, is text, and holds no policy too long to be parsed,
+2. the schema and `never.cedar` are those that were shipped, 3. every policy has an `@id` of its own, every forbid a refusal and
+an advice, and files that were not shipped only forbid, 4. Cedar finds the set valid under the schema.
 
 Without a schema Cedar skips a `forbid` that errors and answers Allow. So the schema is always passed, and whatever is not a
 clean Allow is a denial.
@@ -10,6 +10,9 @@ clean Allow is a denial.
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +43,10 @@ FAULT = "gate-fault"
 _REFUSALS = (Denied, NotFound, JailMissing, Unavailable)
 _HERE = Path(__file__).resolve()
 _SIZE_LIMIT = 1 << 20
+_FILES_LIMIT = 64
+_TOKENS_LIMIT = 500
+"""Words and signs of one policy. Cedar's parser recurses, and a few thousand of them would end the process and not the parse."""
+_TOKEN = re.compile(r'//[^\n\r]*|"(?:\\.|[^"\\])*"|\w+|\S')
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,8 @@ class PolicySet:
     def __init__(self, texts: dict[str, str], schema: str) -> None:
         """Parse everything once: a decision costs a twentieth of a parse."""
         self.texts = texts
+        for name, text in texts.items():
+            _bounded(text, name)
         joined = "\n".join(texts.values())
         self._schema = _parsed(cedarpy.Schema.from_str, schema, SCHEMA)
         self.order, self.forbids, self.policies = _annotations(texts)
@@ -107,12 +116,17 @@ class PolicySet:
             ConfigurationInvalid: A file is missing, or the schema or `never.cedar` is not the one that was shipped.
         """
         at = folder or shipped_folder()
+        own = sorted(path.name for path in at.glob("*.cedar") if path.name not in SHIPPED)
+        if len(own) > _FILES_LIMIT:
+            raise ConfigurationInvalid(f"{at} has {len(own)} policy files of its own; write them into {_FILES_LIMIT} at most.")
+        # Each file is read once: what is checked is what is parsed, whatever happens to the folder meanwhile.
+        texts = {name: _text(at / name) for name in (SCHEMA, *SHIPPED, *own)}
         for name in (SCHEMA, NEVER):
-            if _text(at / name) != _text(shipped_folder() / name):
+            if texts[name] != _text(shipped_folder() / name):
                 msg = f"{at / name} is not the file that was shipped; copy it back, and be stricter in a file of yours."
                 raise ConfigurationInvalid(msg)
-        own = sorted(path.name for path in at.glob("*.cedar") if path.name not in SHIPPED)
-        return cls({name: _text(at / name) for name in (*SHIPPED, *own)}, _text(at / SCHEMA))
+        schema = texts.pop(SCHEMA)
+        return cls(texts, schema)
 
     def decide(self, request: dict[str, Any], entities: str, *, whole: bool = False) -> Decision:
         """Ask Cedar once.
@@ -215,9 +229,22 @@ def _parsed(parse: Any, text: str, what: str) -> Any:  # noqa: ANN401 - Cedar's 
         raise ConfigurationInvalid(f"{what} does not parse: {error}") from error
 
 
+def _bounded(text: str, what: str) -> None:
+    """Refuse a policy that is too long to be parsed."""
+    length = 0
+    for token in _TOKEN.finditer(text):
+        length = 0 if token[0] == ";" else length + 1
+        if length > _TOKENS_LIMIT:
+            raise ConfigurationInvalid(f"A policy in {what} has more than {_TOKENS_LIMIT} words and signs; write several.")
+
+
 def _text(path: Path) -> str:
+    """Read a file that is one: links are followed, but nothing is waited for, and nothing endless is read."""
     try:
-        data = path.read_bytes()
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationInvalid(f"{path} is no file; copy the shipped policies there.")
+            data = file.read(_SIZE_LIMIT + 1)
         if len(data) > _SIZE_LIMIT:
             raise ConfigurationInvalid(f"{path} is larger than {_SIZE_LIMIT} bytes; that is no policy.")
         return data.decode("utf-8")

@@ -184,7 +184,7 @@ def session(record: Session, of: Organism, sampled: Version) -> Resource:
 def own_session(record: Version, of: Organism, user: User) -> Resource:
     """A session that somebody has not opened yet, on a version that they see: to say what they could do in it."""
     on = version(record, of)
-    attributes = {"user": _user(user.name), "level": int(on.level), "published": on.attributes["published"]}
+    attributes = {"user": _user(user.name), "level": int(on.level), **_service(record.state)}
     return Resource("Session", on.name, attributes, level=on.level, version=on.version, organism=of.name)
 
 

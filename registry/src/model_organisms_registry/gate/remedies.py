@@ -77,7 +77,7 @@ class _World:
         """Make one circumstance as good as it can be, where the question speaks of it."""
         context = self.request["context"]
         if lack is Lack.PUBLISHED:
-            self.it.update({"published": True} if "published" in self.it else {})
+            self.it.update({"published": True, "quarantined": False} if "published" in self.it else {})
         elif lack is Lack.GRANT:
             if self.rung is not None and "grant" in context:
                 context["grant"] = {"rung": int(self.rung), "level": self.it["level"], "expired": False, "revoked": False}

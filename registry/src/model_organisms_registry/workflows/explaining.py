@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 _MANY = 1000
 """Grants and requests of one person that are looked at."""
-_VERSION = (Action.ATTEST, Action.WITHDRAW_VERSION, Action.REQUEST, Action.PULL, Action.OPEN_SESSION)
+_VERSION = (Action.ATTEST, Action.REQUEST, Action.PULL, Action.OPEN_SESSION)
+_STATE = (Action.WITHDRAW_VERSION, Action.QUARANTINE_VERSION, Action.RELEASE_VERSION)
 _REQUEST = (Action.AMEND_REQUEST, Action.WITHDRAW_REQUEST, Action.VIEW_REQUEST, Action.REVIEW)
 _ON: dict[Action, tuple[str, ...]] = {
     Action.LIST: ("registry",),
@@ -49,7 +50,7 @@ _ON: dict[Action, tuple[str, ...]] = {
     Action.DESCRIBE: ("organism", "version"),
     Action.PUBLISH: ("organism",),
     Action.SET_LEVEL: ("organism",),
-    **dict.fromkeys(_VERSION, ("version",)),
+    **dict.fromkeys((*_VERSION, *_STATE), ("version",)),
     **dict.fromkeys(_REQUEST, ("request",)),
     **dict.fromkeys((Action.VIEW_GRANT, Action.REVOKE_GRANT), ("grant",)),
     **dict.fromkeys((Action.VIEW_MOTION, Action.SECOND_MOTION, Action.WITHDRAW_MOTION), ("motion",)),
