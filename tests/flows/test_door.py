@@ -15,9 +15,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from model_organisms import errors
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, organisms_pb2, records_pb2, sandbox_pb2
 from model_organisms_registry.config import Limits
+from model_organisms_registry.ports import Shown, port
 from model_organisms_registry.rpc.door import Door, anyone
 from model_organisms_registry.rpc.turns import Turns
-from model_organisms_registry.server import Shown, _server
 from model_organisms_registry.testing import running, settings
 
 LONGEST_S = 47.0
@@ -203,7 +203,7 @@ def test_what_nobody_foresaw_leaves_an_incident_and_no_inside(world, caplog):
     shown = Shown(authority, config.hosts, world.registry._clock, demand=False)
     turns = Turns(each=4, together=8, silence_s=20.0)
     door = Door(anyone, whose=lambda arrival: arrival.address, turns=turns, longest_s=60)
-    server = _server([door.service(service, Broken())], config.listen, shown, limits)
+    server = port([door.service(service, Broken())], config.listen, shown, limits)
     server.start()
     try:
         credentials = grpc.ssl_channel_credentials(authority.pem)

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from model_organisms.errors import CellUnavailable, ConfigurationInvalid, Unavailable
+from model_organisms.errors import CellUnavailable, Unavailable
 from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, sandbox_pb2
 
@@ -27,6 +25,7 @@ from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.isolation.pool import CellPool
 from model_organisms_registry.ledger.public import PublicFiles
 from model_organisms_registry.ledger.web import Site
+from model_organisms_registry.ports import Shown, port
 from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
 from model_organisms_registry.rpc.door import Door, Enrolled, anyone
@@ -35,7 +34,6 @@ from model_organisms_registry.rpc.motions import MotionsRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
 from model_organisms_registry.rpc.turns import Turns
-from model_organisms_registry.storage.authority import SERVER_LIFE
 from model_organisms_registry.storage.bundles import Bundles, Uploads
 from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.copies import Copies
@@ -57,51 +55,17 @@ from model_organisms_registry.workflows.shares import Shares
 from model_organisms_registry.workflows.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import grpc
 
-    from model_organisms_registry.config import Config, Limits
+    from model_organisms_registry.config import Config
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.rpc.door import Arrival
-    from model_organisms_registry.storage.authority import Authority
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 _PORCH_LONGEST_S, _PORCH_SILENCE_S, _PORCH_EACH = 30.0, 5.0, 8
 """The enrolment door is for one short call: its longest deadline and silence, in seconds, and calls at once from one address."""
 VERSION = "0.1.0"
-
-
-class Shown:
-    """The certificate a door shows: issued at the start, and again when half of its life is over, so nobody has to restart.
-
-    Args:
-        authority: Issues it.
-        hosts: Names clients call.
-        clock: The time of a handshake.
-        demand: Whether callers must show one of their own.
-    """
-
-    def __init__(self, authority: Authority, hosts: Iterable[str], clock: Callable[[], datetime], *, demand: bool) -> None:
-        """Keep them; the first is issued by `credentials`."""
-        self._authority = authority
-        self._hosts = tuple(hosts)
-        self._clock = clock
-        self._demand = demand
-        self._issued = datetime.min.replace(tzinfo=UTC)
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return what a port of a server takes; it asks again before each handshake."""
-        first, demand = self._issue(), self._demand
-        # The stub does not know that a fetcher may answer with None, for "as it is"; gRPC's own documentation does.
-        return grpc.dynamic_ssl_server_credentials(first, self._renewed, require_client_authentication=demand)  # type: ignore[arg-type]
-
-    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        return self._issue() if self._clock() - self._issued > SERVER_LIFE / 2 else None
-
-    def _issue(self) -> grpc.ServerCertificateConfiguration:
-        self._issued = self._clock()
-        pair = self._authority.server_certificate(self._hosts, now=self._issued)
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=self._authority.pem if self._demand else None)
 
 
 class Registry:
@@ -247,7 +211,7 @@ class Registry:
 
     def _listening(self, handlers: list[grpc.GenericRpcHandler[Any, Any]], listen: str, *, demand: bool) -> grpc.Server:
         shown = Shown(self.storage.authority, self.config.hosts, self._clock, demand=demand)
-        return _server(handlers, listen, shown, self.config.limits)
+        return port(handlers, listen, shown, self.config.limits)
 
     def _doors(self) -> tuple[Door[Call], Door[Arrival]]:
         limits, storage = self.config.limits, self.storage
@@ -286,35 +250,6 @@ def serve(config: Config) -> None:
     _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
     ended.wait()
     registry.stop()
-
-
-def _server(
-    handlers: list[grpc.GenericRpcHandler[Any, Any]],
-    listen: str,
-    shown: Shown,
-    limits: Limits,
-) -> grpc.Server:
-    options = [
-        ("grpc.max_receive_message_length", 4 << 20),
-        ("grpc.max_metadata_size", 8 << 10),
-        ("grpc.absolute_max_metadata_size", 16 << 10),
-        ("grpc.max_concurrent_streams", limits.concurrent_calls),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
-        ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.so_reuseport", 0),
-    ]
-    server = grpc.server(
-        futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="call"),
-        handlers=handlers,
-        options=options,
-        maximum_concurrent_rpcs=limits.concurrent_calls,
-    )
-    try:
-        server.add_secure_port(listen, shown.credentials())
-    except RuntimeError as error:
-        msg = f"{listen} cannot be listened on; is another registry running? Name other ports in registry.toml."
-        raise ConfigurationInvalid(msg) from error
-    return server
 
 
 def _many_cells(each: int) -> CellUnavailable:
