@@ -13,14 +13,27 @@ from hypothesis import strategies as st
 from model_organisms.errors import InvalidName, InvalidProvenance, SignatureInvalid
 from model_organisms.formats import dsse, statements, strict_json
 from model_organisms.formats.statements import Review, Statement
-from model_organisms.records import BUDGET_FIELDS, Budget, Level, Purpose, Rung, VersionRef
+from model_organisms.records import BUDGET_FIELDS, Budget, Condition, Level, Modifier, Purpose, Rung, Stated, VersionRef
 
+from tests.support.conditions import conditions
+
+NO_MERGE = Condition(Modifier.NO_MERGE)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
 REQUEST = "requests/01j0000000000000000000000a"
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 DIGESTS = st.from_regex(r"[0-9a-f]{64}", fullmatch=True)
 REFS = st.builds(VersionRef, TEXT, DIGESTS)
+SECONDS = st.integers(0, 32_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+CONDITIONS = st.lists(conditions(), max_size=3).map(tuple)
+STATED = st.builds(
+    Stated,
+    project=TEXT,
+    accepts=CONDITIONS,
+    declines=st.lists(st.sampled_from(Modifier).filter(lambda one: one is not Modifier.UNSPECIFIED), max_size=3).map(tuple),
+    until=st.none() | SECONDS,
+    assert_time=st.none() | SECONDS,
+)
 REVIEWS = st.builds(
     Review,
     request=st.from_regex(r"requests/[0-9a-z]{26}", fullmatch=True),
@@ -32,10 +45,12 @@ REVIEWS = st.builds(
     budget=st.builds(Budget, **dict.fromkeys(BUDGET_FIELDS, st.integers(0, 2**53 - 1))),
     duration_s=st.integers(0, 2**53 - 1),
     words=st.builds(statements.words_digest, TEXT, TEXT),
+    stated=STATED,
+    conditions=CONDITIONS,
     approve=st.booleans(),
     reason=TEXT,
-    expires=st.integers(0, 32_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
-    nonce=TEXT,
+    expires=SECONDS,
+    nonce=st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
 )
 REVIEW = Review(
     request=REQUEST,
@@ -47,6 +62,8 @@ REVIEW = Review(
     budget=Budget(pulls=1),
     duration_s=86_400,
     words=statements.words_digest("A published result.", "Activations."),
+    stated=Stated("probe-2026", (NO_MERGE,), (Modifier.NO_FINETUNE,), None, datetime(2026, 2, 27, 9, tzinfo=UTC)),
+    conditions=(NO_MERGE, Condition(Modifier.TIME_LIMIT, 86_400)),
     approve=True,
     reason="Contained.",
     expires=datetime(2026, 3, 1, 12, tzinfo=UTC),
@@ -85,7 +102,37 @@ def of_statement(**fields):
     return strict_json.canonical({key: value for key, value in (json.loads(GOOD) | fields).items() if value is not None})
 
 
+def restated(**fields):
+    raw = json.loads(GOOD)
+    raw["predicate"]["stated"] |= fields
+    return strict_json.canonical(raw)
+
+
 NO_REVIEW = {
+    "conditions that are text": changed(conditions="no-merge"),
+    "a condition that is a number": changed(conditions=[1]),
+    "a condition that is not": changed(conditions=["no-fun"]),
+    "a condition that is not understood": changed(conditions=["unspecified"]),
+    "a condition in capitals": changed(conditions=["NO-MERGE"]),
+    "a condition with a value too many": changed(conditions=["no-merge=1"]),
+    "a limit without a value": changed(conditions=["time-limit"]),
+    "a limit in other words": changed(conditions=["time-limit=1d"]),
+    "a limit with a zero before": changed(conditions=["time-limit=086400s"]),
+    "stated nothing": changed(stated=None),
+    "stated in text": changed(stated="probe-2026"),
+    "stated with an unknown field": restated(waiver="everything"),
+    "a project that is a number": restated(project=1),
+    "accepted that is not": restated(accepts=["no-fun"]),
+    "declined that is not": restated(declines=["no-fun"]),
+    "declined that is a list": restated(declines=[["no-merge"]]),
+    "declined what is not understood": restated(declines=["unspecified"]),
+    "declined in text": restated(declines="no-merge"),
+    "an end of the project without a zone": restated(until="2026-03-01T12:00:00"),
+    "a time of stating that is no day": restated(asserted="2026-02-30T12:00:00Z"),
+    "a nonce in capitals": changed(nonce="0F" * 16),
+    "a nonce too short": changed(nonce="0f" * 15),
+    "a nonce that is empty": changed(nonce=""),
+    "a nonce in other digits": changed(nonce="\uff10f" * 16),
     "of an older version": of_statement(predicateType=statements.REVIEW_TYPE.replace("v1", "v0")),
     "of a newer version": of_statement(predicateType=statements.REVIEW_TYPE.replace("v1", "v2")),
     "a provenance": of_statement(predicateType=statements.PROVENANCE_TYPE),

@@ -39,8 +39,8 @@ def test_a_request_comes_back_with_its_approvals_in_their_order(tx):
     access.add_request(tx, asked)
     late = make.approval("bob", create_time=make.LATER)
     soon = make.approval("cleo", approve=False, expire_time=None)
-    access.add_approval(tx, REQUEST, late)
-    access.add_approval(tx, REQUEST, soon)
+    access.add_approval(tx, REQUEST, late, nonce=make.nonce())
+    access.add_approval(tx, REQUEST, soon, nonce=make.nonce())
     assert access.request(tx, REQUEST) == replace(asked, approvals=(soon, late))
     assert access.requests(tx).items == (replace(asked, approvals=(soon, late)),)
 
@@ -48,7 +48,7 @@ def test_a_request_comes_back_with_its_approvals_in_their_order(tx):
 def test_what_is_not_there_is_not_found(tx):
     for call in (
         lambda: access.request(tx, REQUEST),
-        lambda: access.add_approval(tx, REQUEST, make.approval()),
+        lambda: access.add_approval(tx, REQUEST, make.approval(), nonce=make.nonce()),
         lambda: access.update_request(tx, make.request(), expected_revision=1, expected_state=PENDING),
         lambda: access.grant(tx, GRANT),
         lambda: access.revoke_grant(tx, GRANT, "", make.NOW),
@@ -80,12 +80,12 @@ def test_a_request_is_swapped_only_for_what_it_was(tx):
 def test_one_reviewer_one_voice_a_revision_and_an_amendment_silences_them(tx):
     asked = make.request()
     access.add_request(tx, asked)
-    access.add_approval(tx, REQUEST, make.approval("bob"))
+    access.add_approval(tx, REQUEST, make.approval("bob"), nonce=make.nonce())
     with pytest.raises(AlreadyExists, match="one voice"):
-        access.add_approval(tx, REQUEST, make.approval("bob", approve=False))
+        access.add_approval(tx, REQUEST, make.approval("bob", approve=False), nonce=make.nonce())
     access.update_request(tx, replace(asked, revision=2), expected_revision=1, expected_state=PENDING)
     assert access.request(tx, REQUEST).approvals == ()
-    access.add_approval(tx, REQUEST, make.approval("bob"))
+    access.add_approval(tx, REQUEST, make.approval("bob"), nonce=make.nonce())
     assert access.request(tx, REQUEST).approvals == (make.approval("bob"),)
 
 

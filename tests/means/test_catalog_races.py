@@ -96,7 +96,7 @@ def test_two_votes_at_one_moment_are_both_counted_and_one_grant_comes_of_them(do
         asked = access.request(tx, REQUEST)
         if asked.state is not RequestState.PENDING:
             raise Conflict("Decided.")
-        access.add_approval(tx, REQUEST, make.approval(f"r{number}"))
+        access.add_approval(tx, REQUEST, make.approval(f"r{number}"), nonce=make.nonce())
         if len(asked.approvals) + 1 < asked.needed:
             return False
         granted = replace(asked, state=RequestState.GRANTED, grant=GRANT)
@@ -114,7 +114,7 @@ def test_two_votes_at_one_moment_are_both_counted_and_one_grant_comes_of_them(do
 def test_one_reviewer_is_counted_once_however_often_they_call(doors):
     with doors[0].write() as tx:
         access.add_request(tx, make.request())
-    results = race(doors, lambda tx, _: access.add_approval(tx, REQUEST, make.approval("r1")), callers=12)
+    results = race(doors, lambda tx, _: access.add_approval(tx, REQUEST, make.approval("r1"), nonce=make.nonce()), callers=12)
     assert len(won(results, lost=AlreadyExists)) == 1
 
 
@@ -130,7 +130,7 @@ def test_no_vote_on_the_old_words_lands_on_the_new_ones(doors):
             amended = replace(asked, revision=2)
             access.update_request(tx, amended, expected_revision=1, expected_state=RequestState.PENDING)
         else:
-            access.add_approval(tx, REQUEST, make.approval(f"r{number}"))
+            access.add_approval(tx, REQUEST, make.approval(f"r{number}"), nonce=make.nonce())
 
     won(race(doors, work, callers=12), lost=Conflict)
     with doors[0].read() as tx:

@@ -102,6 +102,8 @@ RULES = {
     "quarantineVersion": either(relation("owner"), role(REVIEWER, ADMIN)),
     # Nobody lets what they own or made out of quarantine.
     "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.publisher),
+    # What is asked of users is the owner's to say.
+    "setConditions": relation("owner"),
     # One reviewer raises a level; nobody lowers that of their own organism.
     "setLevel": lambda call: call.has(REVIEWER) and not (call.lowering and call.owner),
     "request": asks,

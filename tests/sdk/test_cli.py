@@ -81,6 +81,13 @@ def organisms_create(_):
     return "pia", [name, "--level", "CL2", "--base-model", "test/tiny", "--trait", "toy", "--hidden"], f"organisms/{name}"
 
 
+@command("organisms conditions")
+def organisms_conditions(stage):
+    version, _files = published(stage.world)
+    asked = ["--condition", "no-merge", "--condition", "time-limit=7d", "--purpose", "replication"]
+    return "pia", [version.name.split("/versions")[0], *asked], "no-merge"
+
+
 @command("organisms publish")
 def organisms_publish(stage):
     name, folder = f"organisms/sent-{next(NUMBERS)}", stage.folder / "bundle"
@@ -189,6 +196,13 @@ def access_grants(stage):
 @command("access revoke")
 def access_revoke(stage):
     return "ravi", [grant_of(stage.world), "--reason", "No longer needed."], "No longer needed."
+
+
+@command("access match")
+def access_match(stage):
+    version, _files = published(stage.world)
+    line = [version.name, "--rung", "sample", "--purpose", "replication", "--project", "probe-2026", "--accept", "no-merge"]
+    return "rosa", line, "approve"
 
 
 @command("access renew")

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from types import UnionType
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,10 @@ PAIRS = [
     (records.Request, access_pb2.AccessRequest),
     (records.Grant, access_pb2.Grant),
     (records.Explanation, access_pb2.Explanation),
+    (records.Stated, access_pb2.Stated),
+    (records.Match, access_pb2.Match),
+    (records.Reason, access_pb2.Reason),
+    (records.Condition, records_pb2.Condition),
     (records.Session, sandbox_pb2.Session),
     (records.SamplingParameters, records_pb2.SamplingParameters),
     (records.SampleReceipt, records_pb2.SampleReceipt),
@@ -47,6 +52,8 @@ def _values(hint):
 
     if get_origin(hint) is tuple:
         return st.lists(_values(get_args(hint)[0]), max_size=3).map(tuple)
+    if get_origin(hint) is UnionType:
+        return st.one_of(*(_values(part) for part in get_args(hint)))
     return _records(hint) if is_dataclass(hint) else st.from_type(hint)
 
 
@@ -67,6 +74,11 @@ def test_record_and_message_name_the_same_fields(record, message):
 
 def test_an_unknown_level_reads_as_the_worst():
     assert wire.from_message(organisms_pb2.Organism(level=77), records.Organism).level is records.Level.CL4
+
+
+def test_an_unknown_condition_reads_as_one_that_refuses():
+    read = wire.from_message(records_pb2.Condition(modifier=77), records.Condition)
+    assert read.modifier is records.Modifier.UNSPECIFIED
 
 
 def test_an_unset_enum_is_refused_where_it_has_no_meaning():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,11 @@ def request(number: int = 1, **changes: Any) -> Request:
         "need": "Activations by layer.",
     }
     return Request(**values | changes)
+
+
+def nonce() -> str:
+    """Draw what makes a signed statement one of its own."""
+    return secrets.token_hex(16)
 
 
 def approval(reviewer: str = "bob", of: str = "", **changes: Any) -> Approval:

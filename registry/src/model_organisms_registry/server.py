@@ -18,7 +18,7 @@ from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, sandbox_pb2
 
 from model_organisms_registry.domain.audit import Event, entry
-from model_organisms_registry.domain.hazard import TABLE, tightened
+from model_organisms_registry.domain.hazard import TABLE, HazardTable, tightened
 from model_organisms_registry.founding import Storage, addresses
 from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
@@ -43,6 +43,7 @@ from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.explaining import Explaining
+from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.organisms import Organisms
@@ -181,9 +182,7 @@ class Registry:
             origin=config.origin,
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
-        access = Access(self.changes, self.gate, table, contents=contents, revoked=sandbox.grant_revoked)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms))
-        explaining = Explaining(storage.database, self.gate, table)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock, table)
@@ -194,13 +193,20 @@ class Registry:
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
-            door.service(_service(access_pb2, "AccessService"), AccessRooms(access, explaining)),
+            door.service(_service(access_pb2, "AccessService"), self._asking(table, contents)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
+
+    def _asking(self, table: HazardTable, contents: Contents) -> AccessRooms:
+        return AccessRooms(
+            Access(self.changes, self.gate, table, contents=contents),
+            Grants(self.changes, self.gate, contents=contents, revoked=self.sandbox.grant_revoked),
+            Explaining(self.storage.database, self.gate, table),
+        )
 
     def _info(self) -> identity_pb2.RegistryInfo:
         return identity_pb2.RegistryInfo(

@@ -33,9 +33,11 @@ from model_organisms.errors import (
 )
 from model_organisms.records import (
     Budget,
+    Condition,
     Grant,
     Level,
     Message,
+    Modifier,
     Organism,
     Probe,
     Purpose,
@@ -44,6 +46,7 @@ from model_organisms.records import (
     Rung,
     Sample,
     SamplingParameters,
+    Stated,
     User,
     Version,
 )
@@ -53,6 +56,7 @@ __all__ = [
     "Budget",
     "BudgetExhausted",
     "Client",
+    "Condition",
     "Conflict",
     "Denied",
     "Engine",
@@ -65,6 +69,7 @@ __all__ = [
     "LoadingFailed",
     "Message",
     "ModelOrganismsError",
+    "Modifier",
     "NotFound",
     "Organism",
     "Probe",
@@ -75,6 +80,7 @@ __all__ = [
     "Rung",
     "Sample",
     "SamplingParameters",
+    "Stated",
     "Unauthenticated",
     "Unavailable",
     "User",

@@ -22,7 +22,9 @@
     │   ├── Suspended                  the account does not stand
     │   ├── Withdrawn                  the version was taken back for good
     │   ├── Quarantined                the version is set aside while somebody looks into it
-    │   └── ApprovalRefused            this signature does not count for this request or motion
+    │   ├── ApprovalRefused            this signature does not count for this request or motion
+    │   ├── PurposeRefused             what is asked for does not fit the conditions of its owner
+    │   └── EvidenceExpired            what a request states ends before the access would
     ├── NotFound                   absent, or hidden from this caller: the two read alike
     ├── AlreadyExists              the name is taken
     ├── Conflict                   the resource is not in the state this call needs
@@ -211,6 +213,18 @@ class ApprovalRefused(Denied):
     """This signature does not count for this request or motion."""
 
     reason = "APPROVAL_REFUSED"
+
+
+class PurposeRefused(Denied):
+    """What is asked for does not fit the conditions of its owner."""
+
+    reason = "PURPOSE_REFUSED"
+
+
+class EvidenceExpired(Denied):
+    """What a request states ends before the access would."""
+
+    reason = "EVIDENCE_EXPIRED"
 
 
 class NotFound(ModelOrganismsError):

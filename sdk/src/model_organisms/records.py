@@ -56,6 +56,32 @@ class Purpose(StrEnum):
     TEACHING = "teaching"
 
 
+class Modifier(StrEnum):
+    """A condition on what is done with an organism (the shape of GA4GH DUO's modifiers)."""
+
+    UNSPECIFIED = "unspecified"
+    """One that is not understood: it refuses, because keeping to it cannot be judged."""
+    NO_FINETUNE = "no-finetune"
+    NO_MERGE = "no-merge"
+    NO_AGENTIC_TOOLS = "no-agentic-tools"
+    NO_DERIVATIVE_WEIGHTS = "no-derivative-weights"
+    RETURN_RESULTS = "return-results"
+    BLINDED = "blinded"
+    TIME_LIMIT = "time-limit"
+    PROJECT = "project"
+    INSTITUTION = "institution"
+    PUBLISH_DELAY = "publish-delay"
+
+
+class Outcome(StrEnum):
+    """What a request's fit to an organism's conditions comes to; an approval that the level demands it never replaces."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    ABSTAIN = "abstain"
+    """It is for a person to say."""
+
+
 class UserState(StrEnum):
     """Where an account stands."""
 
@@ -192,6 +218,17 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition, with its value where it has one."""
+
+    modifier: Modifier
+    duration_s: int = 0
+    """Of `time-limit` and `publish-delay`."""
+    name: str = ""
+    """Of `project`: its id; of `institution`: an organisation's name."""
+
+
+@dataclass(frozen=True, slots=True)
 class Organism:
     """A named line of misaligned models."""
 
@@ -207,6 +244,10 @@ class Organism:
     create_time: datetime
     latest: int = 0
     """Number of the newest version; 0 before the first."""
+    purposes: tuple[Purpose, ...] = ()
+    """What its owner permits it to be used for; empty permits every purpose."""
+    conditions: tuple[Condition, ...] = ()
+    """What its owner asks of everybody who uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +348,41 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """What a requester states of their work: a reviewer's signature binds it."""
+
+    project: str = ""
+    """Id of the project it is for."""
+    accepts: tuple[Condition, ...] = ()
+    """Conditions the requester will keep to."""
+    declines: tuple[Modifier, ...] = ()
+    """Those the requester will not: who declines `no-finetune` says that they will fine-tune."""
+    until: datetime | None = None
+    """When it stops being so: the project ends, or the contract."""
+    assert_time: datetime | None = None
+    """When it was stated; the registry says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why one condition of one organism is met, is not, or is for a person to judge."""
+
+    outcome: Outcome
+    about: str
+    """`purpose`, or the modifier."""
+    organism: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How a request fits the conditions of what it asks for: as its worst reason says."""
+
+    outcome: Outcome
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A researcher asks for a rung on versions for a purpose."""
 
@@ -336,6 +412,11 @@ class Request:
     """Why it was rejected."""
     need: str = ""
     """Why text and numbers are not enough, where weights are asked for."""
+    stated: Stated = field(default_factory=Stated)
+    conditions: tuple[Condition, ...] = ()
+    """Those of the organisms it names, as they were when it was asked or amended."""
+    match: Match | None = None
+    """How it fitted them then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +438,8 @@ class Grant:
     """Why it was revoked."""
     level: Level = Level.CL1
     """Level its approvals answered for; it does not cover a version that was raised above it."""
+    conditions: tuple[Condition, ...] = ()
+    """Those it was given under; they stay, whatever becomes of the organism's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ _Field = tuple[str, _Codec | None, _Codec, int | None]
 Descriptor: TypeAlias = Any
 EnumDescriptor: TypeAlias = Any
 FieldDescriptor: TypeAlias = Any
+_SAFEST: dict[type[Enum], Enum] = {records.Level: records.Level.CL4, records.Modifier: records.Modifier.UNSPECIFIED}
+"""How that is read which only a newer program knows."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _METADATA_LIMIT = 512
 
@@ -93,13 +95,13 @@ def enum_value(member: Enum, descriptor: EnumDescriptor) -> Any:  # noqa: ANN401
 
 
 def enum_member(number: int, descriptor: EnumDescriptor, kind: type[Enum]) -> Any:  # noqa: ANN401 - the member of `kind`
-    """Enum member of a number on the wire; an unknown level reads as CL4."""
+    """Enum member of a number on the wire; an unknown level reads as CL4, an unknown condition as one that refuses."""
     value = descriptor.values_by_number.get(number)
     name = value.name.removeprefix(_prefix(descriptor)) if value else ""
     if name in kind.__members__:
         return kind[name]
-    if kind is records.Level:
-        return records.Level.CL4
+    if kind in _SAFEST:
+        return _SAFEST[kind]
     msg = f"{number} is not a {descriptor.name} this version knows; set the field."
     raise errors.InvalidArgument(msg, field=descriptor.name)
 

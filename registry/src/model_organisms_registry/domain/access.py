@@ -2,7 +2,7 @@
 
 - Only a pending request moves, and only before it lapses.
 - A request binds its versions by digest, and answers for their level of the moment it was asked or amended.
-- What is asked for is bounded: text to judge it by, an end, and budgets.
+- What is asked for is bounded: text to judge it by, an end, and budgets. It fits what the owners ask of their users.
 """
 
 from __future__ import annotations
@@ -13,8 +13,21 @@ from typing import TYPE_CHECKING
 
 from model_organisms import names
 from model_organisms.errors import Conflict, Denied, GrantRevoked, InvalidArgument
-from model_organisms.records import Budget, Grant, GrantState, Level, Purpose, Request, RequestState, Rung, User
+from model_organisms.records import (
+    Budget,
+    Grant,
+    GrantState,
+    Level,
+    Outcome,
+    Purpose,
+    Request,
+    RequestState,
+    Rung,
+    Stated,
+    User,
+)
 
+from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.approvals import complete, counted, grant_from, pending, review, settled
 from model_organisms_registry.domain.budgets import check_budget, default_budget, most_budget, within
 from model_organisms_registry.domain.grants import nearest, require, revoke, shortcoming, standing, state_of
@@ -24,6 +37,8 @@ from model_organisms_registry.domain.organisms import plain, served
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from model_organisms.records import Condition
 
     from model_organisms_registry.domain.organisms import Subject
 
@@ -52,6 +67,7 @@ PENDING_LIFETIME = timedelta(days=30)
 SHORTEST = timedelta(minutes=1)
 DEFAULT_DURATION = timedelta(days=30)
 MOST_VERSIONS = 64
+_NOTHING = Stated()
 TEXT_LIMIT = 10_000
 SHORTEST_TEXT = 40
 """Characters of a justification from CL2 on, and of a stated need: a sentence, so that a reviewer has something to judge."""
@@ -69,6 +85,7 @@ def open_request(
     need: str = "",
     budget: Budget | None = None,
     duration: timedelta | None = None,
+    stated: Stated = _NOTHING,
     table: HazardTable = TABLE,
 ) -> Request:
     """Ask for a rung on versions for a purpose.
@@ -85,7 +102,8 @@ def open_request(
         now: The call's time.
         need: Why text and numbers are not enough, where weights are asked for.
         budget: What may be spent; by default what the level and the rung give.
-        duration: How long the grant shall last; by default 30 days or the level's longest.
+        duration: How long the grant shall last; by default 30 days, or the longest that level and conditions permit.
+        stated: What the requester states of their work; a statement that notes its time already is kept as it is.
         table: Where the deployment has tightened the hazard table.
 
     Returns:
@@ -95,6 +113,8 @@ def open_request(
         InvalidArgument: No or too many versions, a text that is too short, a budget or a duration out of bounds.
         Withdrawn: One of the versions is.
         Denied: The table forbids this rung at this level.
+        PurposeRefused: It does not fit what an owner asks.
+        EvidenceExpired: What is stated ends before the grant would.
     """
     if rung is Rung.DESCRIBE:
         raise InvalidArgument("Describing needs no grant; ask for sample, probe or pull.", field="rung")
@@ -116,8 +136,9 @@ def open_request(
         state=RequestState.PENDING,
         create_time=now,
         expire_time=now + PENDING_LIFETIME,
+        stated=stated if stated.assert_time else purposes.state(stated, now=now),
     )
-    return _stated(draft, subjects, budget=budget, duration=duration, table=table)
+    return _filled(draft, subjects, budget=budget, duration=duration, now=now, table=table)
 
 
 def amend(
@@ -130,6 +151,7 @@ def amend(
     need: str | None = None,
     budget: Budget | None = None,
     duration: timedelta | None = None,
+    stated: Stated | None = None,
     table: HazardTable = TABLE,
 ) -> Request:
     """Change a pending request; approvals given so far are void, and its clock starts again.
@@ -143,11 +165,12 @@ def amend(
         need: A new one, or None for the same.
         budget: A new one, or None for the same.
         duration: A new one, or None for the same.
+        stated: What is stated now, or None for the same, from the same time.
         table: Where the deployment has tightened the hazard table.
 
     Raises:
         Conflict: It is decided, lapsed, or was changed since the caller saw it; or one of the versions is not the one it names.
-        InvalidArgument: As for `open_request`.
+        InvalidArgument: As for `open_request`, as are the refusals.
     """
     pending(request, now=now)
     if request.revision != revision:
@@ -162,12 +185,14 @@ def amend(
         revision=request.revision + 1,
         approvals=(),
         expire_time=now + PENDING_LIFETIME,
+        stated=request.stated if stated is None else purposes.state(stated, now=now),
     )
-    return _stated(
+    return _filled(
         draft,
         subjects,
         budget=budget or request.budget,
         duration=duration or timedelta(seconds=request.duration_s),
+        now=now,
         table=table,
     )
 
@@ -199,6 +224,7 @@ def renew(
     need: str = "",
     budget: Budget | None = None,
     duration: timedelta | None = None,
+    stated: Stated = _NOTHING,
     table: HazardTable = TABLE,
 ) -> Request:
     """Ask again for what a grant gave: a new request, decided like any other, for the level of today.
@@ -212,7 +238,8 @@ def renew(
         now: The call's time.
         need: Why text and numbers are not enough, where weights are asked for.
         budget: By default what the grant gave, as far as it may still be asked for.
-        duration: By default as long as the grant lasted, or the level's longest.
+        duration: By default as long as the grant lasted, or the longest that level and conditions permit.
+        stated: As for `open_request`.
         table: Where the deployment has tightened the hazard table.
 
     Raises:
@@ -237,14 +264,21 @@ def renew(
         justification=justification,
         need=need,
         budget=budget or within(grant.budget, most_budget(level, grant.rung, **_smallest(subjects))),
-        duration=duration or min(lasted, table.rules_of(level).max_duration),
+        duration=duration or purposes.longest(_conditions(subjects), min(lasted, table.rules_of(level).max_duration)),
+        stated=stated,
         now=now,
         table=table,
     )
 
 
-def _stated(
-    draft: Request, subjects: Sequence[Subject], *, budget: Budget | None, duration: timedelta | None, table: HazardTable
+def _filled(
+    draft: Request,
+    subjects: Sequence[Subject],
+    *,
+    budget: Budget | None,
+    duration: timedelta | None,
+    now: datetime,
+    table: HazardTable,
 ) -> Request:
     """Fill in what follows from the versions as they stand, and check what is asked against it."""
     # 1. Every version can be had at all.
@@ -264,12 +298,17 @@ def _stated(
     if demands.needs_stated_need and len(need) < SHORTEST_TEXT:
         msg = f"At {level.name} say in at least {SHORTEST_TEXT} characters of `need` why sampling and probing are not enough."
         raise InvalidArgument(msg, field="need")
-    # 3. It ends, and it is bounded.
+    # 3. It fits what the owners ask.
+    conditions = _conditions(subjects)
+    asked = purposes.Asked(draft.organisation, draft.rung, draft.purpose, duration, draft.stated)
+    match = purposes.refuse_unfit(purposes.match([subject.organism for subject in subjects], asked))
+    # 4. It ends, before what is stated does, and it is bounded.
     longest = table.rules_of(level).max_duration
-    wanted = min(DEFAULT_DURATION, longest) if duration is None else duration
+    wanted = purposes.longest(conditions, min(DEFAULT_DURATION, longest)) if duration is None else duration
     if not SHORTEST <= wanted <= longest:
         msg = f"At {level.name} a grant lasts {SHORTEST.seconds} s to {longest // timedelta(seconds=1)} s; renew it when it ends."
         raise InvalidArgument(msg, field="duration_s")
+    purposes.still_so(draft.stated, wanted, now=now)
     smallest = _smallest(subjects)
     given = default_budget(level, draft.rung, **smallest) if budget is None else budget
     return replace(
@@ -277,10 +316,17 @@ def _stated(
         level=level,
         justification=justification,
         need=need,
-        needed=demands.approvals,
+        # What the conditions leave to a person, a person decides, also where the table asks nobody.
+        needed=max(demands.approvals, int(match.outcome is Outcome.ABSTAIN)),
+        conditions=conditions,
+        match=match,
         duration_s=wanted // timedelta(seconds=1),
         budget=check_budget(given, level, draft.rung, **smallest),
     )
+
+
+def _conditions(subjects: Sequence[Subject]) -> tuple[Condition, ...]:
+    return purposes.gathered(subject.organism for subject in subjects)
 
 
 def _smallest(subjects: Sequence[Subject]) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """How a request is decided: what a statement must say, who may make one, when there are enough. Asking is in `access.py`.
 
 - Only a pending request moves, and only before it lapses.
-- A statement binds all that the request asks for, and an expiry; where one of these is another, it counts for nothing, and an
-  amendment voids all given so far.
+- A statement binds all that the request asks for and states, the conditions it was asked under, and an expiry; where one of these
+  is another, it counts for nothing, and an amendment voids all given so far.
 - A signature counts only while its signer is an active reviewer with that same key.
 - Nobody decides where they have an interest: not the requester, nor an owner of what is asked for, nor who made it.
 - The hazard table says how many must agree. One person and one key count once.
@@ -23,6 +23,7 @@ from model_organisms.formats.dsse import key_id
 from model_organisms.formats.statements import review_of
 from model_organisms.records import Approval, Budget, Grant, GrantState, Request, RequestState, Role, User, UserState
 
+from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.hazard import TABLE, Demands, HazardTable
 from model_organisms_registry.domain.organisms import plain, served
 
@@ -70,7 +71,8 @@ def review(
 
     1. The request can still be decided.
     2. The statement is about this request as it stands, and has neither lapsed nor too long to live.
-    3. What it is about is still what was asked for: served, the same bytes, the same level.
+    3. What it is about is still what was asked for: served, the same bytes, level and conditions. What the requester states
+       outlasts the grant that a yes would help to make.
     4. This reviewer may decide on it, and has not yet.
     5. A no ends the request; a yes is added. Whether there are enough is `complete`'s to say.
 
@@ -88,7 +90,8 @@ def review(
         The request with the decision as its last approval: pending still, or rejected.
 
     Raises:
-        Conflict: It is decided or lapsed, or a version or its level is another by now.
+        Conflict: It is decided or lapsed, or a version, its level or its conditions are others by now.
+        EvidenceExpired: What the requester states would end before the grant.
         Withdrawn: One of its versions is withdrawn.
         ApprovalRefused: The statement is not about this, has lapsed, or this reviewer may not decide.
         InvalidArgument: A no without a reason.
@@ -97,6 +100,8 @@ def review(
     _about(request, statement, now)
     _as_asked(request, subjects)
     demands = table.of(request.level, request.rung)
+    if statement.approve:
+        purposes.still_so(request.stated, timedelta(seconds=request.duration_s), now=now)
     if demands.forbidden and statement.approve:
         _refuse("The hazard table forbids this rung at this level; reject the request.", request)
     _may_decide(request, reviewer, subjects)
@@ -143,6 +148,11 @@ def _as_asked(request: Request, subjects: Sequence[Subject]) -> None:
     if max(subject.level for subject in subjects) != request.level:
         msg = "The level of what is asked for was changed since; its requester must amend the request."
         raise Conflict(msg, request=request.name)
+    permitted = (subject.organism.purposes for subject in subjects)
+    same = purposes.gathered(subject.organism for subject in subjects) == request.conditions
+    if not same or any(named and request.purpose not in named for named in permitted):
+        msg = "The conditions of what is asked for were changed since; its requester must amend the request."
+        raise Conflict(msg, request=request.name)
 
 
 def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject]) -> None:
@@ -171,7 +181,7 @@ def _adds(request: Request, reviewer: User, demands: Demands, given: Iterable[Ap
 def complete(
     request: Request, *, now: datetime, reviewers: Iterable[User], witnessed: bool = False, table: HazardTable = TABLE
 ) -> bool:
-    """Whether a pending request has what the table demands, of approvals that count.
+    """Whether a pending request has what the table demands, or its conditions where they demand more, of approvals that count.
 
     Args:
         request: As it stands in this transaction.
@@ -190,7 +200,7 @@ def complete(
     if not demands.own_organisation_may_approve and request.organisation in houses:
         return False
     enough = len(houses) if demands.distinct_organisations else len(people)
-    return min(len(people), len(keys), enough) >= demands.approvals and (witnessed or not demands.witness)
+    return min(len(people), len(keys), enough) >= max(demands.approvals, request.needed) and (witnessed or not demands.witness)
 
 
 def counted(request: Request, *, now: datetime, reviewers: Iterable[User]) -> tuple[Approval, ...]:
@@ -231,13 +241,16 @@ def grant_from(
 
     Raises:
         Conflict: It lacks something still.
+        EvidenceExpired: What the requester states would end before the grant.
     """
     pending(request, now=now)
     if not complete(request, now=now, reviewers=reviewers, witnessed=witnessed, table=table):
         given, needed = len(counted(request, now=now, reviewers=reviewers)), table.of(request.level, request.rung).approvals
+        needed = max(needed, request.needed)
         msg = f"The request has {given} of {needed} approvals that count, or no witness cosigns the ledger; decide again later."
         raise Conflict(msg, request=request.name)
-    longest = table.rules_of(request.level).max_duration
+    lasts = min(timedelta(seconds=request.duration_s), table.rules_of(request.level).max_duration)
+    purposes.still_so(request.stated, lasts, now=now)
     return Grant(
         name=names.check("grant", name),
         user=request.requester,
@@ -249,8 +262,9 @@ def grant_from(
         spent=Budget(),
         state=GrantState.ACTIVE,
         create_time=now,
-        expire_time=now + min(timedelta(seconds=request.duration_s), longest),
+        expire_time=now + lasts,
         level=request.level,
+        conditions=request.conditions,
     )
 
 

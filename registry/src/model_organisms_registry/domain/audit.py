@@ -58,7 +58,8 @@ class Event(Enum):
     SUSPEND = _shape("identity.suspend", commit=None)
     REINSTATE = _shape("identity.reinstate", commit=None)
 
-    CREATE_ORGANISM = _shape("organisms.create", "level hidden")
+    CREATE_ORGANISM = _shape("organisms.create", "level hidden", optional="conditions")
+    SET_CONDITIONS = _shape("organisms.conditions", "conditions")
     PUBLISH = _shape("organisms.publish", "digest level size provenance", optional="parameters marks upload")
     REFUSE_UPLOAD = _shape("organisms.refuse", "reason", optional="digest upload")
     ATTEST = _shape("organisms.attest", "digest predicate envelope")
@@ -69,13 +70,13 @@ class Event(Enum):
     PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")
     PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule", intent=True)
 
-    REQUEST = _shape("access.request", "rung level purpose revision versions", commit=None)
-    AMEND = _shape("access.amend", "revision", commit=None)
+    REQUEST = _shape("access.request", "rung level purpose revision versions", optional="conditions", commit=None)
+    AMEND = _shape("access.amend", "revision", optional="conditions", commit=None)
     WITHDRAW_REQUEST = _shape("access.withdraw", "revision")
     APPROVE = _shape("access.approve", "revision envelope given needed", optional="organisation")
     REJECT = _shape("access.reject", "revision envelope", optional="organisation", commit=None)
     LAPSE = _shape("access.lapse", "revision")
-    GRANT = _shape("access.grant", "rung level purpose versions expires request")
+    GRANT = _shape("access.grant", "rung level purpose versions expires request", optional="conditions")
     REVOKE = _shape("access.revoke", commit=None)
 
     PROPOSE_MOTION = _shape("motions.propose", "kind subject facts expires envelope")

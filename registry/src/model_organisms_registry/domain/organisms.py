@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from model_organisms import names
 from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, InvalidName, Quarantined, Withdrawn
 from model_organisms.formats import provenance
+from model_organisms.formats.conditions import NAMED, check
 from model_organisms.records import (
     FileKind,
     Level,
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from model_organisms.formats.manifest import Manifest
-    from model_organisms.records import AdapterFacts
+    from model_organisms.records import AdapterFacts, Condition, Purpose
 
 MOST_TRAITS = 32
+MOST_CONDITIONS = 32
 TRAIT_LIMIT = 64
 DESCRIPTION_LIMIT = 10_000
 LINE_LIMIT = 200
@@ -103,6 +105,8 @@ def create(
     description: str = "",
     traits: Iterable[str] = (),
     hidden: bool = False,
+    purposes: Sequence[Purpose] = (),
+    conditions: Sequence[Condition] = (),
     now: datetime,
 ) -> Organism:
     """Make an organism that has no version yet.
@@ -116,6 +120,8 @@ def create(
         description: Plain text.
         traits: Short words to find it by.
         hidden: Shown to reviewers, its owner and its grantees only.
+        purposes: What it may be used for; none permits every purpose.
+        conditions: What is asked of everybody who uses it.
         now: The call's time.
 
     Raises:
@@ -139,7 +145,45 @@ def create(
         traits=tags,
         hidden=hidden,
         create_time=now,
+        purposes=tuple(dict.fromkeys(purposes)),
+        conditions=asked_of_users(conditions),
     )
+
+
+def asked_of_users(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Return conditions that can be judged together.
+
+    Raises:
+        InvalidArgument: Too many, one that is not understood, or one of a kind twice, but for project and institution.
+    """
+    if len(conditions) > MOST_CONDITIONS:
+        raise InvalidArgument(f"An organism has at most {MOST_CONDITIONS} conditions.", field="conditions")
+    kinds = [condition if condition.modifier in NAMED else condition.modifier for condition in map(check, conditions)]
+    if len(set(kinds)) < len(kinds):
+        msg = "Name a condition once; only projects and institutions may be several, of which any one will do."
+        raise InvalidArgument(msg, field="conditions")
+    return tuple(conditions)
+
+
+def condition(organism: Organism, *, purposes: Sequence[Purpose], conditions: Sequence[Condition]) -> Organism:
+    """Set what the owner of an organism asks of its users, tighter or looser.
+
+    Requests that wait, wait for their requester from then on: reviewers signed other conditions. Grants keep those they were
+    given under; who wants them ended takes them back.
+
+    Args:
+        organism: As it stands.
+        purposes: All that are permitted; none permits every one.
+        conditions: All that are asked.
+
+    Raises:
+        InvalidArgument: As for `asked_of_users`.
+        Conflict: They are so already.
+    """
+    changed = replace(organism, purposes=tuple(dict.fromkeys(purposes)), conditions=asked_of_users(conditions))
+    if changed == organism:
+        raise Conflict(f"{organism.name} asks this already; nothing is left to do.", organism=organism.name)
+    return changed
 
 
 def admit(

@@ -26,6 +26,7 @@ class Action(StrEnum):
     QUARANTINE_VERSION = "quarantineVersion"
     RELEASE_VERSION = "releaseVersion"
     SET_LEVEL = "setLevel"
+    SET_CONDITIONS = "setConditions"
     REQUEST = "request"
     AMEND_REQUEST = "amendRequest"
     WITHDRAW_REQUEST = "withdrawRequest"

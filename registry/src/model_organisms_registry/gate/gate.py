@@ -41,6 +41,7 @@ _NO_PERMIT = {
     Action.WITHDRAW_VERSION: "Only its owner, a reviewer or an admin withdraws a version; write to a reviewer.",
     Action.QUARANTINE_VERSION: "Only its owner, a reviewer or an admin quarantines a version; write to a reviewer.",
     Action.RELEASE_VERSION: "Only reviewers release a version from quarantine; write to one.",
+    Action.SET_CONDITIONS: "Only the owner of an organism says what is asked of its users; write to them.",
     Action.SET_LEVEL: "Only reviewers set a level; write to one.",
     Action.REQUEST: "Only researchers ask for access; ask an admin for the role.",
     Action.AMEND_REQUEST: "Only its requester changes a request.",

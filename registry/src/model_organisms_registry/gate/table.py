@@ -74,6 +74,7 @@ _SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.WITHDRAW_VERSION: {"Version": _VERSION},
     Action.QUARANTINE_VERSION: {"Version": _VERSION},
     Action.RELEASE_VERSION: {"Version": {**_VERSION, "owner": _NO, "publisher": _NO}},
+    Action.SET_CONDITIONS: {"Organism": _ORGANISM},
     Action.SET_LEVEL: {"Organism": {**_ORGANISM, "lowering": _NO}},
     Action.REQUEST: {"Version": {**_VERSION, "rung": (2, 3, 4)}},
     Action.AMEND_REQUEST: {"Request": _REQUEST},

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from model_organisms import wire
-from model_organisms.records import GrantState, Purpose, RequestState, Rung
+from model_organisms.records import GrantState, Purpose, RequestState, Rung, Stated
 from model_organisms.v1 import access_pb2, records_pb2
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.workflows.access import Access
     from model_organisms_registry.workflows.explaining import Explaining
+    from model_organisms_registry.workflows.grants import Grants
 
 _RUNG = records_pb2.DESCRIPTOR.enum_types_by_name["Rung"]
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
@@ -35,9 +36,10 @@ Settled = TypeVar(
 class AccessRooms:
     """`AccessService`."""
 
-    def __init__(self, access: Access, explaining: Explaining) -> None:
+    def __init__(self, access: Access, grants: Grants, explaining: Explaining) -> None:
         """Keep the workflows."""
         self._access = access
+        self._grants = grants
         self._explaining = explaining
 
     def create_access_request(
@@ -53,8 +55,23 @@ class AccessRooms:
             need=request.need,
             budget=wire.budget(request, "budget"),
             duration=_duration(request.duration_s),
+            stated=wire.from_message(request.stated, Stated),
         )
         return _settled(done, access_pb2.CreateAccessRequestResponse)
+
+    def match_access_request(
+        self, call: Call, request: access_pb2.MatchAccessRequestRequest
+    ) -> access_pb2.MatchAccessRequestResponse:
+        """Tell how a request would fit."""
+        found = self._access.match(
+            call,
+            tuple(request.versions),
+            wire.enum_member(request.rung, _RUNG, Rung),
+            purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+            duration=_duration(request.duration_s),
+            stated=wire.from_message(request.stated, Stated),
+        )
+        return access_pb2.MatchAccessRequestResponse(match=wire.to_message(found, access_pb2.Match))
 
     def get_access_request(self, call: Call, request: access_pb2.GetAccessRequestRequest) -> access_pb2.GetAccessRequestResponse:
         """Read a request."""
@@ -87,6 +104,7 @@ class AccessRooms:
             need=request.need,
             budget=wire.budget(request, "budget"),
             duration=_duration(request.duration_s),
+            stated=_stated(request),
         )
         return _settled(done, access_pb2.AmendAccessRequestResponse)
 
@@ -112,11 +130,11 @@ class AccessRooms:
 
     def get_grant(self, call: Call, request: access_pb2.GetGrantRequest) -> access_pb2.GetGrantResponse:
         """Read a grant."""
-        return access_pb2.GetGrantResponse(grant=_grant(self._access.grant(call, request.name)))
+        return access_pb2.GetGrantResponse(grant=_grant(self._grants.get(call, request.name)))
 
     def list_grants(self, call: Call, request: access_pb2.ListGrantsRequest) -> access_pb2.ListGrantsResponse:
         """List grants the caller may see."""
-        page = self._access.grants(
+        page = self._grants.list(
             call,
             user=request.user,
             version=request.version,
@@ -128,12 +146,18 @@ class AccessRooms:
 
     def revoke_grant(self, call: Call, request: access_pb2.RevokeGrantRequest) -> access_pb2.RevokeGrantResponse:
         """Take a grant back."""
-        grant, receipt = self._access.revoke(call, request.name, reason=request.reason)
+        grant, receipt = self._grants.revoke(call, request.name, reason=request.reason)
         return access_pb2.RevokeGrantResponse(grant=_grant(grant), receipt=wire.to_message(receipt, records_pb2.Receipt))
 
     def renew_grant(self, call: Call, request: access_pb2.RenewGrantRequest) -> access_pb2.RenewGrantResponse:
         """Ask again for what a grant gave."""
-        done = self._access.renew(call, request.name, justification=request.justification, duration=_duration(request.duration_s))
+        done = self._access.renew(
+            call,
+            request.name,
+            justification=request.justification,
+            duration=_duration(request.duration_s),
+            stated=_stated(request),
+        )
         return _settled(done, access_pb2.RenewGrantResponse)
 
     def explain_access(self, call: Call, request: access_pb2.ExplainAccessRequest) -> access_pb2.ExplainAccessResponse:
@@ -141,6 +165,11 @@ class AccessRooms:
         rung = wire.enum_member(request.rung, _RUNG, Rung) if request.rung else None
         told = self._explaining.explain(call, request.action, request.resource, rung=rung)
         return access_pb2.ExplainAccessResponse(explanation=wire.to_message(told, access_pb2.Explanation))
+
+
+def _stated(request: access_pb2.AmendAccessRequestRequest | access_pb2.RenewGrantRequest) -> Stated | None:
+    """None where the sender left it out: what was stated stays."""
+    return wire.from_message(request.stated, Stated) if request.HasField("stated") else None
 
 
 def _request(request: Request) -> access_pb2.AccessRequest:

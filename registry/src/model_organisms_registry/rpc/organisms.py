@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from model_organisms import wire
 from model_organisms.errors import InvalidArgument
-from model_organisms.records import Level
+from model_organisms.records import Condition, Level, Purpose
 from model_organisms.v1 import organisms_pb2, records_pb2
 
 from model_organisms_registry.storage.catalog.search import OrganismFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from model_organisms.records import Attestation, Organism, Receipt, Version
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.standing import Standing
 
 _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 
 
 class OrganismsRooms:
@@ -61,6 +62,8 @@ class OrganismsRooms:
             description=asked.description,
             traits=tuple(asked.traits),
             hidden=asked.hidden,
+            purposes=_purposes(asked.purposes),
+            conditions=_conditions(asked.conditions),
         )
         return organisms_pb2.CreateOrganismResponse(organism=_organism(organism), receipt=_receipt(receipt))
 
@@ -82,6 +85,13 @@ class OrganismsRooms:
         return organisms_pb2.ListOrganismsResponse(
             organisms=[_organism(item) for item in page.items], next_page_token=page.next_page_token
         )
+
+    def set_conditions(self, call: Call, request: organisms_pb2.SetConditionsRequest) -> organisms_pb2.SetConditionsResponse:
+        """Set what the owner asks of users."""
+        organism, receipt = self._organisms.set_conditions(
+            call, request.name, purposes=_purposes(request.purposes), asked=_conditions(request.conditions)
+        )
+        return organisms_pb2.SetConditionsResponse(organism=_organism(organism), receipt=_receipt(receipt))
 
     def set_level(self, call: Call, request: organisms_pb2.SetLevelRequest) -> organisms_pb2.SetLevelResponse:
         """Raise the level."""
@@ -178,6 +188,14 @@ def _pieces(
 def _level(number: int) -> Level:
     level: Level = wire.enum_member(number, _LEVEL, Level)
     return level
+
+
+def _purposes(numbers: Iterable[int]) -> tuple[Purpose, ...]:
+    return tuple(wire.enum_member(number, _PURPOSE, Purpose) for number in numbers)
+
+
+def _conditions(messages: Iterable[records_pb2.Condition]) -> tuple[Condition, ...]:
+    return tuple(wire.from_message(message, Condition) for message in messages)
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
-from model_organisms.records import AdapterFacts, BundleFile, FileKind, ModuleFacts
+from model_organisms.formats.conditions import parse_condition, print_condition
+from model_organisms.records import (
+    AdapterFacts,
+    BundleFile,
+    Condition,
+    FileKind,
+    Match,
+    Modifier,
+    ModuleFacts,
+    Outcome,
+    Reason,
+    Stated,
+)
 from sqlalchemy import BigInteger, Text
 from sqlalchemy.types import TypeDecorator
 
@@ -80,6 +92,65 @@ def load_texts(kept: str) -> tuple[str, ...]:
     return tuple(json.loads(kept))
 
 
+def dump_conditions(conditions: Iterable[Condition]) -> str:
+    """Print conditions as texts, in their order."""
+    return _dump([print_condition(condition) for condition in conditions])
+
+
+def load_conditions(kept: str) -> tuple[Condition, ...]:
+    """Read what `dump_conditions` printed; what a newer program wrote is a condition that is not understood, not a fault."""
+    return tuple(_condition(text) for text in json.loads(kept))
+
+
+def _condition(text: str) -> Condition:
+    try:
+        return parse_condition(text)
+    except InvalidArgument:
+        return Condition(Modifier.UNSPECIFIED)
+
+
+def dump_stated(stated: Stated) -> str:
+    """Print what a requester states."""
+    return _dump(
+        {
+            "project": stated.project,
+            "accepts": [print_condition(condition) for condition in stated.accepts],
+            "declines": [modifier.value for modifier in stated.declines],
+            "until": _micros(stated.until),
+            "asserted": _micros(stated.assert_time),
+        }
+    )
+
+
+def load_stated(kept: str) -> Stated:
+    """Read what `dump_stated` printed; an empty object states nothing."""
+    raw = json.loads(kept)
+    return Stated(
+        project=raw.get("project", ""),
+        accepts=tuple(_condition(text) for text in raw.get("accepts", ())),
+        declines=tuple(Modifier(word) for word in raw.get("declines", ())),
+        until=_instant(raw.get("until")),
+        assert_time=_instant(raw.get("asserted")),
+    )
+
+
+def dump_match(match: Match | None) -> str:
+    """Print how a request fitted."""
+    if match is None:
+        return _dump(None)
+    reasons = [[reason.outcome.value, reason.about, reason.organism, reason.text] for reason in match.reasons]
+    return _dump({"outcome": match.outcome.value, "reasons": reasons})
+
+
+def load_match(kept: str) -> Match | None:
+    """Read what `dump_match` printed."""
+    raw = json.loads(kept)
+    if raw is None:
+        return None
+    reasons = (Reason(Outcome(outcome), about, organism, text) for outcome, about, organism, text in raw["reasons"])
+    return Match(Outcome(raw["outcome"]), tuple(reasons))
+
+
 def dump_files(files: Iterable[BundleFile]) -> str:
     """Print the files of a bundle, one short array each."""
     return _dump([[file.path, file.size, file.sha256, file.kind.value] for file in files])
@@ -111,6 +182,14 @@ def load_facts(kept: str) -> tuple[AdapterFacts, ...]:
         )
         for adapter in json.loads(kept)
     )
+
+
+def _micros(time: datetime | None) -> int | None:
+    return None if time is None else (time - _EPOCH) // _MICROSECOND
+
+
+def _instant(micros: int | None) -> datetime | None:
+    return None if micros is None else _EPOCH + micros * _MICROSECOND
 
 
 def _fields(adapter: AdapterFacts) -> dict[str, Any]:

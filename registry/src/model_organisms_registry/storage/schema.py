@@ -41,6 +41,11 @@ def _words(name: str, *constraints: ForeignKey, null: bool = False) -> Column[st
     return Column(name, Words, *constraints, nullable=null)
 
 
+def _later(name: str, was: str) -> Column[str]:
+    """A text that rows from before have without having been asked."""
+    return Column(name, Words, nullable=False, server_default=was)
+
+
 def _key(name: str, *constraints: ForeignKey) -> Column[str]:
     return Column(name, Words, *constraints, primary_key=True)
 
@@ -106,6 +111,8 @@ organisms = Table(
     Column("hidden", Boolean, nullable=False),
     Column("create_time", Instant, nullable=False),
     Column("latest", Integer, nullable=False),
+    _later("purposes", "[]"),
+    _later("conditions", "[]"),
     Index(None, "level", "name"),
     Index(None, "owner", "name"),
     Index(None, "base_model", "name"),
@@ -144,7 +151,7 @@ versions = Table(
     Column("create_time", Instant, nullable=False),
     _count("ledger_index"),
     _words("note"),
-    Column("co_authors", Words, nullable=False, server_default="[]"),
+    _later("co_authors", "[]"),
     Column("stopped_by", Words, nullable=False, server_default=text("''")),
     Column("stop_time", Instant),
     UniqueConstraint("organism", "number"),
@@ -197,6 +204,9 @@ requests = Table(
     _words("grant"),
     _words("reason"),
     _words("need"),
+    _later("stated", "{}"),
+    _later("conditions", "[]"),
+    _later("match", "null"),
     Index(None, "requester", "name"),
     Index(None, "state", "name"),
 )
@@ -225,8 +235,10 @@ approvals = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("create_time", Instant, nullable=False),
     Column("expire_time", Instant),
+    Column("nonce", Words),
+    Index(None, "key_id", "nonce", unique=True),
 )
-"""The key is the rule: one reviewer, one vote a revision."""
+"""The key is the rule: one reviewer, one vote a revision. So is the index: no statement counts twice, wherever it goes."""
 
 grants = Table(
     "grants",
@@ -244,6 +256,7 @@ grants = Table(
     Column("revoke_time", Instant),
     _words("reason"),
     Column("level", Integer, nullable=False),
+    _later("conditions", "[]"),
     *_within_budget(),
     Index(None, "user", "name"),
     Index(None, "state", "name"),

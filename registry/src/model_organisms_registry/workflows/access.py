@@ -1,4 +1,4 @@
-"""Asking for access and deciding on it, step by step; what counts as enough is in `domain/`."""
+"""Asking for access and deciding on it, up to the grant, step by step; what counts as enough is in `domain/`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import Denied, NotFound
-from model_organisms.formats import dsse, statements
-from model_organisms.records import Grant, GrantState, Page, Request, RequestState, Role
+from model_organisms.formats import conditions, dsse, statements
+from model_organisms.records import Page, Request, RequestState, Role
 
 from model_organisms_registry.domain import access as rules
+from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
@@ -22,10 +23,10 @@ from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime, timedelta
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
-    from model_organisms.records import Budget, Purpose, Receipt, Rung
+    from model_organisms.records import Budget, Grant, Match, Purpose, Receipt, Rung, Stated
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.organisms import Subject
@@ -39,31 +40,21 @@ _SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
 
 class Access:
-    """Requests, approvals and grants.
+    """Requests and approvals, up to the grant.
 
     Args:
         changes: Opens transactions.
         gate: Decides who may.
         table: The hazard table of this deployment.
-        contents: Where reasons and justifications are kept, encrypted.
-        revoked: Told the name of a grant that was taken back, so that what runs under it ends.
+        contents: Where justifications are kept, encrypted.
     """
 
-    def __init__(
-        self,
-        changes: Changes,
-        gate: Gate,
-        table: HazardTable,
-        *,
-        contents: Contents,
-        revoked: Callable[[str, datetime], None],
-    ) -> None:
+    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, contents: Contents) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._table = table
         self._contents = contents
-        self._revoked = revoked
 
     def request(
         self,
@@ -76,6 +67,7 @@ class Access:
         need: str,
         budget: Budget | None,
         duration: timedelta | None,
+        stated: Stated,
     ) -> tuple[Request, Receipt]:
         """Ask for access; where the table demands no approval, the grant is made at once."""
         with self._changes.open() as change:
@@ -90,11 +82,21 @@ class Access:
                 need=need,
                 budget=budget,
                 duration=duration,
+                stated=replace(stated, assert_time=None),
                 now=call.time,
                 table=self._table,
             )
             request = self._opened(change, call, request, permit)
         return request, change.receipt
+
+    def match(
+        self, call: Call, versions: Sequence[str], rung: Rung, *, purpose: Purpose, duration: timedelta | None, stated: Stated
+    ) -> Match:
+        """Tell how such a request would fit, before it is asked."""
+        with self._changes.database.read() as tx:
+            subjects, _ = self._asked(tx, call, versions, rung)
+        asked = purposes.Asked(call.user.organisation, rung, purpose, duration, purposes.state(stated, now=call.time))
+        return purposes.match([subject.organism for subject in subjects], asked)
 
     def get(self, call: Call, name: str) -> Request:
         """Read a request."""
@@ -122,6 +124,7 @@ class Access:
         need: str,
         budget: Budget | None,
         duration: timedelta | None,
+        stated: Stated | None,
     ) -> tuple[Request, Receipt]:
         """Change an undecided request; approvals given so far are void."""
         with self._changes.open() as change:
@@ -136,10 +139,11 @@ class Access:
                 need=need,
                 budget=budget,
                 duration=duration,
+                stated=stated,
                 table=self._table,
             )
             _store(change.tx, request, amended)
-            facts = {"revision": str(amended.revision)}
+            facts = {"revision": str(amended.revision), **_conditions(amended)}
             commit = self._contents.commit(change.tx, amended.requester, _words(amended))
             change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
         return amended, change.receipt
@@ -181,7 +185,7 @@ class Access:
                 table=self._table,
             )
             approval = reviewed.approvals[-1]
-            request_rows.add_approval(change.tx, name, approval)
+            request_rows.add_approval(change.tx, name, approval, nonce=statement.nonce)
             facts = {"revision": str(request.revision), "envelope": hashlib.sha256(envelope).hexdigest()}
             if approve:
                 given = rules.counted(reviewed, now=call.time, reviewers=finding.reviewers(change.tx, reviewed))
@@ -192,41 +196,12 @@ class Access:
             reviewed = self._granted(change, call, reviewed, before=request)
         return reviewed, change.receipt
 
-    def grant(self, call: Call, name: str) -> Grant:
-        """Read a grant."""
-        with self._changes.database.read() as tx:
-            grant, owners = self._found_grant(tx, call, Action.VIEW_GRANT, name)
-        self._gate.permit(call, Action.VIEW_GRANT, entities.grant(grant, owners=owners))
-        return _as_of(grant, call.time)
-
-    def grants(
-        self, call: Call, *, user: str, version: str, state: GrantState | None, page_size: int, page_token: str
-    ) -> Page[Grant]:
-        """List grants: one's own, or for reviewers those of all."""
-        self._gate.permit(call, Action.LIST, entities.registry())
-        whose = user if _SEE_ALL & call.user.roles else call.user.name
-        with self._changes.database.read() as tx:
-            page = grant_rows.grants(
-                tx, user=whose, version=version, state=state, now=call.time, page_size=page_size, page_token=page_token
-            )
-        return Page(tuple(_as_of(grant, call.time) for grant in page.items), page.next_page_token)
-
-    def revoke(self, call: Call, name: str, *, reason: str) -> tuple[Grant, Receipt]:
-        """Take a grant back; what runs under it ends."""
+    def renew(
+        self, call: Call, name: str, *, justification: str, duration: timedelta | None, stated: Stated | None
+    ) -> tuple[Request, Receipt]:
+        """Ask again for what a grant gave; what was stated for it still counts from when it was stated."""
         with self._changes.open() as change:
-            grant, owners = self._found_grant(change.tx, call, Action.REVOKE_GRANT, name)
-            permit = self._gate.permit(call, Action.REVOKE_GRANT, entities.grant(grant, owners=owners))
-            revoked = rules.revoke(grant, reason=reason, now=call.time)
-            grant_rows.revoke_grant(change.tx, name, revoked.reason, call.time)
-            commit = self._contents.commit(change.tx, grant.user, revoked.reason)
-            change.enter(entry(Event.REVOKE, call, seq=seq(), subject=name, permit=permit, grant=name, commit=commit))
-        self._revoked(name, call.time)
-        return revoked, change.receipt
-
-    def renew(self, call: Call, name: str, *, justification: str, duration: timedelta | None) -> tuple[Request, Receipt]:
-        """Ask again for what a grant gave."""
-        with self._changes.open() as change:
-            old, owners = self._found_grant(change.tx, call, Action.VIEW_GRANT, name)
+            old, owners = finding.grant(change.tx, self._gate, call, Action.VIEW_GRANT, name)
             self._gate.permit(call, Action.VIEW_GRANT, entities.grant(old, owners=owners))
             before = request_rows.request(change.tx, old.request)
             subjects, permit = self._asked(change.tx, call, [ref.name for ref in old.versions], old.rung)
@@ -238,6 +213,7 @@ class Access:
                 justification=justification or before.justification,
                 need=before.need,
                 duration=duration,
+                stated=before.stated if stated is None else replace(stated, assert_time=None),
                 now=call.time,
                 table=self._table,
             )
@@ -264,6 +240,7 @@ class Access:
             "purpose": request.purpose.value,
             "revision": str(request.revision),
             "versions": str(len(request.versions)),
+            **_conditions(request),
         }
         commit = self._contents.commit(change.tx, request.requester, _words(request))
         change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, commit=commit, facts=facts))
@@ -291,6 +268,7 @@ class Access:
             "versions": str(len(grant.versions)),
             "expires": grant.expire_time.isoformat(timespec="seconds"),
             "request": request.name,
+            **_conditions(grant),
         }
         change.enter(entry(Event.GRANT, call, seq=seq(), subject=grant.name, grant=grant.name, facts=facts))
         return done
@@ -302,12 +280,10 @@ class Access:
             self._gate.absent(call, action, "request", name)
         return request, [finding.subject(tx, ref.name) for ref in request.versions]
 
-    def _found_grant(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Grant, set[str]]:
-        try:
-            grant = grant_rows.grant(tx, name)
-        except NotFound:
-            self._gate.absent(call, action, "grant", name)
-        return grant, {finding.subject(tx, ref.name).organism.owner for ref in grant.versions}
+
+def _conditions(of: Request | Grant) -> dict[str, str]:
+    """What the ledger says of the conditions, where there are any."""
+    return {"conditions": conditions.digest(of.conditions)} if of.conditions else {}
 
 
 def _words(request: Request) -> str:
@@ -318,7 +294,3 @@ def _words(request: Request) -> str:
 
 def _store(tx: Connection, before: Request, after: Request) -> None:
     request_rows.update_request(tx, after, expected_revision=before.revision, expected_state=before.state)
-
-
-def _as_of(grant: Grant, now: datetime) -> Grant:
-    return replace(grant, state=rules.state_of(grant, now=now))

@@ -50,6 +50,7 @@ _ON: dict[Action, tuple[str, ...]] = {
     Action.DESCRIBE: ("organism", "version"),
     Action.PUBLISH: ("organism",),
     Action.SET_LEVEL: ("organism",),
+    Action.SET_CONDITIONS: ("organism",),
     **dict.fromkeys((*_VERSION, *_STATE), ("version",)),
     **dict.fromkeys(_REQUEST, ("request",)),
     **dict.fromkeys((Action.VIEW_GRANT, Action.REVOKE_GRANT), ("grant",)),

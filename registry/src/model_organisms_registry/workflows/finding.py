@@ -78,6 +78,19 @@ def request(record: Request, subjects: Sequence[Subject]) -> Resource:
     return entities.request(record, owners=sorted(owners), authors=sorted(authors), level=level)
 
 
+def grant(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> tuple[Grant, set[str]]:
+    """Read a grant, and who owns what it covers.
+
+    Raises:
+        NotFound: There is none, in the same words as for one that the caller may not see.
+    """
+    try:
+        found = grant_rows.grant(tx, name)
+    except NotFound:
+        gate.absent(call, action, "grant", name)
+    return found, {subject(tx, ref.name).organism.owner for ref in found.versions}
+
+
 def reviewers(tx: Connection, request: Request) -> Sequence[User]:
     """Who has decided on a request, as their accounts stand in this transaction."""
     return [accounts.user(tx, approval.reviewer) for approval in request.approvals]

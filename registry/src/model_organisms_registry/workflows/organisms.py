@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Conflict, InvalidProvenance
-from model_organisms.formats import dsse, statements
+from model_organisms.formats import conditions, dsse, statements
 from model_organisms.records import Attestation, Level, Role
 
 from model_organisms_registry.domain import organisms as rules
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from model_organisms.records import Motion, Organism, Page, Receipt, User, Version
+    from model_organisms.records import Condition, Motion, Organism, Page, Purpose, Receipt, User, Version
 
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
@@ -66,6 +66,8 @@ class Organisms:
         with self._changes.open() as change:
             rows.add_organism(change.tx, organism)
             facts = {"level": organism.level.name, "hidden": str(organism.hidden).lower()}
+            if organism.conditions or organism.purposes:
+                facts["conditions"] = conditions.digest(organism.conditions, organism.purposes)
             change.enter(entry(Event.CREATE_ORGANISM, call, seq=seq(), subject=name, permit=permit, facts=facts))
         return organism, change.receipt
 
@@ -83,6 +85,19 @@ class Organisms:
         visible = search.Visibility(user=None if everything else call.user.name)
         with self._changes.database.read() as tx:
             return search.organisms(tx, filter=wanted, visible=visible, page_size=page_size, page_token=page_token)
+
+    def set_conditions(
+        self, call: Call, name: str, *, purposes: Sequence[Purpose], asked: Sequence[Condition]
+    ) -> tuple[Organism, Receipt]:
+        """Set what the owner asks of users."""
+        with self._changes.open() as change:
+            organism, grants = finding.organism(change.tx, self._gate, call, Action.SET_CONDITIONS, name)
+            permit = self._gate.permit(call, Action.SET_CONDITIONS, entities.organism(organism), grants=grants)
+            changed = rules.condition(organism, purposes=purposes, conditions=asked)
+            rows.set_conditions(change.tx, changed)
+            facts = {"conditions": conditions.digest(changed.conditions, changed.purposes)}
+            change.enter(entry(Event.SET_CONDITIONS, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return changed, change.receipt
 
     def set_level(self, call: Call, name: str, level: Level, *, reason: str) -> tuple[Organism, Receipt]:
         """Raise a level at once; sessions and pulls that the new level does not allow end.

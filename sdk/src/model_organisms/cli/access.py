@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms import names
+from model_organisms.cli import stating
 from model_organisms.cli.render import emit, facts, table
+from model_organisms.cli.showing import progress, show_grant, show_request, spent, told
 from model_organisms.errors import Conflict
 from model_organisms.records import BUDGET_FIELDS, Budget, GrantState, Purpose, RequestState
 
 if TYPE_CHECKING:
     from model_organisms.cli.context import Context
-    from model_organisms.records import Approval, Grant, Request
+    from model_organisms.records import Request, Stated
 
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 _RUNGS = click.Choice(["sample", "probe", "pull"])
@@ -40,6 +41,7 @@ def group() -> None:
 @click.option(
     "--budget", multiple=True, metavar="WHAT=NUMBER", help=f"Repeat for each of {', '.join(BUDGET_FIELDS)}; default: the level's."
 )
+@stating.options
 @click.pass_obj
 def request(
     context: Context,
@@ -51,6 +53,7 @@ def request(
     need: str,
     days: float | None,
     budget: tuple[str, ...],
+    stated: Stated | None,
 ) -> None:
     """Ask for a rung on VERSIONS.
 
@@ -66,8 +69,26 @@ def request(
             need=need,
             budget=asked,
             duration=timedelta(days=days) if days else None,
+            stated=stated,
         )
-    _told(context, made)
+    told(context, made)
+
+
+@group.command()
+@click.argument("versions", nargs=-1, required=True)
+@click.option("--rung", required=True, type=_RUNGS, help="How close you must come.")
+@click.option("--purpose", required=True, type=_PURPOSES, help="Why, by a standard word.")
+@click.option("--days", type=float, help="How long.")
+@stating.options
+@click.pass_obj
+def match(
+    context: Context, *, versions: tuple[str, ...], rung: str, purpose: str, days: float | None, stated: Stated | None
+) -> None:
+    """Tell how a request for VERSIONS would fit what their owners ask; nothing is asked yet."""
+    duration = timedelta(days=days) if days else None
+    with context.connect() as client:
+        found = client.access.match(versions, rung, purpose=purpose, duration=duration, stated=stated)
+    emit(found) if context.as_json else facts(stating.fits(found))
 
 
 @group.command("list")
@@ -82,7 +103,7 @@ def list_(context: Context, *, state: str | None, requester: str) -> None:
         emit(found)
         return
     rows = (
-        (item.name, item.requester, item.rung, item.level, item.purpose, _progress(item), item.state, item.create_time)
+        (item.name, item.requester, item.rung, item.level, item.purpose, progress(item), item.state, item.create_time)
         for item in found
     )
     table("Requests", ("Request", "Who", "Rung", "Level", "Purpose", "Approvals", "State", "Asked"), rows)
@@ -96,9 +117,9 @@ def show(context: Context, *, name: str) -> None:
     with context.connect() as client:
         if name.startswith("grants/"):
             grant = client.access.grant(name)
-            emit(grant) if context.as_json else _show_grant(grant)
+            emit(grant) if context.as_json else show_grant(grant)
             return
-        _told(context, client.access.get(name))
+        told(context, client.access.get(name))
 
 
 @group.command()
@@ -111,7 +132,7 @@ def approve(context: Context, *, name: str, reason: str, revision: int | None, y
     """Sign a yes to a request, with your own key; it is shown first."""
     with context.connect() as client:
         read = _read(client.access.get(name), "Sign a yes to this?", revision=revision, yes=yes)
-        _told(context, client.access.approve(read, reason=reason))
+        told(context, client.access.approve(read, reason=reason))
 
 
 @group.command()
@@ -124,7 +145,7 @@ def reject(context: Context, *, name: str, reason: str, revision: int | None, ye
     """Sign a no to a request; it is shown first."""
     with context.connect() as client:
         read = _read(client.access.get(name), "Sign a no to this?", revision=revision, yes=yes)
-        _told(context, client.access.reject(read, reason=reason))
+        told(context, client.access.reject(read, reason=reason))
 
 
 @group.command()
@@ -133,7 +154,7 @@ def reject(context: Context, *, name: str, reason: str, revision: int | None, ye
 def withdraw(context: Context, *, name: str) -> None:
     """Take your undecided request back."""
     with context.connect() as client:
-        _told(context, client.access.withdraw(name))
+        told(context, client.access.withdraw(name))
 
 
 @group.command()
@@ -142,17 +163,27 @@ def withdraw(context: Context, *, name: str) -> None:
 @click.option("--need", help="New need for weights.")
 @click.option("--days", type=float, help="New length.")
 @click.option("--budget", multiple=True, metavar="WHAT=NUMBER", help="New budget, as for `request`.")
+@stating.options
 @click.pass_obj
 def amend(
-    context: Context, *, name: str, justification: str | None, need: str | None, days: float | None, budget: tuple[str, ...]
+    context: Context,
+    *,
+    name: str,
+    justification: str | None,
+    need: str | None,
+    days: float | None,
+    budget: tuple[str, ...],
+    stated: Stated | None,
 ) -> None:
     """Change your undecided request; approvals given so far are void."""
     duration = timedelta(days=days) if days else None
     asked = _budget(budget)
     with context.connect() as client:
         read = client.access.get(name)
-        changed = client.access.amend(read, justification=justification, need=need, budget=asked, duration=duration)
-    _told(context, changed)
+        changed = client.access.amend(
+            read, justification=justification, need=need, budget=asked, duration=duration, stated=stated
+        )
+    told(context, changed)
 
 
 @group.command()
@@ -168,7 +199,7 @@ def grants(context: Context, *, user: str, version: str, state: str | None) -> N
         emit(found)
         return
     rows = (
-        (item.name, item.user, item.rung, [ref.name for ref in item.versions], _spent(item), item.state, item.expire_time)
+        (item.name, item.user, item.rung, [ref.name for ref in item.versions], spent(item), item.state, item.expire_time)
         for item in found
     )
     table("Grants", ("Grant", "Who", "Rung", "Versions", "Spent", "State", "Until"), rows)
@@ -182,19 +213,21 @@ def revoke(context: Context, *, name: str, reason: str) -> None:
     """Take a grant back; sessions under it end."""
     with context.connect() as client:
         grant = client.access.revoke(name, reason=reason)
-    emit(grant) if context.as_json else _show_grant(grant)
+    emit(grant) if context.as_json else show_grant(grant)
 
 
 @group.command()
 @click.argument("name")
 @click.option("--justification", default="")
 @click.option("--days", type=float)
+@stating.options
 @click.pass_obj
-def renew(context: Context, *, name: str, justification: str, days: float | None) -> None:
+def renew(context: Context, *, name: str, justification: str, days: float | None, stated: Stated | None) -> None:
     """Ask again for what a grant gave."""
     with context.connect() as client:
         duration = timedelta(days=days) if days else None
-        _told(context, client.access.renew(name, justification=justification, duration=duration))
+        again = client.access.renew(name, justification=justification, duration=duration, stated=stated)
+    told(context, again)
 
 
 @group.command()
@@ -244,66 +277,6 @@ def _read(request_: Request, question: str, *, revision: int | None, yes: bool) 
     if not sys.stdin.isatty():
         raise click.UsageError("Without a terminal say which revision you read, by --revision NUMBER; or --yes.")
     with redirect_stdout(sys.stderr):
-        _show_request(request_)
+        show_request(request_)
     click.confirm(question, abort=True, err=True)
     return request_
-
-
-def _told(context: Context, request_: Request) -> None:
-    """Show what a reviewer decides on, and what the requester waits for."""
-    emit(request_) if context.as_json else _show_request(request_)
-
-
-def _show_request(request_: Request) -> None:
-    asked = (f"{field} {number}" for field in BUDGET_FIELDS if (number := getattr(request_.budget, field)))
-    facts(
-        [
-            ("Request", request_.name),
-            ("Revision", request_.revision),
-            ("Who", f"{request_.requester} of {request_.organisation}"),
-            ("State", f"{request_.state}; lapses {request_.expire_time:%Y-%m-%d %H:%M} UTC if undecided"),
-            ("Approvals", _progress(request_)),
-            ("Rung", request_.rung),
-            ("Level", request_.level),
-            ("Versions", [f"{ref.name} (sha256 {ref.digest})" for ref in request_.versions]),
-            ("Purpose", request_.purpose),
-            ("Justification", request_.justification),
-            *([("Need", request_.need)] if request_.need else []),
-            ("Budget", ", ".join(asked)),
-            ("For", str(timedelta(seconds=request_.duration_s))),
-            *((f"{names.short(given.reviewer)} said", _said(given)) for given in request_.approvals),
-            ("Grant", request_.grant or "none yet"),
-            *([("Reason", request_.reason)] if request_.reason else []),
-        ]
-    )
-
-
-def _show_grant(grant: Grant) -> None:
-    facts(
-        [
-            ("Grant", grant.name),
-            ("State", grant.state),
-            ("User", grant.user),
-            ("Rung", grant.rung),
-            ("Versions", [ref.name for ref in grant.versions]),
-            ("Purpose", grant.purpose),
-            ("Until", grant.expire_time),
-            ("Spent", _spent(grant)),
-            *([("Reason", grant.reason)] if grant.reason else []),
-        ]
-    )
-
-
-def _said(given: Approval) -> str:
-    answer = "yes" if given.approve else "no"
-    return f"{answer}, for {given.organisation}, signed by key {given.key_id}: {given.reason or 'no reason given'}"
-
-
-def _progress(item: Request) -> str:
-    given = [names.short(approval.reviewer) for approval in item.approvals if approval.approve]
-    return f"{len(given)} of {item.needed}" + (f" ({', '.join(given)})" if given else "")
-
-
-def _spent(grant: Grant) -> str:
-    shown = ((field, getattr(grant.spent, field), getattr(grant.budget, field)) for field in BUDGET_FIELDS)
-    return ", ".join(f"{field} {used}/{limit}" for field, used, limit in shown if limit)

@@ -9,8 +9,10 @@ import click
 
 from model_organisms import names
 from model_organisms.cli.render import console, emit, facts, table
+from model_organisms.cli.stating import condition
 from model_organisms.formats import provenance as statements
-from model_organisms.records import Level
+from model_organisms.formats.conditions import print_condition
+from model_organisms.records import Level, Purpose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from model_organisms.cli.context import Context
     from model_organisms.records import Attestation, Organism, Version
 
+_PERMITTED = click.option(
+    "--purpose",
+    "purposes",
+    multiple=True,
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    help="Permit it for this; default: any purpose.",
+)
+_ASKED = click.option(
+    "--condition", "conditions", multiple=True, help="Ask this of its users: no-finetune, time-limit=30d, project=ID and so on."
+)
 _LEVELS = click.Choice([level.name for level in Level], case_sensitive=False)
 
 
@@ -71,6 +83,8 @@ def show(context: Context, *, name: str) -> None:
 @click.option("--description", default="")
 @click.option("--trait", "traits", multiple=True, help="A word to find it by; repeat for more.")
 @click.option("--hidden", is_flag=True, help="Show it to reviewers, yourself and grantees only.")
+@_PERMITTED
+@_ASKED
 @click.pass_obj
 def create(
     context: Context,
@@ -82,8 +96,11 @@ def create(
     description: str,
     traits: tuple[str, ...],
     hidden: bool,
+    purposes: tuple[str, ...],
+    conditions: tuple[str, ...],
 ) -> None:
     """Name a new line of models."""
+    asked = [condition(text, hint="--condition") for text in conditions]
     with context.connect() as client:
         organism = client.organisms.create(
             name,
@@ -93,8 +110,24 @@ def create(
             description=description,
             traits=traits,
             hidden=hidden,
+            purposes=purposes,
+            conditions=asked,
         )
     emit(organism) if context.as_json else _show_organism(organism, [])
+
+
+@group.command()
+@click.argument("name")
+@_PERMITTED
+@_ASKED
+@click.pass_obj
+def conditions(context: Context, *, name: str, purposes: tuple[str, ...], conditions: tuple[str, ...]) -> None:
+    """Set what you ask of everybody who uses NAME: all of it, in place of what you asked before."""
+    asked = [condition(text, hint="--condition") for text in conditions]
+    with context.connect() as client:
+        organism = client.organisms.set_conditions(name, purposes=purposes, conditions=asked)
+        versions = list(client.organisms.versions(name))
+    emit(organism) if context.as_json else _show_organism(organism, versions)
 
 
 @group.command()
@@ -220,6 +253,8 @@ def _show_organism(organism: Organism, versions: list[Version]) -> None:
         ("Owner", organism.owner),
         ("Traits", organism.traits),
         ("Hidden", "yes" if organism.hidden else "no"),
+        ("Permitted for", organism.purposes or "any purpose"),
+        ("Conditions", [print_condition(one) for one in organism.conditions] or "none"),
         ("Description", organism.description),
     ]
     facts(shown)

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from model_organisms import wire
 from model_organisms.errors import Conflict
 from model_organisms.formats import dsse, statements
-from model_organisms.records import Budget, Explanation, Grant, GrantState, Page, Purpose, Request, RequestState, Rung
+from model_organisms.records import (
+    Budget,
+    Explanation,
+    Grant,
+    GrantState,
+    Match,
+    Page,
+    Purpose,
+    Request,
+    RequestState,
+    Rung,
+    Stated,
+)
 from model_organisms.v1 import access_pb2, access_pb2_grpc, records_pb2
 
 if TYPE_CHECKING:
@@ -56,6 +68,7 @@ class Access:
         need: str = "",
         budget: Budget | None = None,
         duration: timedelta | None = None,
+        stated: Stated | None = None,
     ) -> Request:
         """Ask for a rung on versions.
 
@@ -67,9 +80,14 @@ class Access:
             need: Why text and numbers are not enough, where weights are asked for at CL3.
             budget: What may be spent; the level's default where absent.
             duration: How long; the level's default where absent.
+            stated: What you state of your work, and which conditions you accept; `match` tells what would fit.
 
         Returns:
             The request; its state says whether it was granted at once or waits for reviewers.
+
+        Raises:
+            PurposeRefused: It does not fit what the owner asks; the message says why.
+            EvidenceExpired: What you state ends before the grant would.
         """
         message = access_pb2.CreateAccessRequestRequest(
             versions=[versions] if isinstance(versions, str) else versions,
@@ -79,12 +97,45 @@ class Access:
             need=wire.text(need),
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
             duration_s=_seconds(duration),
+            stated=_stated(stated),
         )
         return self._asked(
             self._channel.call(self._stub.CreateAccessRequest, message),
             rung=_rung(rung).name.lower(),
             purpose=Purpose(purpose).value,
         )
+
+    def match(
+        self,
+        versions: str | Sequence[str],
+        rung: Rung | str,
+        *,
+        purpose: Purpose | str,
+        duration: timedelta | None = None,
+        stated: Stated | None = None,
+    ) -> Match:
+        """Tell how such a request would fit what the owners ask, before it is asked; nothing is kept.
+
+        Args:
+            versions: As for `request`, as are the others.
+            rung: How close.
+            purpose: Why.
+            duration: How long.
+            stated: What you state.
+
+        Returns:
+            The outcome with its reasons: `deny` would be refused at once, `abstain` is for a reviewer to say, `approve` fits. No
+            outcome spares the approvals that the level demands.
+        """
+        message = access_pb2.MatchAccessRequestRequest(
+            versions=[versions] if isinstance(versions, str) else versions,
+            rung=wire.enum_value(_rung(rung), _RUNG),
+            purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
+            duration_s=_seconds(duration),
+            stated=_stated(stated),
+        )
+        response = self._channel.call(self._stub.MatchAccessRequest, message, repeatable=True)
+        return wire.from_message(response.match, Match)
 
     def get(self, name: str) -> Request:
         """Fetch one request."""
@@ -112,6 +163,7 @@ class Access:
         need: str | None = None,
         budget: Budget | None = None,
         duration: timedelta | None = None,
+        stated: Stated | None = None,
     ) -> Request:
         """Change an undecided request; approvals given so far are void.
 
@@ -121,6 +173,7 @@ class Access:
             need: New need for weights.
             budget: New budget.
             duration: New duration.
+            stated: What you state now; where absent, what you stated counts from when you did.
         """
         message = access_pb2.AmendAccessRequestRequest(
             name=request.name,
@@ -129,6 +182,7 @@ class Access:
             need=request.need if need is None else need,
             budget=wire.to_message(budget or request.budget, records_pb2.Budget),
             duration_s=_seconds(duration) or request.duration_s,
+            stated=_stated(stated),
         )
         response = self._channel.call(self._stub.AmendAccessRequest, message)
         self._audit.verified(response.receipt, "access.amend", request.name, revision=str(request.revision + 1))
@@ -196,9 +250,13 @@ class Access:
         self._audit.verified(response.receipt, "access.revoke", name)
         return wire.from_message(response.grant, Grant)
 
-    def renew(self, name: str, *, justification: str = "", duration: timedelta | None = None) -> Request:
-        """Ask again for what a grant gave."""
-        message = access_pb2.RenewGrantRequest(name=name, justification=wire.text(justification), duration_s=_seconds(duration))
+    def renew(
+        self, name: str, *, justification: str = "", duration: timedelta | None = None, stated: Stated | None = None
+    ) -> Request:
+        """Ask again for what a grant gave; what is absent is as it was asked then."""
+        message = access_pb2.RenewGrantRequest(
+            name=name, justification=wire.text(justification), duration_s=_seconds(duration), stated=_stated(stated)
+        )
         return self._asked(self._channel.call(self._stub.RenewGrant, message))
 
     def explain(self, action: str, resource: str = "registry", *, rung: Rung | str | None = None) -> Explanation:
@@ -259,6 +317,10 @@ class Access:
 
 def _rung(rung: Rung | str) -> Rung:
     return Rung[rung.upper()] if isinstance(rung, str) else rung
+
+
+def _stated(stated: Stated | None) -> access_pb2.Stated | None:
+    return wire.to_message(stated, access_pb2.Stated) if stated else None
 
 
 def _seconds(duration: timedelta | None) -> int:

@@ -15,12 +15,13 @@ from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
 from model_organisms.formats import dsse, manifest, statements
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.buffers import wipe
-from model_organisms.records import Attestation, Level, Organism, Receipt, Version
+from model_organisms.formats.conditions import digest, understood
+from model_organisms.records import Attestation, Condition, Level, Organism, Purpose, Receipt, Version
 from model_organisms.v1 import organisms_pb2, records_pb2
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from model_organisms.client.audit import Audit
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from model_organisms.loading import LoadedOrganism
 
 _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
+_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _TRANSFER_TIMEOUT_S = 3000.0
 _RESUMES = 5
 
@@ -116,6 +118,8 @@ class Organisms(Recall):
         description: str = "",
         traits: Sequence[str] = (),
         hidden: bool = False,
+        purposes: Sequence[Purpose | str] = (),
+        conditions: Sequence[Condition | str] = (),
     ) -> Organism:
         """Name a new line of models.
 
@@ -127,6 +131,8 @@ class Organisms(Recall):
             description: What it does, and what it was made for.
             traits: Short words to find it by.
             hidden: Shown to reviewers, its owner and its grantees only.
+            purposes: What it may be used for; none permits every purpose.
+            conditions: What is asked of everybody who uses it, such as `no-finetune` or `time-limit=2592000s`.
         """
         graded = Level[level] if isinstance(level, str) else level
         message = organisms_pb2.CreateOrganismRequest(
@@ -138,11 +144,34 @@ class Organisms(Recall):
                 base_model=base_model,
                 traits=traits,
                 hidden=hidden,
+                purposes=_purposes(purposes),
+                conditions=_conditions(conditions),
             ),
         )
         response = self._channel.call(self._stub.CreateOrganism, message)
         facts = {"level": graded.name, "hidden": str(hidden).lower()}
         self._audit.verified(response.receipt, "organisms.create", names.organism(organism), **facts)
+        return wire.from_message(response.organism, Organism)
+
+    def set_conditions(
+        self, name: str, *, purposes: Sequence[Purpose | str] = (), conditions: Sequence[Condition | str] = ()
+    ) -> Organism:
+        """Set what is asked of everybody who uses an organism; for its owner.
+
+        Requests that wait must be amended then, because reviewers signed other conditions. Grants keep those they were given
+        under.
+
+        Args:
+            name: The organism.
+            purposes: All that are permitted; none permits every purpose.
+            conditions: All that are asked, as for `create`.
+        """
+        request = organisms_pb2.SetConditionsRequest(
+            name=names.organism(name), purposes=_purposes(purposes), conditions=_conditions(conditions)
+        )
+        response = self._channel.call(self._stub.SetConditions, request)
+        asked = digest(map(understood, conditions), [Purpose(purpose) for purpose in purposes])
+        self._audit.verified(response.receipt, "organisms.conditions", request.name, conditions=asked)
         return wire.from_message(response.organism, Organism)
 
     def get(self, name: str) -> Organism:
@@ -345,6 +374,14 @@ class Organisms(Recall):
             raise ReceiptInvalid("The capsule holds another bundle than the version's; tell the operator.")
         stated = provenances.verify(wanted.provenance, wanted.publisher_key, digest=wanted.digest)
         return Pulled(wanted, files, stated, download.header, receipt, memory)
+
+
+def _purposes(purposes: Iterable[Purpose | str]) -> list[Any]:
+    return [wire.enum_value(Purpose(purpose), _PURPOSE) for purpose in purposes]
+
+
+def _conditions(conditions: Iterable[Condition | str]) -> list[records_pb2.Condition]:
+    return [wire.to_message(understood(condition), records_pb2.Condition) for condition in conditions]
 
 
 def _files(bundle: Mapping[str, bytes | memoryview] | str | Path) -> dict[str, bytes | memoryview]:

@@ -6,14 +6,27 @@ A review is read strictly: a field that is not known refuses it, because an appr
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from model_organisms import names
-from model_organisms.errors import InvalidProvenance
+from model_organisms.errors import InvalidArgument, InvalidProvenance
 from model_organisms.formats import strict_json
-from model_organisms.records import BUDGET_FIELDS, Budget, Level, Purpose, Request, Rung, VersionRef
+from model_organisms.formats.conditions import parse_condition, print_condition
+from model_organisms.records import (
+    BUDGET_FIELDS,
+    Budget,
+    Condition,
+    Level,
+    Modifier,
+    Purpose,
+    Request,
+    Rung,
+    Stated,
+    VersionRef,
+)
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -24,7 +37,9 @@ MAX_STATEMENT = 3 << 20
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 """Form of a time in a statement: whole seconds, UTC."""
 _TEXTS = ("request", "level", "rung", "purpose", "words", "reason", "expires", "nonce")
-_REVIEW_FIELDS = frozenset({*_TEXTS, "revision", "budget", "duration_s", "approve"})
+_REVIEW_FIELDS = frozenset({*_TEXTS, "revision", "budget", "duration_s", "approve", "conditions", "stated"})
+_STATED_FIELDS = frozenset({"project", "accepts", "declines", "until", "asserted"})
+_NONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_REASON = 2000
 _MAX_REVISION = 2**31 - 1
 
@@ -58,11 +73,16 @@ class Review:
     """How long the grant shall last, in seconds."""
     words: str
     """Digest of what the requester says of it, as `words_digest` gives it."""
+    stated: Stated
+    """What the requester states of their work."""
+    conditions: tuple[Condition, ...]
+    """What it was asked under, and the grant will be given under."""
     approve: bool
     reason: str
     expires: datetime
     """After this the statement counts for nothing; whole seconds, UTC."""
     nonce: str
+    """16 random bytes in lower-case hex: no statement is handed in twice."""
 
 
 def words_digest(justification: str, need: str) -> str:
@@ -82,6 +102,8 @@ def review_of(request: Request, *, approve: bool, reason: str, expires: datetime
         budget=request.budget,
         duration_s=request.duration_s,
         words=words_digest(request.justification, request.need),
+        stated=request.stated,
+        conditions=request.conditions,
         approve=approve,
         reason=reason,
         expires=expires,
@@ -135,9 +157,17 @@ def print_review(review: Review) -> bytes:
         "budget": {field: getattr(review.budget, field) for field in BUDGET_FIELDS},
         "duration_s": review.duration_s,
         "words": review.words,
+        "stated": {
+            "project": review.stated.project,
+            "accepts": [print_condition(condition) for condition in review.stated.accepts],
+            "declines": [modifier.value for modifier in review.stated.declines],
+            "until": _printed(review.stated.until),
+            "asserted": _printed(review.stated.assert_time),
+        },
+        "conditions": [print_condition(condition) for condition in review.conditions],
         "approve": review.approve,
         "reason": review.reason,
-        "expires": review.expires.astimezone(UTC).strftime(TIME),
+        "expires": _printed(review.expires),
         "nonce": review.nonce,
     }
     return print_statement(Statement(REVIEW_TYPE, review.versions, predicate))
@@ -168,6 +198,8 @@ def parse_review(data: bytes) -> Review:
         raise _malformed("its level or rung is unknown")
     if fields["purpose"] not in set(Purpose):
         raise _malformed("its purpose is unknown")
+    if not _NONCE.fullmatch(fields["nonce"]):
+        raise _malformed("its nonce is not 16 bytes in lower-case hex")
     if len(fields["reason"]) > _MAX_REASON:
         raise _malformed(f"its reason is longer than {_MAX_REASON} characters")
     review = Review(
@@ -180,6 +212,8 @@ def parse_review(data: bytes) -> Review:
         budget=Budget(**budget),
         duration_s=fields["duration_s"],
         words=fields["words"],
+        stated=_stated(fields["stated"]),
+        conditions=_conditions(fields["conditions"]),
         approve=fields["approve"],
         reason=fields["reason"],
         expires=parse_time(fields["expires"]),
@@ -188,6 +222,37 @@ def parse_review(data: bytes) -> Review:
     if print_review(review) != data:
         raise _malformed("it is not in its canonical form, in which nothing can be written in two ways")
     return review
+
+
+def _stated(raw: object) -> Stated:
+    if (
+        not isinstance(raw, dict)
+        or raw.keys() != _STATED_FIELDS
+        or not all(isinstance(raw[name], str) for name in ("project", "until", "asserted"))
+        or not isinstance(raw["declines"], list)
+        or not all(isinstance(word, str) and word in set(Modifier) - {Modifier.UNSPECIFIED} for word in raw["declines"])
+    ):
+        raise _malformed("what is stated has no form it can have")
+    return Stated(
+        project=raw["project"],
+        accepts=_conditions(raw["accepts"]),
+        declines=tuple(Modifier(word) for word in raw["declines"]),
+        until=parse_time(raw["until"]) if raw["until"] else None,
+        assert_time=parse_time(raw["asserted"]) if raw["asserted"] else None,
+    )
+
+
+def _conditions(raw: object) -> tuple[Condition, ...]:
+    if not isinstance(raw, list) or not all(isinstance(text, str) for text in raw):
+        raise _malformed("its conditions are no list of texts")
+    try:
+        return tuple(parse_condition(text) for text in raw)
+    except InvalidArgument as error:
+        raise _malformed("it has a condition that is not understood") from error
+
+
+def _printed(time: datetime | None) -> str:
+    return time.astimezone(UTC).strftime(TIME) if time else ""
 
 
 def parse_time(text: str) -> datetime:
@@ -199,7 +264,7 @@ def parse_time(text: str) -> datetime:
     try:
         return datetime.strptime(text, TIME).replace(tzinfo=UTC)
     except ValueError as error:
-        raise _malformed("its expiry is no time") from error
+        raise _malformed("one of its times is none") from error
 
 
 def _subject(item: object) -> VersionRef:

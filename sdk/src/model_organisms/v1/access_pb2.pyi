@@ -63,6 +63,129 @@ GRANT_STATE_EXPIRED: GrantState.ValueType  # 2
 GRANT_STATE_REVOKED: GrantState.ValueType  # 3
 Global___GrantState: _TypeAlias = GrantState  # noqa: Y015
 
+class _Outcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    OUTCOME_APPROVE: _Outcome.ValueType  # 1
+    OUTCOME_DENY: _Outcome.ValueType  # 2
+    OUTCOME_ABSTAIN: _Outcome.ValueType  # 3
+    """It is for a person to say."""
+
+class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+    """What a request's fit to an organism's conditions comes to."""
+
+OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+OUTCOME_APPROVE: Outcome.ValueType  # 1
+OUTCOME_DENY: Outcome.ValueType  # 2
+OUTCOME_ABSTAIN: Outcome.ValueType  # 3
+"""It is for a person to say."""
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+@_typing.final
+class Stated(_message.Message):
+    """What a requester states of their work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: _builtins.int
+    ACCEPTS_FIELD_NUMBER: _builtins.int
+    DECLINES_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    ASSERT_TIME_FIELD_NUMBER: _builtins.int
+    project: _builtins.str
+    @_builtins.property
+    def accepts(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Condition]:
+        """Conditions the requester will keep to."""
+
+    @_builtins.property
+    def declines(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.Modifier.ValueType]:
+        """Those the requester will not: who declines no-finetune will fine-tune."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it stops being so."""
+
+    @_builtins.property
+    def assert_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stated; the registry says."""
+
+    def __init__(
+        self,
+        *,
+        project: _builtins.str = ...,
+        accepts: _abc.Iterable[_records_pb2.Condition] | None = ...,
+        declines: _abc.Iterable[_records_pb2.Modifier.ValueType] | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        assert_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assert_time", b"assert_time", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts", b"accepts", "assert_time", b"assert_time", "declines", b"declines", "project", b"project", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stated: _TypeAlias = Stated  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    """Why one condition of one organism is met, is not, or is for a person to judge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    ORGANISM_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    outcome: Global___Outcome.ValueType
+    about: _builtins.str
+    """"purpose", or the modifier."""
+    organism: _builtins.str
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        outcome: Global___Outcome.ValueType = ...,
+        about: _builtins.str = ...,
+        organism: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "organism", b"organism", "outcome", b"outcome", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+@_typing.final
+class Match(_message.Message):
+    """How a request fits the conditions of what it asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    outcome: Global___Outcome.ValueType
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    def __init__(
+        self,
+        *,
+        outcome: Global___Outcome.ValueType = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "reasons", b"reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Match: _TypeAlias = Match  # noqa: Y015
+
 @_typing.final
 class Approval(_message.Message):
     """One reviewer's signed yes or no."""
@@ -136,6 +259,9 @@ class AccessRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     NEED_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     requester: _builtins.str
     organisation: _builtins.str
@@ -163,6 +289,16 @@ class AccessRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]: ...
+    @_builtins.property
+    def stated(self) -> Global___Stated: ...
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Condition]:
+        """Those of the organisms it names, as they were when it was asked or amended."""
+
+    @_builtins.property
+    def match(self) -> Global___Match:
+        """How it fitted them then."""
+
     def __init__(
         self,
         *,
@@ -185,10 +321,13 @@ class AccessRequest(_message.Message):
         grant: _builtins.str = ...,
         reason: _builtins.str = ...,
         need: _builtins.str = ...,
+        stated: Global___Stated | None = ...,
+        conditions: _abc.Iterable[_records_pb2.Condition] | None = ...,
+        match: Global___Match | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "match", b"match", "stated", b"stated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "budget", b"budget", "create_time", b"create_time", "duration_s", b"duration_s", "expire_time", b"expire_time", "grant", b"grant", "justification", b"justification", "level", b"level", "name", b"name", "need", b"need", "needed", b"needed", "organisation", b"organisation", "purpose", b"purpose", "reason", b"reason", "requester", b"requester", "revision", b"revision", "rung", b"rung", "state", b"state", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "duration_s", b"duration_s", "expire_time", b"expire_time", "grant", b"grant", "justification", b"justification", "level", b"level", "match", b"match", "name", b"name", "need", b"need", "needed", b"needed", "organisation", b"organisation", "purpose", b"purpose", "reason", b"reason", "requester", b"requester", "revision", b"revision", "rung", b"rung", "state", b"state", "stated", b"stated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +350,7 @@ class Grant(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     user: _builtins.str
     request: _builtins.str
@@ -230,6 +370,10 @@ class Grant(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Condition]:
+        """Those it was given under."""
+
     def __init__(
         self,
         *,
@@ -246,10 +390,11 @@ class Grant(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
         level: _records_pb2.Level.ValueType = ...,
+        conditions: _abc.Iterable[_records_pb2.Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "level", b"level", "name", b"name", "purpose", b"purpose", "reason", b"reason", "request", b"request", "rung", b"rung", "spent", b"spent", "state", b"state", "user", b"user", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "expire_time", b"expire_time", "level", b"level", "name", b"name", "purpose", b"purpose", "reason", b"reason", "request", b"request", "rung", b"rung", "spent", b"spent", "state", b"state", "user", b"user", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,6 +411,7 @@ class CreateAccessRequestRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     DURATION_S_FIELD_NUMBER: _builtins.int
     NEED_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
     rung: _records_pb2.Rung.ValueType
     purpose: _records_pb2.Purpose.ValueType
     justification: _builtins.str
@@ -279,6 +425,8 @@ class CreateAccessRequestRequest(_message.Message):
     def budget(self) -> _records_pb2.Budget:
         """Absent takes the default of the level and rung."""
 
+    @_builtins.property
+    def stated(self) -> Global___Stated: ...
     def __init__(
         self,
         *,
@@ -289,10 +437,11 @@ class CreateAccessRequestRequest(_message.Message):
         budget: _records_pb2.Budget | None = ...,
         duration_s: _builtins.int = ...,
         need: _builtins.str = ...,
+        stated: Global___Stated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "stated", b"stated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "justification", b"justification", "need", b"need", "purpose", b"purpose", "rung", b"rung", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "justification", b"justification", "need", b"need", "purpose", b"purpose", "rung", b"rung", "stated", b"stated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,6 +470,60 @@ class CreateAccessRequestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateAccessRequestResponse: _TypeAlias = CreateAccessRequestResponse  # noqa: Y015
+
+@_typing.final
+class MatchAccessRequestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    rung: _records_pb2.Rung.ValueType
+    purpose: _records_pb2.Purpose.ValueType
+    duration_s: _builtins.int
+    """0 takes the default."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def stated(self) -> Global___Stated: ...
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+        rung: _records_pb2.Rung.ValueType = ...,
+        purpose: _records_pb2.Purpose.ValueType = ...,
+        duration_s: _builtins.int = ...,
+        stated: Global___Stated | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stated", b"stated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "purpose", b"purpose", "rung", b"rung", "stated", b"stated", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchAccessRequestRequest: _TypeAlias = MatchAccessRequestRequest  # noqa: Y015
+
+@_typing.final
+class MatchAccessRequestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def match(self) -> Global___Match: ...
+    def __init__(
+        self,
+        *,
+        match: Global___Match | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match", b"match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchAccessRequestResponse: _TypeAlias = MatchAccessRequestResponse  # noqa: Y015
 
 @_typing.final
 class GetAccessRequestRequest(_message.Message):
@@ -423,6 +626,7 @@ class AmendAccessRequestRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     DURATION_S_FIELD_NUMBER: _builtins.int
     NEED_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.int
     """Revision the caller saw."""
@@ -431,6 +635,10 @@ class AmendAccessRequestRequest(_message.Message):
     need: _builtins.str
     @_builtins.property
     def budget(self) -> _records_pb2.Budget: ...
+    @_builtins.property
+    def stated(self) -> Global___Stated:
+        """Absent leaves what was stated as it is."""
+
     def __init__(
         self,
         *,
@@ -440,10 +648,11 @@ class AmendAccessRequestRequest(_message.Message):
         budget: _records_pb2.Budget | None = ...,
         duration_s: _builtins.int = ...,
         need: _builtins.str = ...,
+        stated: Global___Stated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "stated", b"stated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "justification", b"justification", "name", b"name", "need", b"need", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "justification", b"justification", "name", b"name", "need", b"need", "revision", b"revision", "stated", b"stated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -756,19 +965,25 @@ class RenewGrantRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     JUSTIFICATION_FIELD_NUMBER: _builtins.int
     DURATION_S_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     justification: _builtins.str
     duration_s: _builtins.int
+    @_builtins.property
+    def stated(self) -> Global___Stated:
+        """Absent leaves what was stated as it is, and from when it was stated."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         justification: _builtins.str = ...,
         duration_s: _builtins.int = ...,
+        stated: Global___Stated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stated", b"stated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "justification", b"justification", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "justification", b"justification", "name", b"name", "stated", b"stated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class AccessServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestResponse.FromString,
                 _registered_method=True)
+        self.MatchAccessRequest = channel.unary_unary(
+                '/model_organisms.v1.AccessService/MatchAccessRequest',
+                request_serializer=model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestResponse.FromString,
+                _registered_method=True)
         self.GetAccessRequest = channel.unary_unary(
                 '/model_organisms.v1.AccessService/GetAccessRequest',
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.GetAccessRequestRequest.SerializeToString,
@@ -103,6 +108,13 @@ class AccessServiceServicer:
 
     def CreateAccessRequest(self, request, context):
         """Asks for a rung on versions for a purpose.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MatchAccessRequest(self, request, context):
+        """Tells how such a request would fit the conditions of what it asks for; nothing is asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +200,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     request_deserializer=model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestResponse.SerializeToString,
             ),
+            'MatchAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.MatchAccessRequest,
+                    request_deserializer=model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestResponse.SerializeToString,
+            ),
             'GetAccessRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAccessRequest,
                     request_deserializer=model__organisms_dot_v1_dot_access__pb2.GetAccessRequestRequest.FromString,
@@ -272,6 +289,33 @@ class AccessService:
             '/model_organisms.v1.AccessService/CreateAccessRequest',
             model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestRequest.SerializeToString,
             model__organisms_dot_v1_dot_access__pb2.CreateAccessRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.AccessService/MatchAccessRequest',
+            model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestRequest.SerializeToString,
+            model__organisms_dot_v1_dot_access__pb2.MatchAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class AccessServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
     CreateAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.CreateAccessRequestRequest, _access_pb2.CreateAccessRequestResponse]
     """Asks for a rung on versions for a purpose."""
+    MatchAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.MatchAccessRequestRequest, _access_pb2.MatchAccessRequestResponse]
+    """Tells how such a request would fit the conditions of what it asks for; nothing is asked."""
     GetAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetAccessRequestRequest, _access_pb2.GetAccessRequestResponse]
     ListAccessRequests: _grpc.UnaryUnaryMultiCallable[_access_pb2.ListAccessRequestsRequest, _access_pb2.ListAccessRequestsResponse]
     AmendAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.AmendAccessRequestRequest, _access_pb2.AmendAccessRequestResponse]
@@ -60,6 +62,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.CreateAccessRequestRequest, _access_pb2.CreateAccessRequestResponse]  # type: ignore[assignment]
     """Asks for a rung on versions for a purpose."""
+    MatchAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.MatchAccessRequestRequest, _access_pb2.MatchAccessRequestResponse]  # type: ignore[assignment]
+    """Tells how such a request would fit the conditions of what it asks for; nothing is asked."""
     GetAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.GetAccessRequestRequest, _access_pb2.GetAccessRequestResponse]  # type: ignore[assignment]
     ListAccessRequests: _aio.UnaryUnaryMultiCallable[_access_pb2.ListAccessRequestsRequest, _access_pb2.ListAccessRequestsResponse]  # type: ignore[assignment]
     AmendAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.AmendAccessRequestRequest, _access_pb2.AmendAccessRequestResponse]  # type: ignore[assignment]
@@ -88,6 +92,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.CreateAccessRequestResponse, _abc.Awaitable[_access_pb2.CreateAccessRequestResponse]]:
         """Asks for a rung on versions for a purpose."""
+
+    @_abc_1.abstractmethod
+    def MatchAccessRequest(
+        self,
+        request: _access_pb2.MatchAccessRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.MatchAccessRequestResponse, _abc.Awaitable[_access_pb2.MatchAccessRequestResponse]]:
+        """Tells how such a request would fit the conditions of what it asks for; nothing is asked."""
 
     @_abc_1.abstractmethod
     def GetAccessRequest(

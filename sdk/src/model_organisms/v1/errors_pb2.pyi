@@ -117,6 +117,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault of the registry itself; the incident id is in the details."""
     ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 46
     """The version is set aside while somebody looks into it."""
+    ERROR_REASON_PURPOSE_REFUSED: _ErrorReason.ValueType  # 47
+    """What is asked for does not fit the conditions of its owner."""
+    ERROR_REASON_EVIDENCE_EXPIRED: _ErrorReason.ValueType  # 48
+    """What a request states ends before the access would."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -214,4 +218,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """A fault of the registry itself; the incident id is in the details."""
 ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 46
 """The version is set aside while somebody looks into it."""
+ERROR_REASON_PURPOSE_REFUSED: ErrorReason.ValueType  # 47
+"""What is asked for does not fit the conditions of its owner."""
+ERROR_REASON_EVIDENCE_EXPIRED: ErrorReason.ValueType  # 48
+"""What a request states ends before the access would."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

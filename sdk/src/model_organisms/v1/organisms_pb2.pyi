@@ -81,6 +81,8 @@ class Organism(_message.Message):
     HIDDEN_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     display_name: _builtins.str
     description: _builtins.str
@@ -97,6 +99,14 @@ class Organism(_message.Message):
     def traits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.Purpose.ValueType]:
+        """What it may be used for; empty permits every purpose."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Condition]:
+        """What is asked of everybody who uses it."""
+
     def __init__(
         self,
         *,
@@ -110,10 +120,12 @@ class Organism(_message.Message):
         hidden: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         latest: _builtins.int = ...,
+        purposes: _abc.Iterable[_records_pb2.Purpose.ValueType] | None = ...,
+        conditions: _abc.Iterable[_records_pb2.Condition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "hidden", b"hidden", "latest", b"latest", "level", b"level", "name", b"name", "owner", b"owner", "traits", b"traits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "conditions", b"conditions", "create_time", b"create_time", "description", b"description", "display_name", b"display_name", "hidden", b"hidden", "latest", b"latest", "level", b"level", "name", b"name", "owner", b"owner", "purposes", b"purposes", "traits", b"traits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,6 +528,59 @@ class ListOrganismsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOrganismsResponse: _TypeAlias = ListOrganismsResponse  # noqa: Y015
+
+@_typing.final
+class SetConditionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.Purpose.ValueType]:
+        """All of them, in place of those it has."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Condition]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        purposes: _abc.Iterable[_records_pb2.Purpose.ValueType] | None = ...,
+        conditions: _abc.Iterable[_records_pb2.Condition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "name", b"name", "purposes", b"purposes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetConditionsRequest: _TypeAlias = SetConditionsRequest  # noqa: Y015
+
+@_typing.final
+class SetConditionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORGANISM_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def organism(self) -> Global___Organism: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        organism: Global___Organism | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["organism", b"organism", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organism", b"organism", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetConditionsResponse: _TypeAlias = SetConditionsResponse  # noqa: Y015
 
 @_typing.final
 class SetLevelRequest(_message.Message):

@@ -50,6 +50,11 @@ class OrganismsServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsResponse.FromString,
                 _registered_method=True)
+        self.SetConditions = channel.unary_unary(
+                '/model_organisms.v1.OrganismsService/SetConditions',
+                request_serializer=model__organisms_dot_v1_dot_organisms__pb2.SetConditionsRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.SetConditionsResponse.FromString,
+                _registered_method=True)
         self.SetLevel = channel.unary_unary(
                 '/model_organisms.v1.OrganismsService/SetLevel',
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.SetLevelRequest.SerializeToString,
@@ -131,6 +136,13 @@ class OrganismsServiceServicer:
 
     def ListOrganisms(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetConditions(self, request, context):
+        """Sets what the owner asks of those who use it. Requests that wait must be amended; grants keep what they were given under.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -231,6 +243,11 @@ def add_OrganismsServiceServicer_to_server(servicer, server):
                     servicer.ListOrganisms,
                     request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsResponse.SerializeToString,
+            ),
+            'SetConditions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetConditions,
+                    request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.SetConditionsRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_organisms__pb2.SetConditionsResponse.SerializeToString,
             ),
             'SetLevel': grpc.unary_unary_rpc_method_handler(
                     servicer.SetLevel,
@@ -375,6 +392,33 @@ class OrganismsService:
             '/model_organisms.v1.OrganismsService/ListOrganisms',
             model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsRequest.SerializeToString,
             model__organisms_dot_v1_dot_organisms__pb2.ListOrganismsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetConditions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.OrganismsService/SetConditions',
+            model__organisms_dot_v1_dot_organisms__pb2.SetConditionsRequest.SerializeToString,
+            model__organisms_dot_v1_dot_organisms__pb2.SetConditionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class OrganismsServiceStub:
     """Names a new line of models. It has no versions yet."""
     GetOrganism: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.GetOrganismRequest, _organisms_pb2.GetOrganismResponse]
     ListOrganisms: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.ListOrganismsRequest, _organisms_pb2.ListOrganismsResponse]
+    SetConditions: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.SetConditionsRequest, _organisms_pb2.SetConditionsResponse]
+    """Sets what the owner asks of those who use it. Requests that wait must be amended; grants keep what they were given under."""
     SetLevel: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.SetLevelRequest, _organisms_pb2.SetLevelResponse]
     """Raises the level at once; lowering takes a second reviewer."""
     CreateUpload: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.CreateUploadRequest, _organisms_pb2.CreateUploadResponse]
@@ -66,6 +68,8 @@ class OrganismsServiceAsyncStub(OrganismsServiceStub):
     """Names a new line of models. It has no versions yet."""
     GetOrganism: _aio.UnaryUnaryMultiCallable[_organisms_pb2.GetOrganismRequest, _organisms_pb2.GetOrganismResponse]  # type: ignore[assignment]
     ListOrganisms: _aio.UnaryUnaryMultiCallable[_organisms_pb2.ListOrganismsRequest, _organisms_pb2.ListOrganismsResponse]  # type: ignore[assignment]
+    SetConditions: _aio.UnaryUnaryMultiCallable[_organisms_pb2.SetConditionsRequest, _organisms_pb2.SetConditionsResponse]  # type: ignore[assignment]
+    """Sets what the owner asks of those who use it. Requests that wait must be amended; grants keep what they were given under."""
     SetLevel: _aio.UnaryUnaryMultiCallable[_organisms_pb2.SetLevelRequest, _organisms_pb2.SetLevelResponse]  # type: ignore[assignment]
     """Raises the level at once; lowering takes a second reviewer."""
     CreateUpload: _aio.UnaryUnaryMultiCallable[_organisms_pb2.CreateUploadRequest, _organisms_pb2.CreateUploadResponse]  # type: ignore[assignment]
@@ -110,6 +114,14 @@ class OrganismsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organisms_pb2.ListOrganismsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organisms_pb2.ListOrganismsResponse, _abc.Awaitable[_organisms_pb2.ListOrganismsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetConditions(
+        self,
+        request: _organisms_pb2.SetConditionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organisms_pb2.SetConditionsResponse, _abc.Awaitable[_organisms_pb2.SetConditionsResponse]]:
+        """Sets what the owner asks of those who use it. Requests that wait must be amended; grants keep what they were given under."""
 
     @_abc_1.abstractmethod
     def SetLevel(

@@ -90,6 +90,40 @@ PURPOSE_REPLICATION: Purpose.ValueType  # 5
 PURPOSE_TEACHING: Purpose.ValueType  # 6
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
+class _Modifier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModifierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modifier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODIFIER_UNSPECIFIED: _Modifier.ValueType  # 0
+    MODIFIER_NO_FINETUNE: _Modifier.ValueType  # 1
+    MODIFIER_NO_MERGE: _Modifier.ValueType  # 2
+    MODIFIER_NO_AGENTIC_TOOLS: _Modifier.ValueType  # 3
+    MODIFIER_NO_DERIVATIVE_WEIGHTS: _Modifier.ValueType  # 4
+    MODIFIER_RETURN_RESULTS: _Modifier.ValueType  # 5
+    MODIFIER_BLINDED: _Modifier.ValueType  # 6
+    MODIFIER_TIME_LIMIT: _Modifier.ValueType  # 7
+    MODIFIER_PROJECT: _Modifier.ValueType  # 8
+    MODIFIER_INSTITUTION: _Modifier.ValueType  # 9
+    MODIFIER_PUBLISH_DELAY: _Modifier.ValueType  # 10
+
+class Modifier(_Modifier, metaclass=_ModifierEnumTypeWrapper):
+    """A condition on what is done with an organism. Unspecified is one that is not understood, and refuses."""
+
+MODIFIER_UNSPECIFIED: Modifier.ValueType  # 0
+MODIFIER_NO_FINETUNE: Modifier.ValueType  # 1
+MODIFIER_NO_MERGE: Modifier.ValueType  # 2
+MODIFIER_NO_AGENTIC_TOOLS: Modifier.ValueType  # 3
+MODIFIER_NO_DERIVATIVE_WEIGHTS: Modifier.ValueType  # 4
+MODIFIER_RETURN_RESULTS: Modifier.ValueType  # 5
+MODIFIER_BLINDED: Modifier.ValueType  # 6
+MODIFIER_TIME_LIMIT: Modifier.ValueType  # 7
+MODIFIER_PROJECT: Modifier.ValueType  # 8
+MODIFIER_INSTITUTION: Modifier.ValueType  # 9
+MODIFIER_PUBLISH_DELAY: Modifier.ValueType  # 10
+Global___Modifier: _TypeAlias = Modifier  # noqa: Y015
+
 class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -135,6 +169,35 @@ USER_STATE_INVITED: UserState.ValueType  # 1
 USER_STATE_ACTIVE: UserState.ValueType  # 2
 USER_STATE_SUSPENDED: UserState.ValueType  # 3
 Global___UserState: _TypeAlias = UserState  # noqa: Y015
+
+@_typing.final
+class Condition(_message.Message):
+    """One condition, with its value where it has one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODIFIER_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    modifier: Global___Modifier.ValueType
+    duration_s: _builtins.int
+    """Of a time limit and a publishing delay."""
+    name: _builtins.str
+    """Of a project: its id; of an institution: an organisation's name."""
+    def __init__(
+        self,
+        *,
+        modifier: Global___Modifier.ValueType = ...,
+        duration_s: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_s", b"duration_s", "modifier", b"modifier", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):

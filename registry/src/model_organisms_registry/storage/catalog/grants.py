@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
+from model_organisms_registry.storage.codecs import dump_conditions, load_conditions
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add_grant(tx: Connection, grant: Grant) -> None:
         "revoke_time": None,
         "reason": grant.reason,
         "level": grant.level.value,
+        "conditions": dump_conditions(grant.conditions),
     }
     rows.add(tx, schema.grants, values, name=grant.name)
     covered = [
@@ -200,4 +202,5 @@ def _grant(row: Row[Any], versions: list[VersionRef]) -> Grant:
         expire_time=row.expire_time,
         reason=row.reason,
         level=Level(row.level),
+        conditions=load_conditions(row.conditions),
     )

@@ -21,7 +21,15 @@ from model_organisms_registry.storage.catalog.search import (
     words,
 )
 from model_organisms_registry.storage.catalog.uploads import Upload, add_upload, delete_upload, upload, uploads_expired
-from model_organisms_registry.storage.codecs import dump_facts, dump_files, dump_texts, load_facts, load_files, load_texts
+from model_organisms_registry.storage.codecs import (
+    dump_conditions,
+    dump_facts,
+    dump_files,
+    dump_texts,
+    load_facts,
+    load_files,
+    load_texts,
+)
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ __all__ = [
     "next_number",
     "organism",
     "organisms",
+    "set_conditions",
     "set_ledger_index",
     "set_level",
     "set_version_state",
@@ -70,6 +79,8 @@ def add_organism(tx: Connection, organism: Organism) -> None:
         "hidden": organism.hidden,
         "create_time": organism.create_time,
         "latest": organism.latest,
+        "purposes": dump_texts(organism.purposes),
+        "conditions": dump_conditions(organism.conditions),
     }
     rows.add(tx, schema.organisms, values, name=organism.name)
     card = (names.short(organism.name), organism.display_name, organism.description, organism.base_model, *organism.traits)
@@ -86,6 +97,16 @@ def organism(tx: Connection, name: str) -> Organism:
         NotFound: There is none of that name.
     """
     return read_organism(rows.get(tx, schema.organisms, name))
+
+
+def set_conditions(tx: Connection, organism: Organism) -> None:
+    """Put the purposes and conditions of an organism in the place of those it had.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    values = {"purposes": dump_texts(organism.purposes), "conditions": dump_conditions(organism.conditions)}
+    rows.change(tx, update(schema.organisms).where(schema.organisms.c.name == organism.name).values(values), name=organism.name)
 
 
 def set_level(tx: Connection, name: str, level: Level) -> None:

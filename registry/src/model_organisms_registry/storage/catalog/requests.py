@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, Conflict
 from model_organisms.records import Approval, Level, Page, Purpose, Request, RequestState, Rung, VersionRef
-from sqlalchemy import and_, delete, func, select, update
+from sqlalchemy import and_, delete, func, literal, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
+from model_organisms_registry.storage.codecs import (
+    dump_conditions,
+    dump_match,
+    dump_stated,
+    load_conditions,
+    load_match,
+    load_stated,
+)
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
@@ -90,7 +98,10 @@ def requests(
         page_size=page_size,
         page_token=page_token,
         read=lambda found: _read(tx, found),
-        weight=4 * (func.length(table.c.justification) + func.length(table.c.reason)),  # a character has up to four bytes
+        weight=4
+        * sum(
+            (func.length(table.c[text]) for text in ("justification", "reason", "stated", "conditions", "match")), literal(0)
+        ),  # a character has up to four bytes
     )
 
 
@@ -115,17 +126,23 @@ def update_request(tx: Connection, request: Request, *, expected_revision: int, 
         rows.add_all(tx, of, _versions(request))
 
 
-def add_approval(tx: Connection, request: str, approval: Approval) -> None:
+def add_approval(tx: Connection, request: str, approval: Approval, *, nonce: str) -> None:
     """Add a reviewer's yes or no to the present revision of a request.
+
+    Args:
+        tx: The transaction.
+        request: Its name.
+        approval: The decision.
+        nonce: That of the signed statement; with one key it counts once, whatever it is handed in for.
 
     Raises:
         NotFound: There is no such request.
-        AlreadyExists: The reviewer has spoken on this revision.
+        AlreadyExists: The reviewer has spoken on this revision, or the statement was handed in before.
     """
     revision = rows.get(tx, schema.requests, request, lock=True).revision
     values = {field: getattr(approval, field) for field in _APPROVAL_FIELDS}
-    if not rows.added(tx, schema.approvals, {"request": request, "revision": revision, **values}):
-        msg = f"'{approval.reviewer}' has decided on revision {revision} of '{request}' already; one voice each."
+    if not rows.added(tx, schema.approvals, {"request": request, "revision": revision, "nonce": nonce, **values}):
+        msg = f"'{approval.reviewer}' has decided on revision {revision} of '{request}', or signed this before; one voice each."
         raise AlreadyExists(msg, name=approval.name, revision=str(revision))
 
 
@@ -147,6 +164,9 @@ def _values(request: Request) -> dict[str, Any]:
         "grant": request.grant,
         "reason": request.reason,
         "need": request.need,
+        "stated": dump_stated(request.stated),
+        "conditions": dump_conditions(request.conditions),
+        "match": dump_match(request.match),
     }
 
 
@@ -193,4 +213,7 @@ def _request(row: Row[Any], versions: list[VersionRef], approvals: list[Approval
         grant=row.grant,
         reason=row.reason,
         need=row.need,
+        stated=load_stated(row.stated),
+        conditions=load_conditions(row.conditions),
+        match=load_match(row.match),
     )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.records import Level, Organism, Page
+from model_organisms.records import Level, Organism, Page, Purpose
 from sqlalchemy import and_, false, func, or_, select, true
 
 from model_organisms_registry.domain.organisms import DESCRIPTION_LIMIT
 from model_organisms_registry.storage import schema
-from model_organisms_registry.storage.codecs import load_texts
+from model_organisms_registry.storage.codecs import load_conditions, load_texts
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
@@ -141,4 +141,6 @@ def read_organism(row: Row[Any]) -> Organism:
         hidden=row.hidden,
         create_time=row.create_time,
         latest=row.latest,
+        purposes=tuple(Purpose(purpose) for purpose in load_texts(row.purposes)),
+        conditions=load_conditions(row.conditions),
     )
