@@ -11,6 +11,8 @@ WORKERS ?= 2
 # `make test TESTS=tests/formats` runs a part; ARGS goes to pytest.
 TESTS ?= tests
 ARGS ?=
+# How long `make fuzz` spends on each parser.
+SECONDS ?= 60
 export PYTHON
 
 .PHONY: help
@@ -34,6 +36,16 @@ lint: packages ## style, types, who may import whom, proto rules, generated code
 	$(BIN)/mypy -p model_organisms -p model_organisms_registry
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --lint --check
+
+.PHONY: fuzz
+fuzz: ## give each parser bytes that find their way by coverage, SECONDS=60 each; ARGS="note receipt" takes some
+	@.ci/setup fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+.PHONY: faults
+faults: ## fail each system call of the write paths in turn, restart, and look; writes docs/faults.md (takes long)
+	@.ci/setup test
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 .PHONY: bench
 bench: packages ## ratios against peers, both sides in one run; writes build/bench.json

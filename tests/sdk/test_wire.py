@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 from types import UnionType
 
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms import errors, records, wire
@@ -110,6 +111,21 @@ def test_every_error_comes_back_as_its_own_class(kind):
 def test_a_failure_without_our_status_is_the_nearest_error():
     assert type(wire.from_status(b"\xff", code="UNAVAILABLE", message="no route")) is errors.RegistryUnreachable
     assert type(wire.from_status(b"", code="OUT_OF_RANGE", message="?")) is errors.Internal
+
+
+@pytest.mark.parametrize("name", ["message", "self", "details", "args", ""])
+def test_a_lying_registrys_details_may_have_any_name(name):
+    info = error_details_pb2.ErrorInfo(reason="DENIED", domain=errors.DOMAIN, metadata={name: "x"})
+    status = status_pb2.Status(message="No.")
+    status.details.add().Pack(info)
+    back = wire.from_status(status.SerializeToString(), code="UNKNOWN", message="")
+    assert (type(back), back.message, back.details) == (errors.Denied, "No.", {name: "x"})
+
+
+def test_a_lying_registrys_broken_details_are_the_nearest_error():
+    status = status_pb2.Status(message="No.")
+    status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
+    assert type(wire.from_status(status.SerializeToString(), code="NOT_FOUND", message="?")) is errors.NotFound
 
 
 def test_reasons_of_the_protocol_are_the_reasons_of_the_tree():

@@ -73,7 +73,7 @@ class ModelOrganismsError(Exception):
     reason: ClassVar[str] = "UNKNOWN"
     status: ClassVar[str] = "UNKNOWN"
 
-    def __init__(self, message: str, **details: str) -> None:
+    def __init__(self, message: str, /, **details: str) -> None:
         """Keep the message and the facts."""
         super().__init__(message)
         self.message = message

@@ -7,6 +7,7 @@ two definitions and kept as a plan: one encoder and one decoder a field. What do
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -174,14 +175,12 @@ def from_status(data: bytes, *, code: str, message: str) -> errors.ModelOrganism
     Returns:
         The error, to be raised by the caller.
     """
-    try:
+    with suppress(DecodeError):
         status = status_pb2.Status.FromString(data)
-    except DecodeError:
-        status = status_pb2.Status()
-    for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in errors.BY_REASON:
-            return errors.BY_REASON[info.reason](status.message, **dict(info.metadata))
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in errors.BY_REASON:
+                return errors.BY_REASON[info.reason](status.message, **dict(info.metadata))
     nearest, advice = _BY_CODE.get(code, (errors.Internal, "tell the operator of the registry"))
     shown = "".join(character if character.isprintable() else "?" for character in message[:_MESSAGE_LIMIT])
     return nearest(f"The call ended with {code} ({shown}); {advice}.")
