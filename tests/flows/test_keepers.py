@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from datetime import UTC, datetime
 
 import pytest
 from model_organisms import errors
+from model_organisms.client.client import connect
+from model_organisms.formats import entry as entries
 from model_organisms_registry.config import Keys, load
 from model_organisms_registry.founding import found, free_ports
 from model_organisms_registry.server import Registry
@@ -105,3 +109,47 @@ def test_settings_that_name_no_keeper_are_refused_in_words(tmp_path):
     config = settings(tmp_path / "data", keys=Keys("hsm"))
     with pytest.raises(errors.ConfigurationInvalid, match="file, pkcs11 or vault"):
         found(config, now=datetime.now(UTC))
+
+
+def test_an_operator_turns_the_keys_of_a_stopped_registry_and_it_goes_on(tmp_path):
+    config = settings(tmp_path / "data")
+    with running(config, people=PEOPLE) as world:
+        (version, files), (other, _) = published(world), published(world)
+        grant = granted(world, version)
+        with pytest.raises(errors.LedgerUnavailable, match="Another registry"):
+            run("rewrap", "--folder", world.folder, "--all")
+        assert run("backup", "--folder", world.folder, tmp_path / "copy")[0] == 0
+    assert run("rewrap", "--folder", world.folder)[0] == 2
+    assert run("rewrap", "--folder", world.folder, "--all", "--version", version.name)[0] == 2
+    status, told = run("rewrap", "--folder", world.folder, "--version", version.name)
+    assert (status, "1 data keys are under 1 fresh keys" in told) == (0, True)
+    status, told = run("rewrap", "--folder", world.folder, "--all", "--json")
+    assert (status, json.loads(told)["failed"]) == (0, [])
+    assert run("rewrap", "--folder", world.folder, "--all", "--to", "file")[0] == 0
+    status, told = run("fsck", "--folder", world.folder)
+    assert (status, "destroyed: " in told) == (0, False)
+
+    registry = Registry(config)
+    registry.start()
+    try:
+        said = [entries.parse(body) for body in registry.storage.log.entries(0, 1000)]
+        rewraps = [item.facts for item in said if item.type == "keys.rewrap.intent"]
+        assert [facts["keeper"] for facts in rewraps] == ["file"] * 3
+        assert (rewraps[0]["of"], rewraps[1]["of"]) == (stored(version).key_id, "all")
+        assert sum(item.type == "keys.rewrap.result" for item in said) == 3
+        with connect(tmp_path / "data" / "rosa.json") as rosa, rosa.organisms.pull(version.name) as pulled:
+            assert ({path: bytes(data) for path, data in pulled.files.items()}, pulled.header.grant) == (files, grant)
+    finally:
+        registry.stop(grace_s=1)
+
+    # What was copied before has key records of keys that are gone: told from what was destroyed, and mended by the newer ones.
+    kek = world.folder / "keys/kek"
+    status, told = run("restore", tmp_path / "copy", "--folder", tmp_path / "new", "--version-keys", kek)
+    assert (status, f"outdated: {version.name}" in told, f"outdated: {other.name}" in told) == (0, True, True)
+    with pytest.raises(errors.NotFound):
+        opened(tmp_path / "new", version)
+    for name in ("marking", "versions"):
+        for record in (world.folder / "blobs" / name).rglob("*.key"):
+            shutil.copy2(record, tmp_path / "new" / record.relative_to(world.folder))
+    assert "outdated" not in run("fsck", "--folder", tmp_path / "new")[1]
+    assert opened(tmp_path / "new", version) == packed(files)

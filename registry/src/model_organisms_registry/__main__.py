@@ -157,6 +157,34 @@ def trace(*, folder: Path, version: str, suspect: Path, as_json: bool) -> None:
     sys.exit(0 if any(found.accused for found in inquiry.traces) else 1)
 
 
+@cli.command()
+@_FOLDER
+@click.option("--version", "versions", multiple=True, metavar="NAME", help="A version, organisms/…/versions/N; repeat for more.")
+@click.option("--all", "everything", is_flag=True, help="Everything that is stored: versions, transcripts, reasons.")
+@click.option(
+    "--to", type=click.Choice(["file", "pkcs11", "vault"]), help="Move to this keeper what it has not; else all is turned."
+)
+@_JSON
+def rewrap(*, folder: Path, versions: tuple[str, ...], everything: bool, to: str | None, as_json: bool) -> None:
+    """Give what is stored fresh keys, and destroy the older ones; stop the registry first. Cut off, it is simply run again.
+
+    No copy of the registry made before opens afterwards, so back up at once. Exit status 1 means that something did not unwrap.
+    """
+    from model_organisms_registry.rewrapping import rewrap as run
+
+    if everything == bool(versions):
+        raise click.UsageError("Name the versions with --version, or say --all.")
+    with click.progressbar(length=1, label="Data keys", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        done = run(load(folder), versions=versions, to=to or "", now=datetime.now(UTC), tell=tell)
+    click.echo(json.dumps(done.as_json(), indent=1) if as_json else done.as_text())
+    sys.exit(1 if done.failed else 0)
+
+
 @cli.group()
 def policy() -> None:
     """Check policies, say what others would change, and why somebody is denied; nothing is changed."""

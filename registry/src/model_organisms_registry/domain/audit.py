@@ -51,6 +51,8 @@ class Event(Enum):
 
     REGISTRY_START = _shape("registry.start", "version policies")
     REGISTRY_STOP = _shape("registry.stop")
+    REWRAP_INTENT = _shape("keys.rewrap.intent", "keeper of")
+    REWRAP_RESULT = _shape("keys.rewrap.result", "keys records failed", intent=True)
 
     INVITE = _shape("identity.invite", "organisation roles")
     ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires")

@@ -149,9 +149,9 @@ class SealedStore:
         self.blobs.delete(path)
         self.blobs.delete(path + _KEY)
 
-    def records(self) -> dict[str, str]:
-        """List all key records: where each lies, and the rotation of a key that it is under."""
-        return {path: self.record(path).kek for path in self.blobs.list() if path.endswith(_KEY)}
+    def records(self) -> tuple[str, ...]:
+        """List where key records lie."""
+        return tuple(path for path in self.blobs.list() if path.endswith(_KEY))
 
     def record(self, key_path: str) -> Wrapped:
         """Read a key record.
