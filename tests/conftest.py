@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.databases",
     "tests.support.keepers",
     "tests.support.models",
+    "tests.support.providers",
     "tests.support.registries",
     "tests.support.s3",
 ]

@@ -38,6 +38,7 @@ PLANTED = {  # one forbidden import a contract: where it is planted, and what
     ),
     "SQL: only in storage and ledger": (f"{REGISTRY}/rpc/__init__.py", "import sqlalchemy"),
     "Cedar: only in gate.cedar": (f"{REGISTRY}/rpc/__init__.py", "import cedarpy"),
+    "HTTP and tokens: only where identity providers are asked": (f"{REGISTRY}/workflows/__init__.py", "import httpx2"),
     "rules and formats touch no I/O": (f"{REGISTRY}/domain/permits.py", "import pathlib"),
 }
 

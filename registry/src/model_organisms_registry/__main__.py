@@ -14,6 +14,7 @@ import click
 from model_organisms.errors import ModelOrganismsError
 
 from model_organisms_registry.config import Cells, Config, load
+from model_organisms_registry.witnessing import witness
 
 _FOLDER = click.option(
     "--folder",
@@ -85,6 +86,18 @@ def serve(*, folder: Path, log_level: str) -> None:
 
     logging.basicConfig(level=log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     run(load(folder))
+
+
+@cli.command()
+@_FOLDER
+def ticket(*, folder: Path) -> None:
+    """Print the public ticket: people of an identity provider named in registry.toml log in with it.
+
+    It holds no secret, but tells whom to trust: publish it where only you can write.
+    """
+    from model_organisms_registry.founding import public_ticket
+
+    click.echo(str(public_ticket(load(folder))))
 
 
 @cli.command()
@@ -270,49 +283,7 @@ def _registry(folder: Path) -> Config | None:
     return None
 
 
-@cli.group()
-def witness() -> None:
-    """Cosign the checkpoints of other people's ledgers (c2sp.org/tlog-witness). A witness needs no registry, and no database."""
-
-
-_WITNESS = click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("witness-data"),
-    show_default=True,
-    help="Folder of the witness; if it is lost, so is the witness.",
-)
-
-
-@witness.command("init")
-@_WITNESS
-@click.option("--name", required=True, help="Name of its key, like witness.example.org.")
-def witness_init(*, folder: Path, name: str) -> None:
-    """Make a witness, and print its verifier key for those who shall rely on it."""
-    from model_organisms_registry.ledger.witness import create
-
-    click.echo(create(folder, name))
-
-
-@witness.command("add")
-@_WITNESS
-@click.argument("vkey")
-def witness_add(*, folder: Path, vkey: str) -> None:
-    """Begin to watch the ledger with this verifier key; a witness that runs takes it up at its next start."""
-    from model_organisms_registry.ledger.witness import add
-
-    click.echo(f"{add(folder, vkey)} is watched.")
-
-
-@witness.command("serve")
-@_WITNESS
-@click.option("--listen", default="127.0.0.1:7610", show_default=True, help="Address; put TLS in front of it.")
-def witness_serve(*, folder: Path, listen: str) -> None:
-    """Answer POST /add-checkpoint until SIGTERM."""
-    from model_organisms_registry.ledger.witness import serve as run
-
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    run(folder, listen)
+cli.add_command(witness)
 
 
 def main() -> None:

@@ -135,6 +135,49 @@ class Public:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountRule:
+    """Who of an issuer gets which account: those whose claim is, or lists, the value."""
+
+    claim: str = ""
+    value: str = ""
+    organisation: str = ""
+    roles: tuple[str, ...] = ()
+    """Empty means researcher for a person; a service is always just that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """An identity provider whose tokens give accounts; `domain/oidc.py` checks that the values make sense."""
+
+    issuer: str = ""
+    kind: str = "person"
+    """Or `service`."""
+    client_id: str = ""
+    audience: str = ""
+    """Empty means the client id."""
+    algorithms: tuple[str, ...] = ("RS256",)
+    scopes: tuple[str, ...] = ("openid", "profile")
+    username: str = "preferred_username"
+    """Claim that a new account is named after."""
+    prefix: str = ""
+    """Put before it, so that names of two issuers do not meet."""
+    require_nonce: bool = True
+    """A person's token must be bound to their keys by its nonce."""
+    may_give: tuple[str, ...] = ("researcher",)
+    """Roles that rules of this issuer may give."""
+    clock_skew_s: float = 60.0
+    token_age_s: float = 600.0
+    """Oldest token taken."""
+    timeout_s: float = 5.0
+    """Longest wait for the issuer."""
+    authority: str = ""
+    """PEM file of the authority that signs its TLS certificate; empty means those the system trusts."""
+    insecure_loopback: bool = False
+    """Take plain http on loopback."""
+    accounts: tuple[AccountRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one registry."""
 
@@ -159,6 +202,8 @@ class Config:
     public: Public = field(default_factory=Public)
     hazard: dict[str, dict[str, int | bool]] = field(default_factory=dict)
     """Stricter demands by level and rung, such as `[hazard."CL2.pull"]`."""
+    oidc: tuple[Issuer, ...] = ()
+    """Identity providers that people and services may come from."""
 
     @property
     def database_url(self) -> str:
@@ -209,7 +254,14 @@ def load(folder: Path) -> Config:
         values["keys"][name] = _read(keeper, values["keys"].get(name, {}), f"keys.{name}.")
     for name, kind in (("keys", Keys), ("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
+    values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
     return _read(Config, {"folder": folder.resolve(), **values}, "")
+
+
+def _issuer(values: object) -> Issuer:
+    told: dict[str, Any] = dict(_expect(values, dict, "oidc"))
+    rules = _expect(told.get("accounts", []), list, "oidc.accounts")
+    return _read(Issuer, told | {"accounts": [_read(AccountRule, rule, "oidc.accounts.") for rule in rules]}, "oidc.")
 
 
 def _read(kind: type[S], values: object, prefix: str) -> S:
@@ -225,7 +277,7 @@ def _read(kind: type[S], values: object, prefix: str) -> S:
 
 def _typed(value: Any, kind: str, name: str) -> Any:  # noqa: ANN401 - TOML values
     if kind.startswith("tuple"):
-        return tuple(_typed(item, "str", name) for item in _expect(value, list, name))
+        return tuple(_typed(item, kind[len("tuple[") : -len(", ...]")], name) for item in _expect(value, list, name))
     if kind == "float":
         return float(_expect(value, (int, float), name))
     if kind == "bool":

@@ -112,6 +112,12 @@ def found(config: Config, *, now: datetime) -> Ticket:
     return Ticket(where.registry, where.enrol, storage.authority.pem.decode(), code)
 
 
+def public_ticket(config: Config) -> Ticket:
+    """Make the ticket without a code: where to go and whom to trust there, for those who come from an identity provider."""
+    where = addresses(config)
+    return Ticket(where.registry, where.enrol, Authority(config.keys_folder, config.origin).pem.decode(), "")
+
+
 def addresses(config: Config) -> Addresses:
     """Where clients call: the first host of the certificate, with the ports that are listened on."""
     ports = [address.rsplit(":", 1)[-1] for address in (config.listen, config.enrol_listen)]

@@ -23,6 +23,7 @@ from model_organisms_registry.founding import Storage, addresses
 from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.issuers import Issuers
 from model_organisms_registry.ledger.public import PublicFiles
 from model_organisms_registry.ledger.web import Site
 from model_organisms_registry.ports import Shown, port
@@ -46,6 +47,7 @@ from model_organisms_registry.workflows.explaining import Explaining
 from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
+from model_organisms_registry.workflows.oidc import Oidc
 from model_organisms_registry.workflows.organisms import Organisms
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
@@ -198,7 +200,7 @@ class Registry:
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
-        enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, info))]
+        enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), info))]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
 
     def _asking(self, table: HazardTable, contents: Contents) -> AccessRooms:
@@ -214,6 +216,9 @@ class Registry:
             ledger_key=self.storage.log.vkey,
             release_key=self.storage.release_key.public_key().public_bytes_raw(),
         )
+
+    def _oidc(self) -> Oidc:
+        return Oidc(self.changes, self.storage.authority, Issuers(self.config.oidc))
 
     def _listening(self, handlers: list[grpc.GenericRpcHandler[Any, Any]], listen: str, *, demand: bool) -> grpc.Server:
         shown = Shown(self.storage.authority, self.config.hosts, self._clock, demand=demand)

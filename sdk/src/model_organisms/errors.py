@@ -14,7 +14,7 @@
     │   └── DigestMismatch             bytes that do not hash to what was announced
     ├── Unauthenticated            the caller has not proved who they are
     │   ├── CertificateRefused         foreign, expired, denied or malformed certificate
-    │   └── EnrolmentRefused           a wrong, used or expired enrolment code
+    │   └── EnrolmentRefused           a wrong, used or expired enrolment code or token
     ├── Denied                     who they are is known, and the answer is no
     │   ├── GrantRequired              no active grant covers this rung on this version
     │   ├── GrantExpired               the grant's time is over
@@ -161,7 +161,7 @@ class CertificateRefused(Unauthenticated):
 
 
 class EnrolmentRefused(Unauthenticated):
-    """A wrong, used or expired enrolment code."""
+    """A wrong, used or expired enrolment code or token."""
 
     reason = "ENROLMENT_REFUSED"
 

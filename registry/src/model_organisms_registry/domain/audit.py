@@ -54,9 +54,9 @@ class Event(Enum):
     REWRAP_INTENT = _shape("keys.rewrap.intent", "keeper of")
     REWRAP_RESULT = _shape("keys.rewrap.result", "keys records failed", intent=True)
 
-    INVITE = _shape("identity.invite", "organisation roles")
-    ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires")
-    CERTIFICATE = _shape("identity.certificate", "certificate expires")
+    INVITE = _shape("identity.invite", "organisation roles", optional="issuer subject")
+    ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires", optional="issuer subject")
+    CERTIFICATE = _shape("identity.certificate", "certificate expires", optional="issuer subject")
     SUSPEND = _shape("identity.suspend", commit=None)
     REINSTATE = _shape("identity.reinstate", commit=None)
 

@@ -118,6 +118,28 @@ def enrol(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
     return replace(user, state=UserState.ACTIVE, identity_key=identity_key, sealing_key=sealing_key)
 
 
+def enrol_again(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
+    """Let an account in whose owner was proved by their identity provider.
+
+    One that waits for its owner gets its keys. One that has keys keeps them: a provider, or who holds an account there, must not
+    come to sign in a person's name. A service's are replaced, as it holds and signs nothing.
+
+    Raises:
+        Suspended: It was stopped.
+        Conflict: It has other keys.
+    """
+    if user.state is UserState.INVITED:
+        return enrol(user, identity_key=identity_key, sealing_key=sealing_key)
+    kept = standing(user)
+    if (kept.identity_key, kept.sealing_key) != (identity_key, sealing_key) and kept.roles != {Role.SERVICE}:
+        raise Conflict(
+            f"{user.name} has keys already, and a token does not replace them; use the identity file that holds them, or "
+            "tell the registry's admins that they are lost.",
+            user=user.name,
+        )
+    return replace(kept, identity_key=identity_key, sealing_key=sealing_key)
+
+
 def standing(user: User) -> User:
     """Return an account that may be served; the door asks this on every call.
 

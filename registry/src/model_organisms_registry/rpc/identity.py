@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_organisms import wire
 from model_organisms.records import Role
 from model_organisms.v1 import identity_pb2, records_pb2
 
 if TYPE_CHECKING:
-    from model_organisms.records import User
+    from datetime import datetime
+
+    from model_organisms.records import Receipt, User
 
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.rpc.door import Arrival
     from model_organisms_registry.workflows.identity import Identity
+    from model_organisms_registry.workflows.oidc import Oidc
 
 _ROLE = records_pb2.DESCRIPTOR.enum_types_by_name["Role"]
 
@@ -23,31 +26,44 @@ class EnrolmentRooms:
 
     Args:
         identity: The workflows.
+        oidc: Those of who comes from an identity provider.
         info: What a client pins.
     """
 
-    def __init__(self, identity: Identity, info: identity_pb2.RegistryInfo) -> None:
-        """Keep both."""
+    def __init__(self, identity: Identity, oidc: Oidc, info: identity_pb2.RegistryInfo) -> None:
+        """Keep them."""
         self._identity = identity
+        self._oidc = oidc
         self._info = info
 
     def enrol(self, arrival: Arrival, request: identity_pb2.EnrolRequest) -> identity_pb2.EnrolResponse:
         """Trade a one-time code for a certificate."""
-        user, certificate, expires, receipt = self._identity.enrol(
-            request.code,
-            request=request.certificate_request,
-            identity_key=request.identity_key,
-            sealing_key=request.sealing_key,
-            proof=request.proof,
-            now=arrival.time,
-        )
-        return identity_pb2.EnrolResponse(
-            user=_user(user),
-            certificate=certificate,
-            expire_time=wire.timestamp(expires),
-            registry=self._info,
-            receipt=wire.to_message(receipt, records_pb2.Receipt),
-        )
+        made = self._identity.enrol(request.code, **_shown(request), now=arrival.time)
+        return identity_pb2.EnrolResponse(**self._enrolled(*made))
+
+    def enrol_with_token(
+        self, arrival: Arrival, request: identity_pb2.EnrolWithTokenRequest
+    ) -> identity_pb2.EnrolWithTokenResponse:
+        """Trade an identity provider's token for a certificate."""
+        made = self._oidc.enrol(request.token, **_shown(request), now=arrival.time)
+        return identity_pb2.EnrolWithTokenResponse(**self._enrolled(*made))
+
+    def list_providers(self, _: Arrival, __: identity_pb2.ListProvidersRequest) -> identity_pb2.ListProvidersResponse:
+        """List where people can get such a token."""
+        found = [
+            identity_pb2.Provider(issuer=issuer.issuer, client_id=issuer.client_id, scopes=issuer.scopes)
+            for issuer in self._oidc.providers()
+        ]
+        return identity_pb2.ListProvidersResponse(providers=found)
+
+    def _enrolled(self, user: User, certificate: bytes, expires: datetime, receipt: Receipt) -> dict[str, Any]:
+        return {
+            "user": _user(user),
+            "certificate": certificate,
+            "expire_time": wire.timestamp(expires),
+            "registry": self._info,
+            "receipt": wire.to_message(receipt, records_pb2.Receipt),
+        }
 
     def readmit(self, arrival: Arrival, request: identity_pb2.ReadmitRequest) -> identity_pb2.ReadmitResponse:
         """Issue a fresh certificate to an account whose last one has ended."""
@@ -124,6 +140,16 @@ class IdentityRooms:
         """Let a stopped account stand again."""
         user, receipt = self._identity.reinstate(call, request.name, reason=request.reason)
         return identity_pb2.ReinstateUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
+
+
+def _shown(request: identity_pb2.EnrolRequest | identity_pb2.EnrolWithTokenRequest) -> dict[str, bytes]:
+    """What a newcomer shows besides their code or token."""
+    return {
+        "request": request.certificate_request,
+        "identity_key": request.identity_key,
+        "sealing_key": request.sealing_key,
+        "proof": request.proof,
+    }
 
 
 def _user(user: User) -> records_pb2.User:

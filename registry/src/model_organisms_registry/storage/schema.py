@@ -88,6 +88,23 @@ enrolments = Table(
     Column("use_time", Instant),
 )
 
+subjects = Table(
+    "subjects",
+    metadata,
+    _key("issuer"),
+    _key("subject"),
+    _words("user", ForeignKey("users.name")),
+    UniqueConstraint("user"),
+)
+
+spent_tokens = Table(
+    "spent_tokens",
+    metadata,
+    _key("digest"),
+    Column("expire_time", Instant, nullable=False),
+    Index(None, "expire_time"),
+)
+
 denied_certificates = Table(
     "denied_certificates",
     metadata,

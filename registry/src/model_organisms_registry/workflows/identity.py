@@ -117,7 +117,7 @@ class Identity:
         2. The code is spent, the account gets its keys, and the entry is written, together.
         3. The certificate is issued for what is now in the account.
         """
-        _check_proof(identity_key, proof, enrolment_statement(code, request, sealing_key))
+        check_proof(identity_key, proof, enrolment_statement(code, request, sealing_key))
         _, not_after = rules.certificate_times(now)
         with self._changes.open() as change:
             name = accounts.use_enrolment(change.tx, rules.code_hash(code), now)
@@ -136,7 +136,7 @@ class Identity:
 
     def renew(self, call: Call, *, request: bytes, proof: bytes) -> tuple[bytes, datetime, Receipt]:
         """Issue a fresh certificate to an account that stands."""
-        _check_proof(call.user.identity_key, proof, renewal_statement(request))
+        check_proof(call.user.identity_key, proof, renewal_statement(request))
         return self._renewed(call.user, request, call.time, call)
 
     def readmit(self, name: str, *, request: bytes, proof: bytes, now: datetime) -> tuple[bytes, datetime, Receipt]:
@@ -151,7 +151,7 @@ class Identity:
                 user = accounts.user(tx, name)
             except NotFound:
                 raise _unproved() from None
-        _check_proof(user.identity_key, proof, renewal_statement(request))
+        check_proof(user.identity_key, proof, renewal_statement(request))
         return self._renewed(rules.standing(user), request, now, None)
 
     def _renewed(self, user: User, request: bytes, now: datetime, call: Call | None) -> tuple[bytes, datetime, Receipt]:
@@ -224,7 +224,12 @@ def first_admin(changes: Changes, *, now: datetime) -> str:
     return code
 
 
-def _check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
+def check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
+    """Check that whoever enrols or renews holds the identity key.
+
+    Raises:
+        Unauthenticated: It did not sign the statement.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(proof, statement)
     except (InvalidSignature, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -46,14 +46,20 @@ def cli(context: click.Context, *, identity: Path | None, as_json: bool, timeout
 
 @cli.command()
 @click.argument("ticket")
+@click.option("--issuer", default="", help="Log in at this identity provider, where the registry trusts several.")
+@click.option("--token-file", type=click.File(), help="A service's token, in place of a person's login.")
 @click.option("--force", is_flag=True, help="Replace the identity that is there.")
 @click.pass_obj
-def login(context: Context, *, ticket: str, force: bool) -> None:
-    """Enrol with a one-time TICKET: make keys on this machine and get a certificate. `-` reads it from standard input."""
+def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | None, force: bool) -> None:
+    """Enrol with a TICKET: make keys on this machine and get a certificate. `-` reads it from standard input.
+
+    A ticket with a one-time code is enough; with the public ticket of a registry, you log in at its identity provider.
+    """
     if context.identity.exists() and not force:
         raise click.UsageError(f"There is an identity at {context.identity}; name another with --identity, or pass --force.")
     text = sys.stdin.read() if ticket == "-" else ticket
-    with client.login(text, context.identity) as connected:
+    token = token_file.read().strip() if token_file else ""
+    with client.login(text, context.identity, issuer=issuer, token=token) as connected:
         who = connected.identity
     if context.as_json:
         emit({"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires})

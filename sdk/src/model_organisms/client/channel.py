@@ -10,8 +10,9 @@ import grpc
 
 from model_organisms import wire
 from model_organisms.client import keys
+from model_organisms.client.oidc import Provider
 from model_organisms.errors import CertificateRefused, ModelOrganismsError, RegistryUnreachable
-from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
+from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement, token_nonce, token_statement
 from model_organisms.v1 import identity_pb2, identity_pb2_grpc
 
 if TYPE_CHECKING:
@@ -145,15 +146,61 @@ def enrol(ticket: Ticket, *, timeout_s: float = 30.0) -> keys.Identity:
     """
     fresh = keys.FreshKeys.generate()
     request = keys.certificate_request(fresh.tls)
-    statement = enrolment_statement(ticket.code, request, fresh.sealing_key)
     message = identity_pb2.EnrolRequest(
         code=ticket.code,
         certificate_request=request,
         identity_key=keys.public_bytes(fresh.signer),
         sealing_key=fresh.sealing_key,
-        proof=fresh.signer.sign(statement),
+        proof=fresh.signer.sign(enrolment_statement(ticket.code, request, fresh.sealing_key)),
     )
-    response = _at_enrolment(ticket.enrol, ticket.authority.encode(), "Enrol", message, timeout_s)
+    return _enrolled(ticket, fresh, _at_enrolment(ticket.enrol, ticket.authority.encode(), "Enrol", message, timeout_s))
+
+
+def enrol_with_token(
+    ticket: Ticket, get_token: Callable[[str], str], *, fresh: keys.FreshKeys, timeout_s: float = 30.0
+) -> keys.Identity:
+    """Trade an identity provider's token for an identity.
+
+    Args:
+        ticket: Where to go; its code is not used.
+        get_token: Gets the token, given the nonce that binds it to the keys.
+        fresh: The keys to enrol.
+        timeout_s: Deadline of the call, in seconds.
+
+    Returns:
+        The identity; write it with `keys.write`.
+
+    Raises:
+        EnrolmentRefused: The token is not good, or gives no account here.
+        Conflict: The account has other keys.
+        RegistryUnreachable: Nobody answers, or not the registry the ticket names.
+    """
+    request, identity_key = keys.certificate_request(fresh.tls), keys.public_bytes(fresh.signer)
+    token = get_token(token_nonce(request, identity_key, fresh.sealing_key))
+    message = identity_pb2.EnrolWithTokenRequest(
+        token=token,
+        certificate_request=request,
+        identity_key=identity_key,
+        sealing_key=fresh.sealing_key,
+        proof=fresh.signer.sign(token_statement(token, request, fresh.sealing_key)),
+    )
+    return _enrolled(ticket, fresh, _at_enrolment(ticket.enrol, ticket.authority.encode(), "EnrolWithToken", message, timeout_s))
+
+
+def providers(ticket: Ticket, *, timeout_s: float = 30.0) -> list[Provider]:
+    """Ask a registry for the identity providers that people may come from.
+
+    Raises:
+        RegistryUnreachable: Nobody answers, or not the registry the ticket names.
+    """
+    message = identity_pb2.ListProvidersRequest()
+    response = _at_enrolment(ticket.enrol, ticket.authority.encode(), "ListProviders", message, timeout_s)
+    return [Provider(item.issuer, item.client_id, tuple(item.scopes)) for item in response.providers]
+
+
+def _enrolled(
+    ticket: Ticket, fresh: keys.FreshKeys, response: identity_pb2.EnrolResponse | identity_pb2.EnrolWithTokenResponse
+) -> keys.Identity:
     return keys.Identity(
         user=response.user.name,
         registry=ticket.registry,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from model_organisms.client import keys
+from model_organisms.client import keys, oidc
 from model_organisms.client.access import Access
 from model_organisms.client.audit import Audit
-from model_organisms.client.channel import Channel, enrol
+from model_organisms.client.channel import Channel, enrol, enrol_with_token, providers
 from model_organisms.client.identity import Users
 from model_organisms.client.motions import Motions
 from model_organisms.client.organisms import Organisms
@@ -16,6 +17,7 @@ from model_organisms.client.sandbox import Sandbox
 from model_organisms.formats.enrolment import Ticket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -81,19 +83,48 @@ def connect(identity: str | Path | None = None, *, timeout_s: float = DEFAULT_TI
     return Client(channel, path.with_suffix(".checkpoint"))
 
 
-def login(ticket: str, identity: str | Path | None = None) -> Client:
-    """Enrol with an admin's ticket: make keys here, get a certificate, write the identity file.
+def login(
+    ticket: str,
+    identity: str | Path | None = None,
+    *,
+    issuer: str = "",
+    token: str = "",
+    tell: Callable[[oidc.Prompt], None] = oidc.show,
+) -> Client:
+    """Enrol with a ticket: make keys here, get a certificate, write the identity file.
+
+    A ticket with a code is enough. With a public ticket, you log in at an identity provider that the registry trusts, or bring a
+    token of one; keys that the identity file holds for this registry are used again.
 
     Args:
         ticket: The text an admin handed over; it begins with `mo1.`.
         identity: Where to write the identity file.
+        issuer: Which identity provider, where the registry trusts several.
+        token: A service's token, got elsewhere.
+        tell: Shown the page to open and the code to confirm; by default both go to standard error.
 
     Returns:
         A client of the new person.
 
     Raises:
-        EnrolmentRefused: The ticket is not whole, wrong, used or expired.
+        EnrolmentRefused: The ticket or the token is not whole, wrong, used or expired; or nobody confirmed the login.
+        Unavailable: The identity provider cannot be reached.
     """
-    path = Path(identity) if identity else keys.default_path()
-    keys.write(enrol(Ticket.parse(ticket)), path)
+    path, given = Path(identity) if identity else keys.default_path(), Ticket.parse(ticket)
+    if given.code and not (token or issuer):
+        made = enrol(given)
+    elif token:
+        made = enrol_with_token(given, lambda _: token, fresh=_keys_at(path, given))
+    else:
+        chosen = oidc.choose(providers(given), issuer)
+        made = enrol_with_token(given, lambda nonce: oidc.sign_in(chosen, nonce, tell=tell), fresh=_keys_at(path, given))
+    keys.write(made, path)
     return connect(path)
+
+
+def _keys_at(path: Path, ticket: Ticket) -> keys.FreshKeys:
+    """Keys to enrol by token: those of an identity at the same registry, under a fresh TLS key; else all are new."""
+    known = keys.read(path) if path.exists() else None
+    if known is None or known.authority != ticket.authority.encode():
+        return keys.FreshKeys.generate()
+    return replace(keys.FreshKeys.generate(), signer=known.signer, sealing_seed=known.sealing_seed, sealing_key=known.sealing_key)

@@ -1,4 +1,4 @@
-"""What passes between a registry and a newcomer: an admin's ticket, and the statements by which new keys prove themselves."""
+"""What passes between a registry and a newcomer: a ticket, and the statements by which new keys prove themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _MOST_BYTES = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What an admin hands a new user: where to go, whom to trust there, and a code that works once."""
+    """What a new user is handed: where to go, whom to trust there, and a code that works once.
+
+    A public ticket has no code: whoever holds it proves who they are by a token of an identity provider.
+    """
 
     registry: str
     enrol: str
@@ -68,3 +71,34 @@ def enrolment_statement(code: str, certificate_request: bytes, sealing_key: byte
 def renewal_statement(certificate_request: bytes) -> bytes:
     """What an identity key signs to renew its certificate."""
     return b"model-organisms/renew/v1\0" + sha256(certificate_request).digest()
+
+
+def token_statement(token: str, certificate_request: bytes, sealing_key: bytes) -> bytes:
+    """What an identity key signs to enrol by a token: `enrolment_statement`, with the token in the place of the code.
+
+    Args:
+        token: The JWT, ASCII.
+        certificate_request: PKCS#10, DER.
+        sealing_key: X-Wing public key, 1,216 bytes.
+
+    Returns:
+        The bytes to sign.
+    """
+    parts = (token.encode(), certificate_request, sealing_key)
+    return b"model-organisms/enrol-token/v1\0" + b"".join(sha256(part).digest() for part in parts)
+
+
+def token_nonce(certificate_request: bytes, identity_key: bytes, sealing_key: bytes) -> str:
+    """What a provider is asked to write into an ID token: it binds the token to these keys before there is a token.
+
+    Args:
+        certificate_request: PKCS#10, DER.
+        identity_key: Raw Ed25519 public key.
+        sealing_key: X-Wing public key, 1,216 bytes.
+
+    Returns:
+        43 characters of base64url, without padding.
+    """
+    parts = (certificate_request, identity_key, sealing_key)
+    bound = sha256(b"model-organisms/token-nonce/v1\0" + b"".join(sha256(part).digest() for part in parts))
+    return base64.urlsafe_b64encode(bound.digest()).decode().rstrip("=")

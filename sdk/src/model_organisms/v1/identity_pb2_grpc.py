@@ -40,6 +40,16 @@ class EnrolmentServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.EnrolWithToken = channel.unary_unary(
+                '/model_organisms.v1.EnrolmentService/EnrolWithToken',
+                request_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenResponse.FromString,
+                _registered_method=True)
+        self.ListProviders = channel.unary_unary(
+                '/model_organisms.v1.EnrolmentService/ListProviders',
+                request_serializer=model__organisms_dot_v1_dot_identity__pb2.ListProvidersRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_identity__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
         self.Readmit = channel.unary_unary(
                 '/model_organisms.v1.EnrolmentService/Readmit',
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.ReadmitRequest.SerializeToString,
@@ -53,6 +63,20 @@ class EnrolmentServiceServicer:
 
     def Enrol(self, request, context):
         """Trades a one-time code and proofs of possession for a client certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnrolWithToken(self, request, context):
+        """Trades a token of an identity provider that the registry trusts, and proofs of possession, for a client certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviders(self, request, context):
+        """Lists the identity providers at which a person can get such a token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +96,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.SerializeToString,
+            ),
+            'EnrolWithToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnrolWithToken,
+                    request_deserializer=model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenResponse.SerializeToString,
+            ),
+            'ListProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviders,
+                    request_deserializer=model__organisms_dot_v1_dot_identity__pb2.ListProvidersRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_identity__pb2.ListProvidersResponse.SerializeToString,
             ),
             'Readmit': grpc.unary_unary_rpc_method_handler(
                     servicer.Readmit,
@@ -107,6 +141,60 @@ class EnrolmentService:
             '/model_organisms.v1.EnrolmentService/Enrol',
             model__organisms_dot_v1_dot_identity__pb2.EnrolRequest.SerializeToString,
             model__organisms_dot_v1_dot_identity__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnrolWithToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.EnrolmentService/EnrolWithToken',
+            model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenRequest.SerializeToString,
+            model__organisms_dot_v1_dot_identity__pb2.EnrolWithTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.EnrolmentService/ListProviders',
+            model__organisms_dot_v1_dot_identity__pb2.ListProvidersRequest.SerializeToString,
+            model__organisms_dot_v1_dot_identity__pb2.ListProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class EnrolmentServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EnrolmentServiceAsyncStub: ...
     Enrol: _grpc.UnaryUnaryMultiCallable[_identity_pb2.EnrolRequest, _identity_pb2.EnrolResponse]
     """Trades a one-time code and proofs of possession for a client certificate."""
+    EnrolWithToken: _grpc.UnaryUnaryMultiCallable[_identity_pb2.EnrolWithTokenRequest, _identity_pb2.EnrolWithTokenResponse]
+    """Trades a token of an identity provider that the registry trusts, and proofs of possession, for a client certificate."""
+    ListProviders: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListProvidersRequest, _identity_pb2.ListProvidersResponse]
+    """Lists the identity providers at which a person can get such a token."""
     Readmit: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ReadmitRequest, _identity_pb2.ReadmitResponse]
     """Issues a fresh certificate to an account that stands and whose last one has ended."""
 
@@ -45,6 +49,10 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Enrol: _aio.UnaryUnaryMultiCallable[_identity_pb2.EnrolRequest, _identity_pb2.EnrolResponse]  # type: ignore[assignment]
     """Trades a one-time code and proofs of possession for a client certificate."""
+    EnrolWithToken: _aio.UnaryUnaryMultiCallable[_identity_pb2.EnrolWithTokenRequest, _identity_pb2.EnrolWithTokenResponse]  # type: ignore[assignment]
+    """Trades a token of an identity provider that the registry trusts, and proofs of possession, for a client certificate."""
+    ListProviders: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListProvidersRequest, _identity_pb2.ListProvidersResponse]  # type: ignore[assignment]
+    """Lists the identity providers at which a person can get such a token."""
     Readmit: _aio.UnaryUnaryMultiCallable[_identity_pb2.ReadmitRequest, _identity_pb2.ReadmitResponse]  # type: ignore[assignment]
     """Issues a fresh certificate to an account that stands and whose last one has ended."""
 
@@ -58,6 +66,22 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.EnrolResponse, _abc.Awaitable[_identity_pb2.EnrolResponse]]:
         """Trades a one-time code and proofs of possession for a client certificate."""
+
+    @_abc_1.abstractmethod
+    def EnrolWithToken(
+        self,
+        request: _identity_pb2.EnrolWithTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.EnrolWithTokenResponse, _abc.Awaitable[_identity_pb2.EnrolWithTokenResponse]]:
+        """Trades a token of an identity provider that the registry trusts, and proofs of possession, for a client certificate."""
+
+    @_abc_1.abstractmethod
+    def ListProviders(
+        self,
+        request: _identity_pb2.ListProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ListProvidersResponse, _abc.Awaitable[_identity_pb2.ListProvidersResponse]]:
+        """Lists the identity providers at which a person can get such a token."""
 
     @_abc_1.abstractmethod
     def Readmit(
