@@ -205,6 +205,14 @@ def access_match(stage):
     return "rosa", line, "approve"
 
 
+@command("access reapply")
+def access_reapply(stage):
+    version, _files = published(stage.world)
+    rosa = stage.world.person("rosa")
+    old = rosa.access.withdraw(rosa.access.request(version.name, "probe", purpose="replication", justification=WHY).name)
+    return "rosa", [old.name, "--justification", WHY + " With a control.", "--days", "3"], old.name
+
+
 @command("access renew")
 def access_renew(stage):
     return "rosa", [grant_of(stage.world), "--justification", WHY, "--days", "3"], "requests/"

@@ -22,6 +22,8 @@ PAIRS = [
     (records.Match, access_pb2.Match),
     (records.Reason, access_pb2.Reason),
     (records.Condition, records_pb2.Condition),
+    (records.Clock, access_pb2.Clock),
+    (records.Past, access_pb2.Past),
     (records.Session, sandbox_pb2.Session),
     (records.SamplingParameters, records_pb2.SamplingParameters),
     (records.SampleReceipt, records_pb2.SampleReceipt),

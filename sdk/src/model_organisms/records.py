@@ -73,6 +73,15 @@ class Modifier(StrEnum):
     PUBLISH_DELAY = "publish-delay"
 
 
+class Turn(StrEnum):
+    """Whose move it is on a request."""
+
+    NOBODY = "nobody"
+    REQUESTER = "requester"
+    REVIEWERS = "reviewers"
+    WITNESS = "witness"
+
+
 class Outcome(StrEnum):
     """What a request's fit to an organism's conditions comes to; an approval that the level demands it never replaces."""
 
@@ -383,6 +392,36 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """How a request stands: since when, whose move it is, until when."""
+
+    since: datetime
+    """When it came into the state it is in, or was amended last."""
+    turn: Turn
+    why: str
+    lapses: datetime | None = None
+    """When it expires if nobody decides."""
+    given: int = 0
+    """Approvals that count now; each lapses by itself too."""
+    missing: int = 0
+    reviewers: int = 0
+    """How many could give one now. They are counted, not named."""
+    organisations: tuple[str, ...] = ()
+    """Where these are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A request that another one asks again, and what became of it."""
+
+    name: str
+    state: RequestState
+    create_time: datetime
+    reason: str = ""
+    grant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A researcher asks for a rung on versions for a purpose."""
 
@@ -417,6 +456,14 @@ class Request:
     """Those of the organisms it names, as they were when it was asked or amended."""
     match: Match | None = None
     """How it fitted them then."""
+    previous: str = ""
+    """The request that it asks again, or whose grant it would renew."""
+    state_time: datetime | None = None
+    """When it came into its state, or was amended last."""
+    clock: Clock | None = None
+    """Whose move it is; only where one request is read."""
+    history: tuple[Past, ...] = ()
+    """What it asks again, newest first; only where one request is read."""
 
 
 @dataclass(frozen=True, slots=True)

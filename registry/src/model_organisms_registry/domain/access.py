@@ -51,6 +51,7 @@ __all__ = [
     "nearest",
     "open_request",
     "pending",
+    "reapply",
     "renew",
     "require",
     "review",
@@ -86,6 +87,7 @@ def open_request(
     budget: Budget | None = None,
     duration: timedelta | None = None,
     stated: Stated = _NOTHING,
+    previous: str = "",
     table: HazardTable = TABLE,
 ) -> Request:
     """Ask for a rung on versions for a purpose.
@@ -104,6 +106,7 @@ def open_request(
         budget: What may be spent; by default what the level and the rung give.
         duration: How long the grant shall last; by default 30 days, or the longest that level and conditions permit.
         stated: What the requester states of their work; a statement that notes its time already is kept as it is.
+        previous: The request that this one asks again.
         table: Where the deployment has tightened the hazard table.
 
     Returns:
@@ -137,6 +140,8 @@ def open_request(
         create_time=now,
         expire_time=now + PENDING_LIFETIME,
         stated=stated if stated.assert_time else purposes.state(stated, now=now),
+        previous=previous,
+        state_time=now,
     )
     return _filled(draft, subjects, budget=budget, duration=duration, now=now, table=table)
 
@@ -185,6 +190,7 @@ def amend(
         revision=request.revision + 1,
         approvals=(),
         expire_time=now + PENDING_LIFETIME,
+        state_time=now,
         stated=request.stated if stated is None else purposes.state(stated, now=now),
     )
     return _filled(
@@ -203,13 +209,13 @@ def withdraw(request: Request, *, now: datetime) -> Request:
     Raises:
         Conflict: It is decided or lapsed.
     """
-    return replace(pending(request, now=now), state=RequestState.WITHDRAWN)
+    return replace(pending(request, now=now), state=RequestState.WITHDRAWN, state_time=now)
 
 
 def lapse(request: Request, *, now: datetime) -> Request:
     """Return the request as it stands at a time: one that nobody decided in time has expired."""
     if request.state is RequestState.PENDING and now >= request.expire_time:
-        return replace(request, state=RequestState.EXPIRED)
+        return replace(request, state=RequestState.EXPIRED, state_time=request.expire_time)
     return request
 
 
@@ -266,6 +272,67 @@ def renew(
         budget=budget or within(grant.budget, most_budget(level, grant.rung, **_smallest(subjects))),
         duration=duration or purposes.longest(_conditions(subjects), min(lasted, table.rules_of(level).max_duration)),
         stated=stated,
+        previous=grant.request,
+        now=now,
+        table=table,
+    )
+
+
+def reapply(
+    old: Request,
+    name: str,
+    *,
+    requester: User,
+    subjects: Sequence[Subject],
+    now: datetime,
+    justification: str = "",
+    need: str = "",
+    budget: Budget | None = None,
+    duration: timedelta | None = None,
+    stated: Stated | None = None,
+    table: HazardTable = TABLE,
+) -> Request:
+    """Ask again for what a request asked that was refused, taken back or left to lapse; what is not given is carried over.
+
+    Args:
+        old: The request, as it stands.
+        name: Name of the new one.
+        requester: Who asked then.
+        subjects: Its versions as they stand now, in its order.
+        now: The call's time.
+        justification: A new one; reviewers see what was refused, so it should say what changed.
+        need: A new one.
+        budget: A new one.
+        duration: A new one.
+        stated: What is stated now; by default the same, from the same time.
+        table: Where the deployment has tightened the hazard table.
+
+    Raises:
+        Denied: It was another's.
+        Conflict: It waits still, or was granted; or one of its versions is not the one it named.
+        InvalidArgument: As for `open_request`, as are the refusals.
+    """
+    if old.requester != requester.name:
+        raise Denied("A request is asked again by the person who asked it; ask for yourself.", request=old.name)
+    state = lapse(old, now=now).state
+    if state is RequestState.PENDING:
+        raise Conflict("The request waits still; amend it.", request=old.name)
+    if state is RequestState.GRANTED:
+        raise Conflict("The request was granted; renew its grant.", request=old.name, grant=old.grant)
+    if tuple(subject.ref for subject in subjects) != old.versions:
+        raise Conflict("The request names other bytes than there are now; ask for the version you need.", request=old.name)
+    return open_request(
+        name,
+        requester=requester,
+        subjects=subjects,
+        rung=old.rung,
+        purpose=old.purpose,
+        justification=justification or old.justification,
+        need=need or old.need,
+        budget=budget or old.budget,
+        duration=duration or timedelta(seconds=old.duration_s),
+        stated=stated or old.stated,
+        previous=old.name,
         now=now,
         table=table,
     )

@@ -98,14 +98,14 @@ def review(
     """
     pending(request, now=now)
     _about(request, statement, now)
-    _as_asked(request, subjects)
+    as_asked(request, subjects)
     demands = table.of(request.level, request.rung)
     if statement.approve:
         purposes.still_so(request.stated, timedelta(seconds=request.duration_s), now=now)
     if demands.forbidden and statement.approve:
         _refuse("The hazard table forbids this rung at this level; reject the request.", request)
-    _may_decide(request, reviewer, subjects)
-    _adds(request, reviewer, demands, counted(request, now=now, reviewers=reviewers), approve=statement.approve)
+    may_decide(request, reviewer, subjects)
+    adds(request, reviewer, demands, counted(request, now=now, reviewers=reviewers), approve=statement.approve)
     decision = Approval(
         name=names.check("approval", f"{request.name}/approvals/{names.short(reviewer.name)}"),
         reviewer=reviewer.name,
@@ -123,7 +123,7 @@ def review(
     if len(decision.reason) < SHORTEST_REFUSAL:
         msg = f"Say in at least {SHORTEST_REFUSAL} characters why, so that the requester knows what to change."
         raise InvalidArgument(msg, field="reason")
-    return replace(decided, state=RequestState.REJECTED, reason=decision.reason)
+    return replace(decided, state=RequestState.REJECTED, reason=decision.reason, state_time=now)
 
 
 def _about(request: Request, statement: Review, now: datetime) -> None:
@@ -140,7 +140,13 @@ def _about(request: Request, statement: Review, now: datetime) -> None:
         _refuse(f"What you sign may live {hours} h at most; sign anew with an earlier expiry.", request)
 
 
-def _as_asked(request: Request, subjects: Sequence[Subject]) -> None:
+def as_asked(request: Request, subjects: Sequence[Subject]) -> None:
+    """Refuse a request about what is no longer as it was asked for.
+
+    Raises:
+        Conflict: A version, its level or its conditions are others by now.
+        Withdrawn: One of its versions is.
+    """
     for subject in subjects:
         served(subject.version.state, subject.version.name)
     if tuple(subject.ref for subject in subjects) != request.versions:
@@ -155,7 +161,12 @@ def _as_asked(request: Request, subjects: Sequence[Subject]) -> None:
         raise Conflict(msg, request=request.name)
 
 
-def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject]) -> None:
+def may_decide(request: Request, reviewer: User, subjects: Sequence[Subject]) -> None:
+    """Refuse who is no reviewer, or has an interest.
+
+    Raises:
+        ApprovalRefused: They do not decide on this request.
+    """
     if not _stands(reviewer):
         _refuse("Only reviewers decide on requests; ask one.", request)
     if reviewer.name == request.requester:
@@ -166,8 +177,12 @@ def _may_decide(request: Request, reviewer: User, subjects: Sequence[Subject]) -
         _refuse("Those who made a version do not decide who gets it; another reviewer must.", request)
 
 
-def _adds(request: Request, reviewer: User, demands: Demands, given: Iterable[Approval], *, approve: bool) -> None:
-    """Refuse a decision that would add nothing: by the same person, or from a house that has spoken."""
+def adds(request: Request, reviewer: User, demands: Demands, given: Iterable[Approval], *, approve: bool) -> None:
+    """Refuse a decision that would add nothing: by the same person, or from a house that has spoken.
+
+    Raises:
+        ApprovalRefused: It would.
+    """
     if any(approval.reviewer == reviewer.name for approval in request.approvals):
         _refuse("You have decided on this revision already; another reviewer must, or the requester amends it.", request)
     if not approve:
@@ -276,7 +291,7 @@ def settled(request: Request, grant: Grant) -> Request:
     """
     if grant.request != request.name or request.state is not RequestState.PENDING:
         raise Conflict("This grant was not made from this request; make one from it.", request=request.name)
-    return replace(request, state=RequestState.GRANTED, grant=grant.name)
+    return replace(request, state=RequestState.GRANTED, grant=grant.name, state_time=grant.create_time)
 
 
 def _refuse(why: str, request: Request) -> NoReturn:

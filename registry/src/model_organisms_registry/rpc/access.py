@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,7 @@ Settled = TypeVar(
     access_pb2.CreateAccessRequestResponse,
     access_pb2.AmendAccessRequestResponse,
     access_pb2.WithdrawAccessRequestResponse,
+    access_pb2.ReapplyAccessRequestResponse,
     access_pb2.ApproveAccessRequestResponse,
     access_pb2.RejectAccessRequestResponse,
     access_pb2.RenewGrantResponse,
@@ -114,6 +116,22 @@ class AccessRooms:
         """Take an undecided request back."""
         return _settled(self._access.withdraw(call, request.name), access_pb2.WithdrawAccessRequestResponse)
 
+    def reapply_access_request(
+        self, call: Call, request: access_pb2.ReapplyAccessRequestRequest
+    ) -> access_pb2.ReapplyAccessRequestResponse:
+        """Ask again."""
+        stated = _stated(request)
+        done = self._access.reapply(
+            call,
+            request.name,
+            justification=request.justification,
+            need=request.need,
+            budget=wire.budget(request, "budget"),
+            duration=_duration(request.duration_s),
+            stated=replace(stated, assert_time=None) if stated else None,
+        )
+        return _settled(done, access_pb2.ReapplyAccessRequestResponse)
+
     def approve_access_request(
         self, call: Call, request: access_pb2.ApproveAccessRequestRequest
     ) -> access_pb2.ApproveAccessRequestResponse:
@@ -167,7 +185,9 @@ class AccessRooms:
         return access_pb2.ExplainAccessResponse(explanation=wire.to_message(told, access_pb2.Explanation))
 
 
-def _stated(request: access_pb2.AmendAccessRequestRequest | access_pb2.RenewGrantRequest) -> Stated | None:
+def _stated(
+    request: access_pb2.AmendAccessRequestRequest | access_pb2.RenewGrantRequest | access_pb2.ReapplyAccessRequestRequest,
+) -> Stated | None:
     """None where the sender left it out: what was stated stays."""
     return wire.from_message(request.stated, Stated) if request.HasField("stated") else None
 

@@ -224,6 +224,8 @@ requests = Table(
     _later("stated", "{}"),
     _later("conditions", "[]"),
     _later("match", "null"),
+    Column("previous", Words, nullable=False, server_default=text("''")),
+    Column("state_time", Instant),
     Index(None, "requester", "name"),
     Index(None, "state", "name"),
 )

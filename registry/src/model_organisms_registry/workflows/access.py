@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Denied, NotFound
 from model_organisms.formats import conditions, dsse, statements
@@ -15,8 +15,10 @@ from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.domain.waiting import clock
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import requests as request_rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import name as fresh
@@ -99,11 +101,20 @@ class Access:
         return purposes.match([subject.organism for subject in subjects], asked)
 
     def get(self, call: Call, name: str) -> Request:
-        """Read a request."""
+        """Read a request: whose move it is, and what it asks again, included."""
         with self._changes.database.read() as tx:
             request, subjects = self._found(tx, call, Action.VIEW_REQUEST, name)
-        self._gate.permit(call, Action.VIEW_REQUEST, finding.request(request, subjects))
-        return rules.lapse(request, now=call.time)
+            self._gate.permit(call, Action.VIEW_REQUEST, finding.request(request, subjects))
+            request = rules.lapse(request, now=call.time)
+            stands = clock(
+                request,
+                subjects=subjects,
+                people=accounts.reviewers(tx),
+                now=call.time,
+                witnessed=self._gate.conditions.witness,
+                table=self._table,
+            )
+            return replace(request, clock=stands, history=finding.history(tx, request, call.time))
 
     def list(self, call: Call, *, requester: str, state: RequestState | None, page_size: int, page_token: str) -> Page[Request]:
         """List requests: one's own, or for reviewers those of all."""
@@ -146,6 +157,8 @@ class Access:
             facts = {"revision": str(amended.revision), **_conditions(amended)}
             commit = self._contents.commit(change.tx, amended.requester, _words(amended))
             change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
+            # What reviewers had to judge may be answered now, and then nobody need be asked.
+            amended = self._granted(change, call, amended, before=amended)
         return amended, change.receipt
 
     def withdraw(self, call: Call, name: str) -> tuple[Request, Receipt]:
@@ -216,6 +229,24 @@ class Access:
                 stated=before.stated if stated is None else replace(stated, assert_time=None),
                 now=call.time,
                 table=self._table,
+            )
+            request = self._opened(change, call, request, permit)
+        return request, change.receipt
+
+    def reapply(self, call: Call, name: str, **changes: Any) -> tuple[Request, Receipt]:  # noqa: ANN401 - `rules.reapply` types them
+        """Ask again for what was refused, withdrawn or left to lapse."""
+        with self._changes.open() as change:
+            old, subjects = self._found(change.tx, call, Action.VIEW_REQUEST, name)
+            self._gate.permit(call, Action.VIEW_REQUEST, finding.request(old, subjects))
+            subjects, permit = self._asked(change.tx, call, [ref.name for ref in old.versions], old.rung)
+            request = rules.reapply(
+                old,
+                fresh("requests", call.time),
+                requester=call.user,
+                subjects=subjects,
+                now=call.time,
+                table=self._table,
+                **changes,
             )
             request = self._opened(change, call, request, permit)
         return request, change.receipt

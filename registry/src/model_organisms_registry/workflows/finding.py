@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 
 from model_organisms import names
 from model_organisms.errors import NotFound
+from model_organisms.records import Past
 
+from model_organisms_registry.domain.access import lapse
 from model_organisms_registry.domain.organisms import Subject
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import organisms as organism_rows
+from model_organisms_registry.storage.catalog import requests as request_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from model_organisms.records import Grant, Motion, Organism, Request, User
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.database import Connection
 
+_CHAIN = 20
+"""Earlier requests that are shown."""
 _MANY = 1000
 """Grants of one person that are looked at; more than anybody holds on one organism."""
 
@@ -89,6 +95,17 @@ def grant(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> 
     except NotFound:
         gate.absent(call, action, "grant", name)
     return found, {subject(tx, ref.name).organism.owner for ref in found.versions}
+
+
+def history(tx: Connection, request: Request, now: datetime) -> tuple[Past, ...]:
+    """What a request asks again, and what that asked again, newest first."""
+    found: list[Past] = []
+    previous = request.previous
+    while previous and len(found) < _CHAIN:
+        old = lapse(request_rows.request(tx, previous), now=now)
+        found.append(Past(old.name, old.state, old.create_time, old.reason, old.grant))
+        previous = old.previous
+    return tuple(found)
 
 
 def reviewers(tx: Connection, request: Request) -> Sequence[User]:

@@ -187,6 +187,33 @@ def amend(
 
 
 @group.command()
+@click.argument("name")
+@click.option("--justification", default="", help="What changed; reviewers see what was refused. Absent: as before.")
+@click.option("--need", default="", help="New need for weights.")
+@click.option("--days", type=float, help="New length.")
+@click.option("--budget", multiple=True, metavar="WHAT=NUMBER", help="New budget, as for `request`.")
+@stating.options
+@click.pass_obj
+def reapply(
+    context: Context,
+    *,
+    name: str,
+    justification: str,
+    need: str,
+    days: float | None,
+    budget: tuple[str, ...],
+    stated: Stated | None,
+) -> None:
+    """Ask again for what was refused, withdrawn or left to lapse; what you do not say is carried over."""
+    duration, asked = timedelta(days=days) if days else None, _budget(budget)
+    with context.connect() as client:
+        again = client.access.reapply(
+            name, justification=justification, need=need, budget=asked, duration=duration, stated=stated
+        )
+    told(context, again)
+
+
+@group.command()
 @click.option("--user", default="", help="Only this user's; reviewers see all.")
 @click.option("--version", default="", help="Only those that cover this version.")
 @click.option("--state", type=click.Choice([state.value for state in GrantState]))

@@ -9,13 +9,13 @@ from model_organisms import names
 from model_organisms.cli.render import emit, facts
 from model_organisms.cli.stating import fits
 from model_organisms.formats.conditions import print_condition
-from model_organisms.records import BUDGET_FIELDS
+from model_organisms.records import BUDGET_FIELDS, RequestState, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model_organisms.cli.context import Context
-    from model_organisms.records import Approval, Grant, Request, Stated
+    from model_organisms.records import Approval, Clock, Grant, Past, Request, Stated
 
 
 def told(context: Context, request_: Request) -> None:
@@ -31,7 +31,8 @@ def show_request(request_: Request) -> None:
             ("Request", request_.name),
             ("Revision", request_.revision),
             ("Who", f"{request_.requester} of {request_.organisation}"),
-            ("State", f"{request_.state}; lapses {request_.expire_time:%Y-%m-%d %H:%M} UTC if undecided"),
+            ("State", _state(request_)),
+            *(_clock(request_.clock) if request_.clock else []),
             ("Approvals", progress(request_)),
             ("Rung", request_.rung),
             ("Level", request_.level),
@@ -47,6 +48,7 @@ def show_request(request_: Request) -> None:
             *((f"{names.short(given.reviewer)} said", _said(given)) for given in request_.approvals),
             ("Grant", request_.grant or "none yet"),
             *([("Reason", request_.reason)] if request_.reason else []),
+            *(("Asks again", _past(old)) for old in request_.history),
         ]
     )
 
@@ -80,9 +82,28 @@ def _stated(stated: Stated) -> Iterator[tuple[str, object]]:
         yield "So until", stated.until
 
 
+def _state(request_: Request) -> str:
+    since = f"{request_.state} since {request_.state_time or request_.create_time:%Y-%m-%d %H:%M} UTC"
+    pending = request_.state is RequestState.PENDING
+    return f"{since}; lapses {request_.expire_time:%Y-%m-%d %H:%M} UTC if undecided" if pending else since
+
+
+def _clock(stands: Clock) -> Iterator[tuple[str, object]]:
+    if stands.turn is Turn.NOBODY:
+        return
+    yield "Waits for", f"its {stands.turn}: {stands.why}" if stands.turn is Turn.REQUESTER else f"{stands.turn}: {stands.why}"
+    able = f"{stands.reviewers} could decide now" + (f", of {', '.join(stands.organisations)}" if stands.organisations else "")
+    yield "Missing", f"{stands.missing} of {stands.given + stands.missing} approvals; {able}"
+
+
+def _past(old: Past) -> str:
+    return f"{old.name}, {old.state}" + (f": {old.reason}" if old.reason else "")
+
+
 def _said(given: Approval) -> str:
     answer = "yes" if given.approve else "no"
-    return f"{answer}, for {given.organisation}, signed by key {given.key_id}: {given.reason or 'no reason given'}"
+    lapses = f", counts until {given.expire_time:%Y-%m-%d %H:%M} UTC" if given.approve and given.expire_time else ""
+    return f"{answer}, for {given.organisation}, signed by key {given.key_id}{lapses}: {given.reason or 'no reason given'}"
 
 
 def progress(item: Request) -> str:

@@ -185,6 +185,8 @@ class Access:
             stated=_stated(stated),
         )
         response = self._channel.call(self._stub.AmendAccessRequest, message)
+        if response.request.grant:
+            return self._granted(response)
         self._audit.verified(response.receipt, "access.amend", request.name, revision=str(request.revision + 1))
         return wire.from_message(response.request, Request)
 
@@ -194,6 +196,36 @@ class Access:
         response = self._channel.call(self._stub.WithdrawAccessRequest, message)
         self._audit.verified(response.receipt, "access.withdraw", name)
         return wire.from_message(response.request, Request)
+
+    def reapply(
+        self,
+        name: str,
+        *,
+        justification: str = "",
+        need: str = "",
+        budget: Budget | None = None,
+        duration: timedelta | None = None,
+        stated: Stated | None = None,
+    ) -> Request:
+        """Ask again for what was refused, withdrawn or left to lapse, as a new request that names the old one.
+
+        Args:
+            name: The old request.
+            justification: What changed; reviewers see what was refused, and why. What is absent is carried over.
+            need: New need for weights.
+            budget: New budget.
+            duration: New duration.
+            stated: What you state now; where absent, what you stated counts from when you did.
+        """
+        message = access_pb2.ReapplyAccessRequestRequest(
+            name=name,
+            justification=wire.text(justification),
+            need=wire.text(need),
+            budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
+            duration_s=_seconds(duration),
+            stated=_stated(stated),
+        )
+        return self._asked(self._channel.call(self._stub.ReapplyAccessRequest, message))
 
     def approve(self, request: Request | str, *, reason: str = "") -> Request:
         """Sign a yes to a request as it was read, and hand it in.

@@ -85,6 +85,28 @@ OUTCOME_ABSTAIN: Outcome.ValueType  # 3
 """It is for a person to say."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _Turn:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TurnEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Turn.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TURN_UNSPECIFIED: _Turn.ValueType  # 0
+    TURN_NOBODY: _Turn.ValueType  # 1
+    TURN_REQUESTER: _Turn.ValueType  # 2
+    TURN_REVIEWERS: _Turn.ValueType  # 3
+    TURN_WITNESS: _Turn.ValueType  # 4
+
+class Turn(_Turn, metaclass=_TurnEnumTypeWrapper):
+    """Whose move it is on a request."""
+
+TURN_UNSPECIFIED: Turn.ValueType  # 0
+TURN_NOBODY: Turn.ValueType  # 1
+TURN_REQUESTER: Turn.ValueType  # 2
+TURN_REVIEWERS: Turn.ValueType  # 3
+TURN_WITNESS: Turn.ValueType  # 4
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
 @_typing.final
 class Stated(_message.Message):
     """What a requester states of their work."""
@@ -187,6 +209,89 @@ class Match(_message.Message):
 Global___Match: _TypeAlias = Match  # noqa: Y015
 
 @_typing.final
+class Clock(_message.Message):
+    """How a request stands: since when, whose move it is, until when."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    LAPSES_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    REVIEWERS_FIELD_NUMBER: _builtins.int
+    ORGANISATIONS_FIELD_NUMBER: _builtins.int
+    turn: Global___Turn.ValueType
+    why: _builtins.str
+    given: _builtins.int
+    """Approvals that count now."""
+    missing: _builtins.int
+    reviewers: _builtins.int
+    """How many could give one now. They are counted, not named."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def lapses(self) -> _timestamp_pb2.Timestamp:
+        """When it expires if nobody decides."""
+
+    @_builtins.property
+    def organisations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        turn: Global___Turn.ValueType = ...,
+        why: _builtins.str = ...,
+        lapses: _timestamp_pb2.Timestamp | None = ...,
+        given: _builtins.int = ...,
+        missing: _builtins.int = ...,
+        reviewers: _builtins.int = ...,
+        organisations: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lapses", b"lapses", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "lapses", b"lapses", "missing", b"missing", "organisations", b"organisations", "reviewers", b"reviewers", "since", b"since", "turn", b"turn", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Clock: _TypeAlias = Clock  # noqa: Y015
+
+@_typing.final
+class Past(_message.Message):
+    """A request that another one asks again, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    state: Global___AccessRequestState.ValueType
+    reason: _builtins.str
+    grant: _builtins.str
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___AccessRequestState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        grant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "grant", b"grant", "name", b"name", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Past: _TypeAlias = Past  # noqa: Y015
+
+@_typing.final
 class Approval(_message.Message):
     """One reviewer's signed yes or no."""
 
@@ -262,6 +367,10 @@ class AccessRequest(_message.Message):
     STATED_FIELD_NUMBER: _builtins.int
     CONDITIONS_FIELD_NUMBER: _builtins.int
     MATCH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     requester: _builtins.str
     organisation: _builtins.str
@@ -279,6 +388,8 @@ class AccessRequest(_message.Message):
     reason: _builtins.str
     need: _builtins.str
     """Why text and numbers are not enough, where weights are asked for."""
+    previous: _builtins.str
+    """The request that it asks again, or whose grant it would renew."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.VersionRef]: ...
     @_builtins.property
@@ -299,6 +410,16 @@ class AccessRequest(_message.Message):
     def match(self) -> Global___Match:
         """How it fitted them then."""
 
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came into its state, or was amended last."""
+
+    @_builtins.property
+    def clock(self) -> Global___Clock:
+        """Only where one request is read, as is its history."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Past]: ...
     def __init__(
         self,
         *,
@@ -324,10 +445,14 @@ class AccessRequest(_message.Message):
         stated: Global___Stated | None = ...,
         conditions: _abc.Iterable[_records_pb2.Condition] | None = ...,
         match: Global___Match | None = ...,
+        previous: _builtins.str = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        clock: Global___Clock | None = ...,
+        history: _abc.Iterable[Global___Past] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "match", b"match", "stated", b"stated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "clock", b"clock", "create_time", b"create_time", "expire_time", b"expire_time", "match", b"match", "state_time", b"state_time", "stated", b"stated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "budget", b"budget", "conditions", b"conditions", "create_time", b"create_time", "duration_s", b"duration_s", "expire_time", b"expire_time", "grant", b"grant", "justification", b"justification", "level", b"level", "match", b"match", "name", b"name", "need", b"need", "needed", b"needed", "organisation", b"organisation", "purpose", b"purpose", "reason", b"reason", "requester", b"requester", "revision", b"revision", "rung", b"rung", "state", b"state", "stated", b"stated", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "budget", b"budget", "clock", b"clock", "conditions", b"conditions", "create_time", b"create_time", "duration_s", b"duration_s", "expire_time", b"expire_time", "grant", b"grant", "history", b"history", "justification", b"justification", "level", b"level", "match", b"match", "name", b"name", "need", b"need", "needed", b"needed", "organisation", b"organisation", "previous", b"previous", "purpose", b"purpose", "reason", b"reason", "requester", b"requester", "revision", b"revision", "rung", b"rung", "state", b"state", "state_time", b"state_time", "stated", b"stated", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -724,6 +849,67 @@ class WithdrawAccessRequestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawAccessRequestResponse: _TypeAlias = WithdrawAccessRequestResponse  # noqa: Y015
+
+@_typing.final
+class ReapplyAccessRequestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    JUSTIFICATION_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    justification: _builtins.str
+    """Empty, absent or 0 carries over what the old one said."""
+    need: _builtins.str
+    duration_s: _builtins.int
+    @_builtins.property
+    def budget(self) -> _records_pb2.Budget: ...
+    @_builtins.property
+    def stated(self) -> Global___Stated: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        justification: _builtins.str = ...,
+        need: _builtins.str = ...,
+        budget: _records_pb2.Budget | None = ...,
+        duration_s: _builtins.int = ...,
+        stated: Global___Stated | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "stated", b"stated"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "justification", b"justification", "name", b"name", "need", b"need", "stated", b"stated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReapplyAccessRequestRequest: _TypeAlias = ReapplyAccessRequestRequest  # noqa: Y015
+
+@_typing.final
+class ReapplyAccessRequestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___AccessRequest: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        request: Global___AccessRequest | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReapplyAccessRequestResponse: _TypeAlias = ReapplyAccessRequestResponse  # noqa: Y015
 
 @_typing.final
 class ApproveAccessRequestRequest(_message.Message):

@@ -65,6 +65,11 @@ class AccessServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestResponse.FromString,
                 _registered_method=True)
+        self.ReapplyAccessRequest = channel.unary_unary(
+                '/model_organisms.v1.AccessService/ReapplyAccessRequest',
+                request_serializer=model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestResponse.FromString,
+                _registered_method=True)
         self.ApproveAccessRequest = channel.unary_unary(
                 '/model_organisms.v1.AccessService/ApproveAccessRequest',
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.ApproveAccessRequestRequest.SerializeToString,
@@ -141,6 +146,13 @@ class AccessServiceServicer:
 
     def WithdrawAccessRequest(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReapplyAccessRequest(self, request, context):
+        """Asks again for what a refused, withdrawn or lapsed request asked, as a new request that names the old one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -224,6 +236,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.WithdrawAccessRequest,
                     request_deserializer=model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestResponse.SerializeToString,
+            ),
+            'ReapplyAccessRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReapplyAccessRequest,
+                    request_deserializer=model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestResponse.SerializeToString,
             ),
             'ApproveAccessRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.ApproveAccessRequest,
@@ -424,6 +441,33 @@ class AccessService:
             '/model_organisms.v1.AccessService/WithdrawAccessRequest',
             model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestRequest.SerializeToString,
             model__organisms_dot_v1_dot_access__pb2.WithdrawAccessRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReapplyAccessRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.AccessService/ReapplyAccessRequest',
+            model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestRequest.SerializeToString,
+            model__organisms_dot_v1_dot_access__pb2.ReapplyAccessRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

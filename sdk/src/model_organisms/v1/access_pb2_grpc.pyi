@@ -42,6 +42,8 @@ class AccessServiceStub:
     AmendAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.AmendAccessRequestRequest, _access_pb2.AmendAccessRequestResponse]
     """Changes an undecided request; approvals given so far are void."""
     WithdrawAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.WithdrawAccessRequestRequest, _access_pb2.WithdrawAccessRequestResponse]
+    ReapplyAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.ReapplyAccessRequestRequest, _access_pb2.ReapplyAccessRequestResponse]
+    """Asks again for what a refused, withdrawn or lapsed request asked, as a new request that names the old one."""
     ApproveAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.ApproveAccessRequestRequest, _access_pb2.ApproveAccessRequestResponse]
     """Hands in a reviewer's signed yes."""
     RejectAccessRequest: _grpc.UnaryUnaryMultiCallable[_access_pb2.RejectAccessRequestRequest, _access_pb2.RejectAccessRequestResponse]
@@ -69,6 +71,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     AmendAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.AmendAccessRequestRequest, _access_pb2.AmendAccessRequestResponse]  # type: ignore[assignment]
     """Changes an undecided request; approvals given so far are void."""
     WithdrawAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.WithdrawAccessRequestRequest, _access_pb2.WithdrawAccessRequestResponse]  # type: ignore[assignment]
+    ReapplyAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.ReapplyAccessRequestRequest, _access_pb2.ReapplyAccessRequestResponse]  # type: ignore[assignment]
+    """Asks again for what a refused, withdrawn or lapsed request asked, as a new request that names the old one."""
     ApproveAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.ApproveAccessRequestRequest, _access_pb2.ApproveAccessRequestResponse]  # type: ignore[assignment]
     """Hands in a reviewer's signed yes."""
     RejectAccessRequest: _aio.UnaryUnaryMultiCallable[_access_pb2.RejectAccessRequestRequest, _access_pb2.RejectAccessRequestResponse]  # type: ignore[assignment]
@@ -129,6 +133,14 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _access_pb2.WithdrawAccessRequestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.WithdrawAccessRequestResponse, _abc.Awaitable[_access_pb2.WithdrawAccessRequestResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReapplyAccessRequest(
+        self,
+        request: _access_pb2.ReapplyAccessRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.ReapplyAccessRequestResponse, _abc.Awaitable[_access_pb2.ReapplyAccessRequestResponse]]:
+        """Asks again for what a refused, withdrawn or lapsed request asked, as a new request that names the old one."""
 
     @_abc_1.abstractmethod
     def ApproveAccessRequest(

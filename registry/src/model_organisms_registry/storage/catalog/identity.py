@@ -85,6 +85,14 @@ def users(tx: Connection, *, page_size: int = 0, page_token: str = "") -> Page[U
     )
 
 
+def reviewers(tx: Connection) -> list[User]:
+    """Read the active reviewers."""
+    table = schema.users
+    reviewer = table.c.roles.contains(f'"{Role.REVIEWER}"')  # one of the quoted texts in their list
+    found = tx.execute(select(table).where(table.c.state == UserState.ACTIVE.value, reviewer).order_by(table.c.name))
+    return [_user(row) for row in found]
+
+
 def other_active_admins(tx: Connection, name: str) -> int:
     """Count the active admins besides one account."""
     table = schema.users

@@ -167,6 +167,8 @@ def _values(request: Request) -> dict[str, Any]:
         "stated": dump_stated(request.stated),
         "conditions": dump_conditions(request.conditions),
         "match": dump_match(request.match),
+        "previous": request.previous,
+        "state_time": request.state_time,
     }
 
 
@@ -216,4 +218,6 @@ def _request(row: Row[Any], versions: list[VersionRef], approvals: list[Approval
         stated=load_stated(row.stated),
         conditions=load_conditions(row.conditions),
         match=load_match(row.match),
+        previous=row.previous,
+        state_time=row.state_time,
     )
