@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 import threading
+import warnings
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ METHODS = {
 }
 WHO = "/model_organisms.v1.IdentityService/WhoAmI"
 PORCH = "/model_organisms.v1.EnrolmentService/"
-ENROL = PORCH + "Enrol"
+ENROL, LISTED = PORCH + "Enrol", PORCH + "ListProviders"
 NEEDS_NOTHING = ("WhoAmI", "List", "GetCheckpoint", "GetConsistency", "GetReceipt")
 
 
@@ -126,10 +127,13 @@ def test_a_flood_of_metadata_is_refused_and_the_next_call_served(dial, flood):
 
 def test_the_enrolment_port_serves_enrolment_and_nothing_else(dial):
     channel = dial("enrol_listen", certified=False)
-    answers = {path: call(channel, path).code() for path in METHODS}
-    served = {path for path, code in answers.items() if code is not grpc.StatusCode.UNIMPLEMENTED}
-    assert served == {path for path in METHODS if path.startswith(PORCH)}
-    assert answers[ENROL] is grpc.StatusCode.INVALID_ARGUMENT
+    answers = {path: call(channel, path) for path in METHODS}
+    unserved = {
+        path for path, said in answers.items() if not isinstance(said, bytes) and said.code() is grpc.StatusCode.UNIMPLEMENTED
+    }
+    assert unserved == {path for path in METHODS if not path.startswith(PORCH)}
+    assert answers[ENROL].code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert answers[LISTED] == b""
     assert len(answers) > 30
 
 
@@ -223,8 +227,9 @@ def test_what_nobody_foresaw_leaves_an_incident_and_no_inside(world, caplog):
 
 
 @contextmanager
-def wrapping(world, tls):
+def wrapping(world, tls, port="listen"):
     """A port on this machine that takes plain HTTP/2 and passes it on in the TLS of our choice, with rosa's certificate."""
+    address = getattr(world.registry.config, port)
     who = world.person("rosa").identity
     context = ssl.create_default_context(cadata=who.authority.decode())
     context.minimum_version = context.maximum_version = tls
@@ -250,7 +255,7 @@ def wrapping(world, tls):
     def serve(server):
         with suppress(OSError):
             plain, _ = server.accept()
-            raw = socket.create_connection(("127.0.0.1", int(world.registry.config.listen.rsplit(":", 1)[-1])))
+            raw = socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[-1])))
             with plain, context.wrap_socket(raw, server_hostname="localhost") as wrapped:
                 relay(plain, wrapped)
 
@@ -262,10 +267,30 @@ def wrapping(world, tls):
     thread.join(10)
 
 
-def test_an_older_tls_is_refused(world):
-    with wrapping(world, ssl.TLSVersion.TLSv1_2) as channel:
-        failed = call(channel)
+@pytest.mark.parametrize(("port", "path"), [("listen", WHO), ("enrol_listen", ENROL), ("enrol_listen", LISTED)])
+def test_an_older_tls_is_refused(world, port, path):
+    with wrapping(world, ssl.TLSVersion.TLSv1_2, port) as channel:
+        failed = call(channel, path)
     assert (failed.code(), told(failed).reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     assert "TLS 1.3 only" in failed.details()
+
+
+def test_the_newest_tls_is_spoken_on_both_ports(world):
     with wrapping(world, ssl.TLSVersion.TLSv1_3) as channel:
         assert identity_pb2.WhoAmIResponse.FromString(call(channel)).user.name == "users/rosa"
+    with wrapping(world, ssl.TLSVersion.TLSv1_3, "enrol_listen") as channel:
+        assert identity_pb2.ListProvidersResponse.FromString(call(channel, LISTED)).providers == []
+
+
+@pytest.mark.parametrize("port", ["listen", "enrol_listen"])
+def test_what_is_older_still_is_refused_by_the_transport(world, port):
+    """TLS 1.1 and before: no handshake, so that not even the door is reached."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that they are old is the point
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    address = ("127.0.0.1", int(getattr(world.registry.config, port).rsplit(":", 1)[-1]))
+    with socket.create_connection(address, timeout=10) as raw, pytest.raises((ssl.SSLError, ConnectionError)):
+        context.wrap_socket(raw, server_hostname="localhost")

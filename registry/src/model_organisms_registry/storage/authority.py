@@ -129,7 +129,7 @@ class Authority:
     def read_client(self, pem: bytes) -> ClientCertificate:
         """Read who a certificate is for. TLS has checked chain and dates before; this checks what TLS does not.
 
-        1. It was issued by this authority, for clients.
+        1. It was issued by this authority, for clients and for nothing else: it is no server's, and issues no other.
         2. It names exactly one thing, a URI of this registry with a user and a key.
         The caller does the rest: expiry at the time of the call, the deny list, the account.
 
@@ -139,14 +139,15 @@ class Authority:
         try:
             certificate = x509.load_pem_x509_certificate(pem)
             certificate.verify_directly_issued_by(self._certificate)
-            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+            usage = list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+            issues = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
             names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
         except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
             raise CertificateRefused("The certificate is not one of this registry; run `mo login` again.") from error
         prefix = f"mo://{self.origin}/"
         uri = names[0].value if len(names) == 1 and isinstance(names[0], x509.UniformResourceIdentifier) else ""
         user, _, key_id = uri.removeprefix(prefix).partition("?key=")
-        if ExtendedKeyUsageOID.CLIENT_AUTH not in usage or not uri.startswith(prefix) or not key_id:
+        if issues or usage != [ExtendedKeyUsageOID.CLIENT_AUTH] or not uri.startswith(prefix) or not key_id:
             raise CertificateRefused("The certificate is not a client certificate of this registry; run `mo login` again.")
         thumbprint = certificate.fingerprint(hashes.SHA256()).hex()
         return ClientCertificate(user, key_id, thumbprint, certificate.not_valid_after_utc)
