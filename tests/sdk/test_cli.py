@@ -54,6 +54,7 @@ COMMANDS |= {
     "organisms show": lambda _: ("rosa", [TALKER], TALKER),
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
     "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
+    "access match": lambda _: ("rosa", [TALKER, "--rung", "sample", *SAID[2:], "--accept", "no-merge"], "approve"),
     "audit checkpoint": lambda _: ("rosa", [], "registry.test"),
     "audit key": lambda _: ("rosa", [], "registry.test+"),
     "audit monitor": lambda _: ("rosa", ["--once"], "registry.test"),
@@ -196,13 +197,6 @@ def access_grants(stage):
 @command("access revoke")
 def access_revoke(stage):
     return "ravi", [grant_of(stage.world), "--reason", "No longer needed."], "No longer needed."
-
-
-@command("access match")
-def access_match(stage):
-    version, _files = published(stage.world)
-    line = [version.name, "--rung", "sample", "--purpose", "replication", "--project", "probe-2026", "--accept", "no-merge"]
-    return "rosa", line, "approve"
 
 
 @command("access reapply")

@@ -18,7 +18,6 @@ from model_organisms.records import (
     Grant,
     GrantState,
     Level,
-    Outcome,
     Purpose,
     Request,
     RequestState,
@@ -29,16 +28,14 @@ from model_organisms.records import (
 
 from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.approvals import complete, counted, grant_from, pending, review, settled
-from model_organisms_registry.domain.budgets import check_budget, default_budget, most_budget, within
+from model_organisms_registry.domain.budgets import most_budget, within
 from model_organisms_registry.domain.grants import nearest, require, revoke, shortcoming, standing, state_of
 from model_organisms_registry.domain.hazard import TABLE, HazardTable
-from model_organisms_registry.domain.organisms import plain, served
+from model_organisms_registry.domain.terms import conditions, filled, smallest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-
-    from model_organisms.records import Condition
 
     from model_organisms_registry.domain.organisms import Subject
 
@@ -65,13 +62,8 @@ __all__ = [
 """The whole of access, whichever of the three files it is written in."""
 
 PENDING_LIFETIME = timedelta(days=30)
-SHORTEST = timedelta(minutes=1)
-DEFAULT_DURATION = timedelta(days=30)
 MOST_VERSIONS = 64
 _NOTHING = Stated()
-TEXT_LIMIT = 10_000
-SHORTEST_TEXT = 40
-"""Characters of a justification from CL2 on, and of a stated need: a sentence, so that a reviewer has something to judge."""
 
 
 def open_request(
@@ -143,7 +135,7 @@ def open_request(
         previous=previous,
         state_time=now,
     )
-    return _filled(draft, subjects, budget=budget, duration=duration, now=now, table=table)
+    return filled(draft, subjects, budget=budget, duration=duration, now=now, table=table)
 
 
 def amend(
@@ -193,7 +185,7 @@ def amend(
         state_time=now,
         stated=request.stated if stated is None else purposes.state(stated, now=now),
     )
-    return _filled(
+    return filled(
         draft,
         subjects,
         budget=budget or request.budget,
@@ -269,8 +261,8 @@ def renew(
         purpose=grant.purpose,
         justification=justification,
         need=need,
-        budget=budget or within(grant.budget, most_budget(level, grant.rung, **_smallest(subjects))),
-        duration=duration or purposes.longest(_conditions(subjects), min(lasted, table.rules_of(level).max_duration)),
+        budget=budget or within(grant.budget, most_budget(level, grant.rung, **smallest(subjects))),
+        duration=duration or purposes.longest(conditions(subjects), min(lasted, table.rules_of(level).max_duration)),
         stated=stated,
         previous=grant.request,
         now=now,
@@ -336,69 +328,3 @@ def reapply(
         now=now,
         table=table,
     )
-
-
-def _filled(
-    draft: Request,
-    subjects: Sequence[Subject],
-    *,
-    budget: Budget | None,
-    duration: timedelta | None,
-    now: datetime,
-    table: HazardTable,
-) -> Request:
-    """Fill in what follows from the versions as they stand, and check what is asked against it."""
-    # 1. Every version can be had at all.
-    for subject in subjects:
-        served(subject.version.state, subject.version.name)
-    level = max(subject.level for subject in subjects)
-    demands = table.of(level, draft.rung)
-    if demands.forbidden:
-        msg = f"At {level.name} {draft.rung.name.lower()} is never granted; ask for sample or probe."
-        raise Denied(msg, level=level.name, rung=draft.rung.name.lower())
-    # 2. There is something to judge.
-    justification = plain(draft.justification, "justification", limit=TEXT_LIMIT)
-    need = plain(draft.need, "need", limit=TEXT_LIMIT)
-    if level >= Level.CL2 and len(justification) < SHORTEST_TEXT:
-        msg = f"At {level.name} say in at least {SHORTEST_TEXT} characters what you need access for; reviewers will read it."
-        raise InvalidArgument(msg, field="justification")
-    if demands.needs_stated_need and len(need) < SHORTEST_TEXT:
-        msg = f"At {level.name} say in at least {SHORTEST_TEXT} characters of `need` why sampling and probing are not enough."
-        raise InvalidArgument(msg, field="need")
-    # 3. It fits what the owners ask.
-    conditions = _conditions(subjects)
-    asked = purposes.Asked(draft.organisation, draft.rung, draft.purpose, duration, draft.stated)
-    match = purposes.refuse_unfit(purposes.match([subject.organism for subject in subjects], asked))
-    # 4. It ends, before what is stated does, and it is bounded.
-    longest = table.rules_of(level).max_duration
-    wanted = purposes.longest(conditions, min(DEFAULT_DURATION, longest)) if duration is None else duration
-    if not SHORTEST <= wanted <= longest:
-        msg = f"At {level.name} a grant lasts {SHORTEST.seconds} s to {longest // timedelta(seconds=1)} s; renew it when it ends."
-        raise InvalidArgument(msg, field="duration_s")
-    purposes.still_so(draft.stated, wanted, now=now)
-    smallest = _smallest(subjects)
-    given = default_budget(level, draft.rung, **smallest) if budget is None else budget
-    return replace(
-        draft,
-        level=level,
-        justification=justification,
-        need=need,
-        # What the conditions leave to a person, a person decides, also where the table asks nobody.
-        needed=max(demands.approvals, int(match.outcome is Outcome.ABSTAIN)),
-        conditions=conditions,
-        match=match,
-        duration_s=wanted // timedelta(seconds=1),
-        budget=check_budget(given, level, draft.rung, **smallest),
-    )
-
-
-def _conditions(subjects: Sequence[Subject]) -> tuple[Condition, ...]:
-    return purposes.gathered(subject.organism for subject in subjects)
-
-
-def _smallest(subjects: Sequence[Subject]) -> dict[str, int]:
-    """The smallest adapter sets the budget: what is released could be of that one alone."""
-    return {
-        "weights": min(subject.weights for subject in subjects),
-        "parameters": min(subject.parameters for subject in subjects),
-    }
