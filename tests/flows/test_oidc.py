@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from functools import partial
 
 import pytest
@@ -15,8 +16,11 @@ from model_organisms.client.client import connect, login
 from model_organisms.formats.enrolment import Ticket
 from model_organisms.records import Role, UserState
 from model_organisms_registry.__main__ import cli as operator
-from model_organisms_registry.founding import public_ticket
+from model_organisms_registry.config import Issuer, load
+from model_organisms_registry.founding import found, public_ticket
 from model_organisms_registry.inspection import inspect
+from model_organisms_registry.server import Registry
+from model_organisms_registry.testing import settings
 
 from tests.support.providers import CLIENT
 from tests.support.refusals import refused
@@ -152,3 +156,31 @@ def test_the_commands_of_both_sides(trusting, identity_provider, tmp_path):
     done = CliRunner().invoke(cli, words, catch_exceptions=False)
     assert json.loads(done.stdout)["user"] == "users/service-robot"
     assert identity.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('oidc = "https://login.example.org"', "'oidc'"),
+        ("[oidc]", "'oidc'"),
+        ('[[oidc]]\nisuer = "https://login.example.org"', "oidc.isuer"),
+        ('[[oidc]]\nalgorithms = "RS256"', "oidc.algorithms"),
+        ('[[oidc]]\nrequire_nonce = "no"', "oidc.require_nonce"),
+        ("[[oidc]]\nrequire_nonce = 0", "oidc.require_nonce"),
+        ("[[oidc]]\ntimeout_s = true", "oidc.timeout_s"),
+        ('[[oidc]]\naccounts = "all"', "oidc.accounts"),
+        ('[[oidc]]\n[[oidc.accounts]]\nrole = "researcher"', "oidc.accounts.role"),
+        ("[[oidc]]\n[[oidc.accounts]]\nroles = [1]", "oidc.accounts.roles"),
+    ],
+)
+def test_a_setting_that_is_none_is_named(tmp_path, text, says):
+    (tmp_path / "registry.toml").write_text(text)
+    with refused(errors.ConfigurationInvalid, says):
+        load(tmp_path)
+
+
+def test_a_registry_does_not_start_with_an_issuer_that_makes_no_sense(tmp_path):
+    config = settings(tmp_path / "data", oidc=(Issuer("http://login.example.org", client_id="model-organisms"),))
+    found(config, now=datetime.now(UTC))
+    with refused(errors.ConfigurationInvalid, "an issuer is an https URL"):
+        Registry(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import EnrolmentRefused
-from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
+from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement, token_nonce, token_statement
 
 
 def authority():
@@ -75,5 +75,21 @@ def test_statements_bind_each_part_in_its_place(request, sealing, code):
     assert stated == enrolment_statement(code, request, sealing)
     if request != sealing:
         assert stated != enrolment_statement(code, sealing, request)
+    assert stated != token_statement(code, request, sealing) != token_statement(code + " ", request, sealing)
     assert stated != renewal_statement(request)
     assert renewal_statement(request) != renewal_statement(request + b"\0")
+
+
+def test_a_public_ticket_has_no_code():
+    public = replace(TICKET, code="")
+    assert Ticket.parse(str(public)) == public
+
+
+@given(st.lists(st.binary(max_size=40), min_size=3, max_size=3), st.lists(st.binary(max_size=40), min_size=3, max_size=3))
+def test_a_nonce_names_its_keys_and_no_others(one, other):
+    assert (token_nonce(*one) == token_nonce(*other)) == (one == other)
+    assert len(token_nonce(*one)) == 43
+
+
+def test_the_nonce_of_known_keys_is_this_one():
+    assert token_nonce(b"request", b"identity", b"sealing") == "zVtDGwObcA7XhZJo_bIjZiqlAG8XkrKBCP6h2HdulMo"

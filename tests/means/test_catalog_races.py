@@ -11,7 +11,7 @@ import pytest
 from model_organisms import names
 from model_organisms.errors import AlreadyExists, BudgetExhausted, Conflict, EnrolmentRefused
 from model_organisms.records import Budget, RequestState, SessionState
-from model_organisms_registry.storage.catalog import access, identity, organisms, sandbox
+from model_organisms_registry.storage.catalog import access, identity, oidc, organisms, sandbox
 from model_organisms_registry.storage.database import Database
 
 from tests.support import catalog as make
@@ -227,3 +227,10 @@ def test_an_upload_is_finished_by_one(doors):
 
     results = race(doors, finish, callers=12)
     assert sum(result is True for result in results) == 1
+
+
+def test_of_20_who_show_one_token_exactly_one_is_let_in(doors):
+    def work(tx: Connection, _: int) -> None:
+        oidc.spend_token(tx, make.digest("token"), until=make.NOW, now=make.NOW)
+
+    assert len(won(race(doors, work, callers=20), lost=EnrolmentRefused)) == 1

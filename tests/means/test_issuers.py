@@ -8,6 +8,7 @@ import ssl
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -49,9 +50,10 @@ def provider(pages):
     return IdentityProvider(pages.address, keys)
 
 
-def trusting(address, **changes):
+def trusting(address, folder=Path("/nowhere"), **changes):
     told = {"client_id": "model-organisms", "algorithms": ALGORITHMS, "insecure_loopback": True, "timeout_s": 2.0}
-    return Issuers([Issuer(address, **(told | changes), accounts=(AccountRule("groups", "detection", "lab"),))])
+    rule = AccountRule("groups", "detection", "lab")
+    return Issuers([Issuer(address, **(told | changes), accounts=(rule,))], folder)
 
 
 def verify(issuers, provider, *, later=timedelta(), algorithm="ES256", **header):
@@ -237,7 +239,7 @@ def test_over_tls_the_provider_must_show_a_certificate_of_a_trusted_authority_in
             "/keys": {"keys": [key.as_dict(private=False)]},
         }
         provider = IdentityProvider(pages.address, {"ES256": key})
-        issuers = trusting(pages.address, insecure_loopback=False, authority=str(tmp_path / "ca.pem") if authority else "")
+        issuers = trusting(pages.address, tmp_path, insecure_loopback=False, authority="ca.pem" if authority else "")
         if taken:
             verify(issuers, provider)
         else:

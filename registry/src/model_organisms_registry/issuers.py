@@ -26,6 +26,7 @@ from model_organisms_registry.domain import oidc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from joserfc.jwk import Key
 
@@ -64,16 +65,17 @@ class Issuers:
 
     Args:
         issuers: As configured.
+        folder: What relative paths in them are relative to.
 
     Raises:
         ConfigurationInvalid: They make no sense, or an authority's file cannot be read.
     """
 
-    def __init__(self, issuers: Iterable[Issuer]) -> None:
+    def __init__(self, issuers: Iterable[Issuer], folder: Path) -> None:
         """Check what was configured; nothing is fetched yet."""
         self.all = oidc.checked(tuple(issuers))
         self._rings = {id(issuer): _Keyring(issuer) for issuer in self.all}
-        self._trust = {id(issuer): _trust(issuer) for issuer in self.all}
+        self._trust = {id(issuer): _trust(issuer, folder) for issuer in self.all}
 
     def verify(self, text: str, *, nonce: str, now: datetime) -> tuple[Token, Issuer]:
         """Verify a token.
@@ -166,9 +168,9 @@ def _unanswered(issuer: Issuer) -> Unavailable:
     return Unavailable(msg, issuer=issuer.issuer)
 
 
-def _trust(issuer: Issuer) -> ssl.SSLContext:
+def _trust(issuer: Issuer, folder: Path) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=issuer.authority or None)
+        return ssl.create_default_context(cafile=folder / issuer.authority if issuer.authority else None)
     except (OSError, ValueError) as error:
         msg = f"The authority '{issuer.authority}' of issuer '{issuer.issuer}' cannot be read: {error}; name a PEM file."
         raise ConfigurationInvalid(msg) from error

@@ -218,7 +218,7 @@ class Registry:
         )
 
     def _oidc(self) -> Oidc:
-        return Oidc(self.changes, self.storage.authority, Issuers(self.config.oidc))
+        return Oidc(self.changes, self.storage.authority, Issuers(self.config.oidc, self.config.folder))
 
     def _listening(self, handlers: list[grpc.GenericRpcHandler[Any, Any]], listen: str, *, demand: bool) -> grpc.Server:
         shown = Shown(self.storage.authority, self.config.hosts, self._clock, demand=demand)

@@ -47,7 +47,7 @@ def cli(context: click.Context, *, identity: Path | None, as_json: bool, timeout
 @cli.command()
 @click.argument("ticket")
 @click.option("--issuer", default="", help="Log in at this identity provider, where the registry trusts several.")
-@click.option("--token-file", type=click.File(), help="A service's token, in place of a person's login.")
+@click.option("--token-file", type=click.File(errors="replace"), help="A service's token, in place of a person's login.")
 @click.option("--force", is_flag=True, help="Replace the identity that is there.")
 @click.pass_obj
 def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | None, force: bool) -> None:

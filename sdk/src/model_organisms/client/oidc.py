@@ -30,6 +30,8 @@ _TIMEOUT_S = 10.0
 _ANSWER_LIMIT = 256 << 10
 _INTERVAL_S, _SLOWER_S, _LONGEST_S = 5.0, 5.0, 1800.0
 """RFC 8628, 3.2 and 3.5: the pause where none is given, by how much it grows; and how long anybody is waited for."""
+_PATIENCE = 4
+"""Times that the provider may not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,14 @@ def _poll(
     """RFC 8628, 3.4 and 3.5."""
     form = {"grant_type": _GRANT, "client_id": provider.client_id, "device_code": str(started.get("device_code"))}
     interval, left = _seconds(started.get("interval"), _INTERVAL_S), _seconds(started.get("expires_in"), _LONGEST_S)
+    unanswered = 0
     while left > 0:
         try:
             status, answer = _asked(http, provider, "POST", address, form)
         except Unavailable:
+            unanswered += 1
+            if unanswered > _PATIENCE:
+                raise
             status, answer = 0, {"error": "slow_down"}  # 3.5: whoever gets no answer asks less often
         if status == _OK:
             if not isinstance(token := answer.get("id_token"), str):
