@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from model_organisms.errors import Conflict, Denied, InvalidArgument, Quarantined, Withdrawn
+from model_organisms.errors import Conflict, Denied, Destroyed, InvalidArgument, Quarantined, Withdrawn
 from model_organisms.records import Level, Role, VersionState
 from model_organisms_registry.domain import recall
 from model_organisms_registry.domain.hazard import TABLE
@@ -48,6 +48,21 @@ def test_a_withdrawal_is_for_good():
     for again in (gone, aside, lambda made: recall.release(made, reason="It was a mistake.", by=ROSE)):
         with pytest.raises(Conflict):
             again(gone())
+
+
+def test_what_is_destroyed_was_withdrawn_and_is_what_was_meant():
+    for other in (version(), aside(), recall.destroy(gone(), digest=version().digest)):
+        with pytest.raises(Conflict):
+            recall.destroy(other, digest=other.digest)
+    with pytest.raises(Conflict, match="digest"):
+        recall.destroy(gone(), digest="0" * 64)
+    done = recall.destroy(gone(), digest=version().digest)
+    assert replace(done, state=VersionState.WITHDRAWN) == gone()
+    for again in (gone, aside, lambda made: recall.release(made, reason="It was a mistake.", by=ROSE)):
+        with pytest.raises(Conflict):
+            again(done)
+    with pytest.raises(Destroyed):
+        served(done.state, done.name)
 
 
 def test_a_quarantine_is_lifted_by_another_than_whoever_set_it():

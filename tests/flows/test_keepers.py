@@ -133,10 +133,10 @@ def test_an_operator_turns_the_keys_of_a_stopped_registry_and_it_goes_on(tmp_pat
     registry.start()
     try:
         said = [entries.parse(body) for body in registry.storage.log.entries(0, 1000)]
-        rewraps = [item.facts for item in said if item.type == "keys.rewrap.intent"]
+        rewraps = [item.facts for item in said if item.type == "registry.rewrap.intent"]
         assert [facts["keeper"] for facts in rewraps] == ["file"] * 3
         assert (rewraps[0]["of"], rewraps[1]["of"]) == (stored(version).key_id, "all")
-        assert sum(item.type == "keys.rewrap.result" for item in said) == 3
+        assert sum(item.type == "registry.rewrap.result" for item in said) == 3
         with connect(tmp_path / "data" / "rosa.json") as rosa, rosa.organisms.pull(version.name) as pulled:
             assert ({path: bytes(data) for path, data in pulled.files.items()}, pulled.header.grant) == (files, grant)
     finally:

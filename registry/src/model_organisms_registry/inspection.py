@@ -12,15 +12,13 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import (
     AlreadyExists,
-    ConfigurationInvalid,
     InvalidArgument,
-    NotFound,
     Unavailable,
     VerificationFailed,
 )
@@ -32,19 +30,18 @@ from model_organisms_registry.ledger import fsck
 from model_organisms_registry.ledger import rows as ledger_rows
 from model_organisms_registry.ledger.signer import HEAD, Signer
 from model_organisms_registry.ledger.tiles import PREFIX
+from model_organisms_registry.storage import key_standing
 from model_organisms_registry.storage.blobs import Blobs
 from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import organisms as organism_rows
 from model_organisms_registry.storage.catalog import sandbox as sandbox_rows
 from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.storage.database import Database
-from model_organisms_registry.storage.keyring import open_keyring, parsed
-from model_organisms_registry.storage.keys import KeyState
 from model_organisms_registry.storage.paging import every
-from model_organisms_registry.storage.sealed import SealedStore, key_record
+from model_organisms_registry.storage.sealed import key_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from model_organisms.records import Version
@@ -52,6 +49,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.config import Config
     from model_organisms_registry.ledger.fsck import Finding
     from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.storage.key_standing import Standing
 
 _TRIES = 10
 
@@ -67,12 +65,8 @@ class Report:
     """Entries that transactions have asked for and no head covers yet; the next start sequences them."""
     unfinished: tuple[str, ...]
     """Intents without a result: what was begun when the registry stopped, and never left."""
-    destroyed: tuple[str, ...]
-    """Versions whose key was destroyed on purpose: nothing opens them, here or from any copy."""
-    outdated: tuple[str, ...]
-    """Versions whose key record is from before the last `rewrap`: this is an older copy, and the newer record opens them."""
-    unasked: str
-    """Why the keys could not be asked; empty where they were."""
+    keys: Standing
+    """How the keys of versions stand."""
     unindexed: int
     """Sealed texts that no transaction knows of: each was kept for one that was cut off. Nobody can be shown them."""
     findings: tuple[Finding, ...]
@@ -92,12 +86,7 @@ class Report:
             f"ledger: {self.entries} entries, {self.published} published, {self.waiting} waiting to be sequenced",
             f"versions: {self.versions}, each with its sealed bundle",
             *(f"unfinished: {what}" for what in self.unfinished),
-            *(f"destroyed: {version}: its key was destroyed, so nothing opens it" for version in self.destroyed),
-            *(
-                f"outdated: {version}: its key record is older than the last rewrap; copy the newer one"
-                for version in self.outdated
-            ),
-            *([f"keys: not asked: {self.unasked}"] if self.unasked else []),
+            *self.keys.as_lines(),
             *([f"unindexed: {self.unindexed} blobs"] if self.unindexed else []),
             *(f"WRONG {finding.place}: {finding.what}" for finding in self.findings),
             "clean" if self.clean else f"{len(self.findings)} findings; keep the folder as evidence, see deploy/runbook.md",
@@ -124,7 +113,7 @@ def inspect(config: Config) -> Report:
             for version, stored in versions
             if not (blobs.exists(stored.path) and blobs.exists(key_record(stored.path)))
         ]
-        keys = _keys(config, blobs, {version.name: key_record(stored.path) for version, stored in versions})
+        keys = key_standing.ask(config.keys, config.kek_folder, blobs, (version for version, _ in versions))
         published, wrong = fsck.check_published(blobs, key, origin=origin, bodies=bodies)
         findings += wrong + missing + fsck.check_signer(signer.path.parent / HEAD, bodies + staged, origin=origin)
     finally:
@@ -132,11 +121,10 @@ def inspect(config: Config) -> Report:
     unfinished = tuple(
         f"{intent.kind.value} {intent.id} on {intent.subject} since {intent.time:%Y-%m-%d %H:%M:%S} UTC" for intent in intents
     )
-    findings += keys.lost
-    destroyed, outdated = tuple(keys.destroyed), tuple(keys.outdated)
-    return Report(
-        len(bodies), published, len(versions), waiting, unfinished, destroyed, outdated, keys.unasked, unindexed, tuple(findings)
-    )
+    lost = "its key is lost, or was not put back; nothing says that it was destroyed"
+    findings += [fsck.Finding(name, lost) for name in keys.lost]
+    findings += [fsck.Finding(name, "its key record is not what was stored") for name in keys.broken]
+    return Report(len(bodies), published, len(versions), waiting, unfinished, keys, unindexed, tuple(findings))
 
 
 def copy(config: Config, to: Path) -> tuple[str, ...]:
@@ -188,40 +176,6 @@ def put_back(copied: Path, folder: Path, version_keys: Path | None) -> None:
     _copy_files(copied, folder)
     if version_keys is not None:
         _copy_files(version_keys, load(folder).kek_folder)
-
-
-@dataclass(slots=True)
-class _Keys:
-    destroyed: list[str] = field(default_factory=list)
-    lost: list[Finding] = field(default_factory=list)
-    outdated: list[str] = field(default_factory=list)
-    unasked: str = ""
-
-
-def _keys(config: Config, blobs: Blobs, records: Mapping[str, str]) -> _Keys:
-    """Ask whoever keeps the keys about those of all versions."""
-    said = _Keys()
-    if config.keys.providers == ("file",) and not config.kek_folder.exists():
-        said.unasked = f"{config.kek_folder} is not here; a copy holds no keys, a restored registry must be given them"
-        return said
-    try:
-        keyring = open_keyring(config.keys, config.kek_folder)
-        sealed = SealedStore(blobs, keyring)
-        for version, path in records.items():
-            with suppress(NotFound):  # that the record is missing is told elsewhere
-                kek = sealed.record(path).kek
-                state = keyring.held(kek)
-                if state is KeyState.MISSING:
-                    said.lost.append(
-                        fsck.Finding(version, "its key is lost, or was not put back; nothing says that it was destroyed")
-                    )
-                elif state is KeyState.DESTROYED:
-                    turned = keyring.state(parsed(kek)[0]) is KeyState.LIVE
-                    (said.outdated if turned else said.destroyed).append(version)
-        keyring.close()
-    except (ConfigurationInvalid, Unavailable) as error:
-        said.unasked = error.message
-    return said
 
 
 def _copy_published(source: Path, target: Path) -> None:

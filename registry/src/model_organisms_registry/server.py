@@ -43,6 +43,7 @@ from model_organisms_registry.workflows.access import Access
 from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
+from model_organisms_registry.workflows.destruction import Destruction
 from model_organisms_registry.workflows.explaining import Explaining
 from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.identity import Identity
@@ -107,7 +108,12 @@ class Registry:
         files = PublicFiles(self.storage.blobs, entries=config.public.entries)
         self.public = Site(config.public.listen, files.answer) if config.public.listen else None
         self.clockwork = Clockwork(
-            self._clock, self.sandbox.end_due, self.publishing.end_due, self.pulling.note_sent, self._end_silent
+            self._clock,
+            self.sandbox.end_due,
+            self.publishing.end_due,
+            self.pulling.note_sent,
+            self.destruction.end_due,
+            self._end_silent,
         )
 
     def start(self) -> None:
@@ -116,6 +122,7 @@ class Registry:
         now = self._clock()
         self.changes.enter(entry(Event.REGISTRY_START, None, time=now, seq=seq(), subject="registry", facts=facts))
         self.sandbox.recover(now)
+        self.destruction.recover(now)
         self.publishing.recover()
         self.publishing.end_due(now)
         self.clockwork.start()
@@ -184,7 +191,8 @@ class Registry:
             origin=config.origin,
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
-        motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms))
+        self.destruction = Destruction(self.changes, self.gate, bundles)
+        motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms, self.destruction))
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock, table)
@@ -246,9 +254,9 @@ class Registry:
         return main, porch
 
 
-def _acts(organisms: Organisms) -> dict[MotionKind, Act]:
+def _acts(organisms: Organisms, destruction: Destruction) -> dict[MotionKind, Act]:
     """What takes two people here; each act belongs to the workflow that owns what it is done to."""
-    return {MotionKind.LOWER_LEVEL: organisms.lowering()}
+    return {MotionKind.LOWER_LEVEL: organisms.lowering(), MotionKind.DESTROY_KEY: destruction.act()}
 
 
 def serve(config: Config) -> None:

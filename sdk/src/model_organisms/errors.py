@@ -21,6 +21,7 @@
     │   ├── GrantRevoked               the grant was taken back
     │   ├── Suspended                  the account does not stand
     │   ├── Withdrawn                  the version was taken back for good
+    │   │   └── Destroyed                  the version's key was destroyed too: nothing opens it any more
     │   ├── Quarantined                the version is set aside while somebody looks into it
     │   ├── ApprovalRefused            this signature does not count for this request or motion
     │   ├── PurposeRefused             what is asked for does not fit the conditions of its owner
@@ -201,6 +202,12 @@ class Withdrawn(Denied):
     """The version was taken back for good."""
 
     reason = "WITHDRAWN"
+
+
+class Destroyed(Withdrawn):
+    """The version's key was destroyed too: nothing opens it any more."""
+
+    reason = "DESTROYED"
 
 
 class Quarantined(Denied):

@@ -107,6 +107,8 @@ class VersionState(StrEnum):
     """Set aside while somebody looks into it; a reviewer puts it back."""
     WITHDRAWN = "withdrawn"
     """Taken back for good."""
+    DESTROYED = "destroyed"
+    """Taken back, and its key destroyed by two people: nothing opens it, here or from any copy."""
 
 
 class RequestState(StrEnum):

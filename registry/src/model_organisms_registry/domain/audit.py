@@ -51,8 +51,10 @@ class Event(Enum):
 
     REGISTRY_START = _shape("registry.start", "version policies")
     REGISTRY_STOP = _shape("registry.stop")
-    REWRAP_INTENT = _shape("keys.rewrap.intent", "keeper of")
-    REWRAP_RESULT = _shape("keys.rewrap.result", "keys records failed", intent=True)
+    DESTROY_KEY = _shape("organisms.destroy", "digest key motion")
+    KEY_DESTROYED = _shape("organisms.destroyed", "digest key")
+    REWRAP_INTENT = _shape("registry.rewrap.intent", "keeper of")
+    REWRAP_RESULT = _shape("registry.rewrap.result", "keys records failed", intent=True)
 
     INVITE = _shape("identity.invite", "organisation roles", optional="issuer subject")
     ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires", optional="issuer subject")

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import Conflict, Denied, InvalidArgument, InvalidBundle, InvalidName, Quarantined, Withdrawn
+from model_organisms.errors import (
+    Conflict,
+    Denied,
+    Destroyed,
+    InvalidArgument,
+    InvalidBundle,
+    InvalidName,
+    Quarantined,
+    Withdrawn,
+)
 from model_organisms.formats import provenance
 from model_organisms.formats.conditions import NAMED, check
 from model_organisms.records import (
@@ -312,13 +321,22 @@ def served(state: VersionState, version: str) -> None:
 
     Raises:
         Withdrawn: Nothing of it is served any more.
+        Destroyed: Nor could it be.
         Quarantined: Nothing of it is served until a reviewer releases it.
     """
     if state is VersionState.QUARANTINED:
         msg = f"{version} is quarantined while somebody looks into it; wait for its release, or use another version."
         raise Quarantined(msg, version=version)
+    if state is VersionState.DESTROYED:
+        raise destroyed(version)
     if state is not VersionState.PUBLISHED:
         raise Withdrawn(f"{version} is {state.value}; use another version of the organism.", version=version)
+
+
+def destroyed(version: str) -> Destroyed:
+    """Make the error for what nothing opens any more."""
+    msg = f"{version} was destroyed by two people: its key is gone, so nothing opens it; its card, provenance and history remain."
+    return Destroyed(msg, version=version)
 
 
 def plain(text: str, field: str, *, limit: int) -> str:

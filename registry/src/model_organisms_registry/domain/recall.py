@@ -2,6 +2,7 @@
 
 - Stopping takes one person and a reason, at once. Starting again takes another: whoever set it aside does not release it.
 - A quarantine ends by a release or a withdrawal; a withdrawal ends by nothing.
+- What is withdrawn can be destroyed, by two people; that ends by nothing either.
 """
 
 from __future__ import annotations
@@ -30,9 +31,35 @@ def withdraw(version: Version, *, reason: str, by: User, now: datetime) -> Versi
         Conflict: It is withdrawn already.
         InvalidArgument: No reason.
     """
-    if version.state is VersionState.WITHDRAWN:
-        raise Conflict(f"{version.name} is withdrawn already.", version=version.name)
+    if version.state in {VersionState.WITHDRAWN, VersionState.DESTROYED}:
+        raise Conflict(f"{version.name} is {version.state.value} already.", version=version.name)
     return _stopped(version, VersionState.WITHDRAWN, reason, by, now)
+
+
+def check_destruction(version: Version, *, digest: str) -> None:
+    """Refuse to destroy what may yet be served, or what two people did not mean.
+
+    Raises:
+        Conflict: It is not withdrawn, or destroyed already, or its digest is another.
+    """
+    if version.state is VersionState.DESTROYED:
+        raise Conflict(f"{version.name} is destroyed already.", version=version.name)
+    if version.state is not VersionState.WITHDRAWN:
+        raise Conflict(
+            f"{version.name} is {version.state.value}; withdraw it first, then propose to destroy it.", version=version.name
+        )
+    if version.digest != digest:
+        raise Conflict(f"{version.name} has the digest {version.digest}; propose it with that.", version=version.name)
+
+
+def destroy(version: Version, *, digest: str) -> Version:
+    """Withdraw what is withdrawn from every copy too: its state says so from now on, and nothing of who stopped it is lost.
+
+    Raises:
+        Conflict: As for `check_destruction`.
+    """
+    check_destruction(version, digest=digest)
+    return replace(version, state=VersionState.DESTROYED)
 
 
 def quarantine(version: Version, *, reason: str, by: User, now: datetime) -> Version:

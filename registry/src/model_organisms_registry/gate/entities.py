@@ -58,6 +58,8 @@ class Resource:
     """What a grant must name, where one is needed."""
     organism: str = ""
     """Whose grantees may see it."""
+    destroyed: bool = False
+    """Whether nothing opens it any more: the policies know that it is withdrawn, and are told apart from that."""
     view: Action | None = None
     """The action that says whether the caller may know of it at all; None where everybody does."""
 
@@ -123,7 +125,10 @@ def version(record: Version, of: Organism) -> Resource:
         **_service(record.state),
     }
     ref = VersionRef(record.name, _typed(record.digest, str, "digest"))
-    return Resource("Version", record.name, attributes, level=level, version=ref, organism=of.name, view=Action.DESCRIBE)
+    gone = record.state is VersionState.DESTROYED
+    return Resource(
+        "Version", record.name, attributes, level=level, version=ref, organism=of.name, destroyed=gone, view=Action.DESCRIBE
+    )
 
 
 def request(record: Request, *, owners: Iterable[str], authors: Iterable[str], level: Level | None = None) -> Resource:

@@ -14,9 +14,19 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from model_organisms.errors import Denied, GrantExpired, GrantRequired, GrantRevoked, LedgerUnavailable, NotFound, Suspended
+from model_organisms.errors import (
+    Denied,
+    GrantExpired,
+    GrantRequired,
+    GrantRevoked,
+    LedgerUnavailable,
+    NotFound,
+    Suspended,
+    Withdrawn,
+)
 
 from model_organisms_registry.domain import audit
+from model_organisms_registry.domain.organisms import destroyed
 from model_organisms_registry.domain.permits import Action, Permit
 from model_organisms_registry.gate import entities
 from model_organisms_registry.gate.cedar import FAULT, Decision, PolicySet
@@ -246,6 +256,8 @@ class Gate:
         if isinstance(told, GrantRequired | GrantExpired | GrantRevoked):
             # The domain knows the grant and says more; on a disagreement the policy's word stands.
             return self._by(asked.shortcoming(), decision) or told
+        if isinstance(told, Withdrawn) and asked.resource.destroyed:
+            return self._by(destroyed(asked.resource.name), decision) or told
         if told is None and FAULT in decision.reasons:
             return Denied("The policies could not be evaluated; tell the operator.", action=str(asked.action))
         return told or Denied(_NO_PERMIT.get(asked.action, "No policy permits this."), action=str(asked.action))

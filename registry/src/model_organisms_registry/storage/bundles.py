@@ -9,6 +9,7 @@ from model_organisms import names
 from model_organisms.errors import AlreadyExists, Conflict, Denied, NotFound, UploadConflict
 from model_organisms.formats import manifest
 
+from model_organisms_registry.domain.organisms import destroyed
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.storage.keys import KeyState
 
@@ -70,11 +71,31 @@ class Bundles:
 
         Raises:
             Denied: The permit is not for using a version.
+            Destroyed: Its key was destroyed, whatever the catalog says: this registry may have been put back from an older copy.
         """
         if permit.action not in _READERS:
             msg = f"A permit for {permit.action} opens no bundle; ask the gate for what you need."
             raise Denied(msg, action=permit.action)
-        return self._sealed.open_sealed(stored.path, aad=bytes.fromhex(stored.digest))
+        try:
+            return self._sealed.open_sealed(stored.path, aad=bytes.fromhex(stored.digest))
+        except NotFound:
+            if self._sealed.keys.state(stored.key_id) is KeyState.DESTROYED:
+                raise destroyed(permit.resource) from None
+            raise
+
+    def destroy(self, stored: Stored) -> bool:
+        """Destroy the key of a stored bundle, with all its rotations, for good.
+
+        Returns:
+            Whether it was there until now.
+
+        Raises:
+            Unavailable: Who keeps it cannot be reached.
+        """
+        if self._sealed.keys.state(stored.key_id) is KeyState.DESTROYED:
+            return False
+        self._sealed.keys.destroy(stored.key_id)
+        return True
 
 
 class Uploads:

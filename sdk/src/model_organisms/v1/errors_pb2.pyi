@@ -121,6 +121,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What is asked for does not fit the conditions of its owner."""
     ERROR_REASON_EVIDENCE_EXPIRED: _ErrorReason.ValueType  # 48
     """What a request states ends before the access would."""
+    ERROR_REASON_DESTROYED: _ErrorReason.ValueType  # 49
+    """The version's key was destroyed too: nothing opens it any more."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -222,4 +224,6 @@ ERROR_REASON_PURPOSE_REFUSED: ErrorReason.ValueType  # 47
 """What is asked for does not fit the conditions of its owner."""
 ERROR_REASON_EVIDENCE_EXPIRED: ErrorReason.ValueType  # 48
 """What a request states ends before the access would."""
+ERROR_REASON_DESTROYED: ErrorReason.ValueType  # 49
+"""The version's key was destroyed too: nothing opens it any more."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

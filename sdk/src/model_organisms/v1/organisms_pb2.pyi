@@ -31,6 +31,7 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     VERSION_STATE_PUBLISHED: _VersionState.ValueType  # 1
     VERSION_STATE_WITHDRAWN: _VersionState.ValueType  # 2
     VERSION_STATE_QUARANTINED: _VersionState.ValueType  # 3
+    VERSION_STATE_DESTROYED: _VersionState.ValueType  # 4
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper): ...
 
@@ -38,6 +39,7 @@ VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
 VERSION_STATE_PUBLISHED: VersionState.ValueType  # 1
 VERSION_STATE_WITHDRAWN: VersionState.ValueType  # 2
 VERSION_STATE_QUARANTINED: VersionState.ValueType  # 3
+VERSION_STATE_DESTROYED: VersionState.ValueType  # 4
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 class _FileKind:

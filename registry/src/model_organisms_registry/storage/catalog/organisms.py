@@ -188,6 +188,20 @@ def version_by_digest(tx: Connection, organism: str, digest: str) -> Version | N
     return None if row is None else _version(row)
 
 
+def versions_in(tx: Connection, state: VersionState, *, page_size: int = 0, page_token: str = "") -> Page[Version]:
+    """List the versions of all organisms that are in one state, by name."""
+    return page(
+        tx,
+        select(schema.versions).where(schema.versions.c.state == state.value),
+        key=schema.versions.c.name,
+        newest_first=False,
+        listing=("versions in", state.value),
+        page_size=page_size,
+        page_token=page_token,
+        read=lambda found: [_version(row) for row in found],
+    )
+
+
 def versions(tx: Connection, organism: str, *, page_size: int = 0, page_token: str = "") -> Page[Version]:
     """List the versions of an organism, newest first."""
     return page(
