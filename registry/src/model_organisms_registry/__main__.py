@@ -286,6 +286,18 @@ def _registry(folder: Path) -> Config | None:
 cli.add_command(witness)
 
 
+@cli.command(hidden=True)
+@_FOLDER
+@click.option("--socket", "descriptor", type=int, required=True)
+def signer(*, folder: Path, descriptor: int) -> None:
+    """Sign for a ledger, as the child of a registry that serves."""
+    from model_organisms_registry.isolation.confine import undumpable
+    from model_organisms_registry.ledger.seat import serve as run
+
+    undumpable()
+    run(folder, descriptor)
+
+
 def main() -> None:
     """Run a command; an error of the tree becomes one line and exit status 2."""
     try:

@@ -17,6 +17,7 @@ from model_organisms.formats.enrolment import Ticket
 
 from model_organisms_registry.config import Keys
 from model_organisms_registry.ledger.log import Log
+from model_organisms_registry.ledger.seat import Seat
 from model_organisms_registry.ledger.signer import Signer
 from model_organisms_registry.storage.authority import Authority
 from model_organisms_registry.storage.blobs import Blobs
@@ -45,11 +46,17 @@ class Storage:
     log: Log
 
     @classmethod
-    def open(cls, config: Config) -> Storage:
-        """Open everything under a data folder that `initialise` made; the ledger is not started yet."""
+    def open(cls, config: Config, *, apart: bool = False) -> Storage:
+        """Open everything under a data folder that `initialise` made; the ledger is not started yet.
+
+        Args:
+            config: The settings.
+            apart: Have a process of its own sign for the ledger, so that this one never holds the ledger's key.
+        """
+        signer = (Seat if apart else Signer.open)(config.keys_folder / "ledger")
         keyring = open_keyring(config.keys, config.kek_folder)
         keyring.finish()
-        database, asked = Database(config.database_url), config.witnesses
+        database, asked = Database(config.database_url, patience_s=config.limits.ledger_wait_s), config.witnesses
         database.migrate()
         blobs = Blobs(config.blobs_url)
         keys = config.keys_folder
@@ -63,7 +70,7 @@ class Storage:
             Log(
                 database,
                 blobs,
-                Signer.open(keys / "ledger"),
+                signer,
                 witnesses=asked.keys,
                 quorum=asked.quorum,
                 witness_timeout_s=asked.timeout_s,

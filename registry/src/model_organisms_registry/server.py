@@ -84,7 +84,7 @@ class Registry:
         """Build everything; nothing listens yet."""
         self._clock = clock or (lambda: datetime.now(UTC))
         self.config = config
-        self.storage = Storage.open(config)
+        self.storage = Storage.open(config, apart=True)
         limits = config.limits
         self.storage.log.start()
         self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s)

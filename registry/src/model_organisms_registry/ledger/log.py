@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from model_organisms.records import Entry
 
     from model_organisms_registry.ledger.history import View
+    from model_organisms_registry.ledger.seat import Seat
     from model_organisms_registry.ledger.signer import Signer
     from model_organisms_registry.storage.blobs import Blobs
     from model_organisms_registry.storage.database import Connection, Database
@@ -57,7 +58,7 @@ class Log:
         self,
         database: Database,
         blobs: Blobs,
-        signer: Signer,
+        signer: Signer | Seat,
         *,
         standby: bool = False,
         witnesses: Mapping[str, str] | None = None,
@@ -83,6 +84,7 @@ class Log:
             newest=lambda: self._sequencer.view,
             publish=published.publish_cosigned,
         )
+        self._signer = signer
         self.vkey = signer.vkey
         self.origin = signer.origin
 
@@ -100,6 +102,7 @@ class Log:
         """Sequence what is waiting, and stop."""
         self._quorum.close()
         self._sequencer.close()
+        self._signer.close()
 
     @property
     def healthy(self) -> bool:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from model_organisms_registry.ledger.desk import Desk, Ticket
     from model_organisms_registry.ledger.history import History
+    from model_organisms_registry.ledger.seat import Seat
     from model_organisms_registry.ledger.signer import Signer
     from model_organisms_registry.ledger.tiles import Published
     from model_organisms_registry.storage.database import Database
@@ -62,7 +63,7 @@ class Sequencer:
     """
 
     def __init__(
-        self, database: Database, published: Published, history: History, signer: Signer, desk: Desk, *, standby: bool
+        self, database: Database, published: Published, history: History, signer: Signer | Seat, desk: Desk, *, standby: bool
     ) -> None:
         """Keep them; nothing is read yet."""
         self._database = database
@@ -122,6 +123,7 @@ class Sequencer:
         said = self._desk.idle(_IDLE_S[self._database.dialect])
         if time.monotonic() - self._checked > _CHECK_S:
             self._leader.check()
+            self._in_place()
             self._checked = time.monotonic()
         if not said:
             with self._database.read() as tx:
@@ -132,6 +134,7 @@ class Sequencer:
     def _batch(self) -> int:
         """Run the steps once; how many entries there were."""
         view = self._must_view()
+        self._in_place()
         self._unsure = self._desk.take(BATCH)
         with self._database.write() as tx:
             pending = rows.take_pending(tx, BATCH)
@@ -155,6 +158,7 @@ class Sequencer:
         self._recent[1].extend(map(tiles.encode_entry, bodies))
         now = View(new, tree)
         self._publish(old.size, now)
+        self._in_place()
         self.view = now
         for index, ticket in enumerate(waiting, old.size):
             if ticket is not None:
@@ -164,8 +168,14 @@ class Sequencer:
             self._published.tidy(old.size, new.size)
         self._desk.gather(len(waiting) - waiting.count(None))
 
+    def _in_place(self) -> None:
+        """Make sure that what is written goes where a restart would look for it."""
+        self._database.in_place()
+        self._published.in_place()
+
     def _prepare(self) -> None:
         """Take the lead if it is free, and make what is there one signed, published history again."""
+        self._in_place()
         if not self._leads:
             if not self._leader.acquire():
                 if self._standby:
@@ -174,6 +184,7 @@ class Sequencer:
                     return
                 raise LedgerUnavailable("Another registry writes this ledger; stop it, or do not start this one.")
             self._leads = True
+        if not self._signer.held:  # it was never held, or it has died meanwhile
             self._signer.hold()
         view, staged = self._found()
         first = view.head.size - view.head.size % WIDTH
@@ -189,8 +200,20 @@ class Sequencer:
             self._seal(view, staged, [unsure.get(body) or ticket for body, ticket in claimed])
         else:
             self.view = view
+        self._resolve()
+        self.fault = None
+
+    def _resolve(self) -> None:
+        """Settle recorded entries that a batch got into the ledger before it failed; the others are for the next batch."""
+        view = self._must_view()
+        if self._unsure:
+            with self._database.read() as tx:
+                indexes = [rows.find(tx, ticket.body, since=ticket.since) for ticket in self._unsure]
+            for index, ticket in zip(indexes, self._unsure, strict=True):
+                if index is not None and index < view.head.size:
+                    ticket.settle(index, view)
         self._desk.put_back(self._unsure)
-        self._unsure, self.fault = [], None
+        self._unsure = []
 
     def _found(self) -> tuple[View, list[bytes]]:
         """Read head and staged entries, and hold them against what the signer remembers."""

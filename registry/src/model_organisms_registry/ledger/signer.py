@@ -4,7 +4,7 @@
 - What it is about to sign is on disk before the signature exists.
 - One signer at a time: its memory is locked while it is held.
 
-It needs nothing but its own folder, so that it can become a process of its own.
+It needs nothing but its own folder. A registry that serves has it in a process of its own (`seat.py`).
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Signer:
         """Entries of the last head signed."""
         return self._memory.size
 
+    @property
+    def held(self) -> bool:
+        """Whether the memory is locked and read."""
+        return self._memory.held
+
     def hold(self) -> None:
         """Lock the memory and read it.
 
@@ -86,6 +91,10 @@ class Signer:
     def release(self) -> None:
         """Let the memory go; another process may hold it."""
         self._memory.release()
+
+    def close(self) -> None:
+        """Let everything go."""
+        self.release()
 
     def sign(self, size: int, root: bytes, proof: Sequence[bytes]) -> bytes:
         """Sign a head that continues the last one; it is on disk before the signature exists.

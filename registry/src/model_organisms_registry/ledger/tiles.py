@@ -38,6 +38,14 @@ class Published:
         self._blobs = blobs
         self._prefix = prefix
 
+    def in_place(self) -> None:
+        """Make sure that the store is still the one that was opened.
+
+        Raises:
+            Unavailable: Its folder was removed or replaced.
+        """
+        self._blobs.in_place()
+
     def checkpoint(self) -> bytes | None:
         """Read the published checkpoint; a ledger that was never published has none."""
         return self._read(CHECKPOINT)

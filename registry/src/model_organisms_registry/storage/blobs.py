@@ -111,6 +111,14 @@ class Blobs:
         """List the paths under a folder-like prefix (whole parts: `a/b` holds `a/b/c`, not `a/bc`), sorted."""
         return sorted(self._store.list(_checked(prefix) if prefix else ""))
 
+    def in_place(self) -> None:
+        """Make sure that the store is still the one that was opened.
+
+        Raises:
+            Unavailable: Its folder was removed or replaced under us.
+        """
+        self._store.in_place()
+
     def delete(self, path: str, *, durable: bool = True) -> None:
         """Delete a blob; nothing happens where there is none."""
         self._store.delete(_checked(path), durable=durable)

@@ -84,6 +84,9 @@ class Bucket:
         self._conditional = True
         self._probe(one_writer=str(one_writer).lower() == "true")
 
+    def in_place(self) -> None:
+        """Do nothing: a bucket has no place but its name."""
+
     def write(self, path: str, chunks: Iterable[Buffer], *, create_only: bool, durable: bool = True) -> int:  # noqa: ARG002 - always
         """Write an object; durable on return."""
         counted = _Counted(chunks)

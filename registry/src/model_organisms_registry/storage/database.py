@@ -66,9 +66,14 @@ class Database:
         self._patience_s = patience_s
         self._shown = parsed.render_as_string(hide_password=True)
         self._turn: threading.Lock | None = None
+        self._files: list[Path] = []
+        self._inodes: dict[Path, tuple[int, int]] = {}
+        """Files as they were when first seen; the write-ahead log comes with the first transaction, and stays while we do."""
         if self.dialect == "sqlite":
             self._turn = threading.Lock()
             self._writer, self._reader = _sqlite_engines(parsed, patience_s, readers)
+            self._files = [Path(f"{parsed.database}{suffix}") for suffix in ("", "-wal")]
+            self.in_place()
         else:
             engine = _postgresql_engine(parsed, patience_s, readers)
             self._writer = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
@@ -85,6 +90,26 @@ class Database:
         """One transaction that sees a single moment and may change nothing."""
         with self._transaction(self._reader) as tx:
             yield tx
+
+    def in_place(self) -> None:
+        """Make sure that what is written goes into the files that bear the database's name.
+
+        SQLite goes on with a file that was removed, and acknowledges what nobody will find again.
+
+        Raises:
+            Unavailable: The file, or its write-ahead log, was removed or replaced. Put back, it is used again.
+        """
+        for path in self._files:
+            try:
+                found = path.stat()
+            except OSError:
+                found = None
+            known = self._inodes.setdefault(path, (found.st_dev, found.st_ino)) if found else self._inodes.get(path)
+            if known is not None and (found is None or known != (found.st_dev, found.st_ino)):
+                msg = (
+                    f"{path} was removed or replaced under the registry; put it back, or stop the registry and restore a backup."
+                )
+                raise Unavailable(msg)
 
     def migrate(self) -> None:
         """Bring the schema to `HEAD`, in one transaction; at `HEAD` already, only look.
@@ -139,6 +164,7 @@ class Database:
         with self._my_turn():
             self._writer.dispose()
             self._reader.dispose()
+            self._inodes.clear()  # the write-ahead log goes with its last connection
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:

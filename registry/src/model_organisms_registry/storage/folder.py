@@ -49,9 +49,20 @@ class Folder:
             _sync(self._root.parent)
             self._make_ready(self._tmp)
             self._sweep()
+            self._inode = _inode(self._root)
         except OSError as error:
             msg = f"Blobs cannot be kept in {root} ({error.strerror}); make it a folder that the registry's user may write."
             raise ConfigurationInvalid(msg) from error
+
+    def in_place(self) -> None:
+        """Make sure that the folder of that name is still the one that was opened."""
+        try:
+            same = _inode(self._root) == self._inode
+        except OSError:
+            same = False
+        if not same:
+            msg = f"The blob folder {self._root} was removed or replaced under the registry; put it back, or restart on purpose."
+            raise Unavailable(msg)
 
     def write(self, path: str, chunks: Iterable[Buffer], *, create_only: bool, durable: bool = True) -> int:
         """Write a blob, durable on return unless its writer can do without."""
@@ -189,6 +200,11 @@ def _pread(descriptor: int, start: int, length: int) -> bytes:
         parts.append(part)
         start, length = start + len(part), length - len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _sync(folder: Path) -> None:
