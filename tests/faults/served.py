@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import AlreadyExists, ModelOrganismsError
+from model_organisms.errors import AlreadyExists, ModelOrganismsError, Unavailable
 
 from tests.faults import strace
 from tests.faults.matrix import KINDS, Case, Outcome
@@ -81,7 +81,7 @@ class Served:
 
     def _play(self, case: Case, *expressions: str) -> Outcome:
         outcome = Outcome(case)
-        grant = self._granted()
+        grant = _patiently(self._granted)
         with strace.attached(self._process.pid, self._trace, *[word for one in expressions for word in ("-e", one)]):
             version = self._tried(outcome, self._publish)
             receipt = self._tried(outcome, lambda: self._pull(grant))
@@ -169,6 +169,18 @@ class Served:
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"listens\n":
             raise AssertionError(f"the registry does not start:\n{self._log.read_text()[-3000:]}")
+
+
+def _patiently(step: Callable[[], str]) -> str:
+    """Do something again until it succeeds: a connection that was refused while the registry was down waits before it tries."""
+    until = time.monotonic() + _RECOVERED_S
+    while True:
+        try:
+            return step()
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def serve(folder: Path) -> None:

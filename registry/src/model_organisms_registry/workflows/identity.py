@@ -6,10 +6,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from model_organisms import names
 from model_organisms.errors import NotFound, Unauthenticated
+from model_organisms.formats import ed25519
 from model_organisms.formats.dsse import key_id
 from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
 from model_organisms.records import Role, UserState
@@ -230,10 +229,8 @@ def check_proof(key: bytes, proof: bytes, statement: bytes) -> None:
     Raises:
         Unauthenticated: It did not sign the statement.
     """
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(proof, statement)
-    except (InvalidSignature, ValueError):
-        raise _unproved() from None
+    if not ed25519.verifies(key, proof, statement):
+        raise _unproved()
 
 
 def _unproved() -> Unauthenticated:

@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from model_organisms import names
 from model_organisms.errors import CapsuleInvalid, InvalidArgument
-from model_organisms.formats import dsse, strict_json
+from model_organisms.formats import dsse, ed25519, strict_json
 from model_organisms.formats.buffers import anonymous
 from model_organisms.formats.sealing_keys import OVERHEAD, generate_sealing_key, open_key, seal_key, sealing_public
 from model_organisms.formats.streaming import KEY_BYTES, PREFIX_BYTES, REFUSAL, SALT_BYTES, Layout, Receiver
@@ -158,13 +156,13 @@ def open_head(
         CapsuleInvalid: Any of it is not so; the message never says which.
     """
     mine = dsse.key_id(sealing_public(recipient_private))
-    release = Ed25519PublicKey.from_public_bytes(release_public)
     view = memoryview(data).cast("B")
     printed, end = _frame(view)
+    if not ed25519.verifies(release_public, bytes(view[end - _SIGNATURE : end]), dsse.pae(printed, PAYLOAD_TYPE)):
+        raise CapsuleInvalid(REFUSAL)
     try:
-        release.verify(bytes(view[end - _SIGNATURE : end]), dsse.pae(printed, PAYLOAD_TYPE))
         header = _parse(printed)
-    except (InvalidSignature, InvalidArgument, ValueError):
+    except (InvalidArgument, ValueError):
         raise CapsuleInvalid(REFUSAL) from None
     expected = (origin, version_digest, grant, pull or header.pull, mine)
     if (header.origin, header.version_digest, header.grant, header.pull, header.recipient_key) != expected:

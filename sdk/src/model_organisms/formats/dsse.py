@@ -9,11 +9,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from model_organisms.errors import InvalidProvenance, SignatureInvalid
-from model_organisms.formats import strict_json
+from model_organisms.formats import ed25519, strict_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -81,13 +78,9 @@ def verify(envelope: bytes, public_key: bytes, *, payload_type: str) -> bytes:
     if not mine:
         msg = f"The envelope has no signature of key {key_id(public_key)}; it was signed by someone else."
         raise SignatureInvalid(msg)
-    try:
-        key = Ed25519PublicKey.from_public_bytes(public_key)
-        for signature in mine:
-            key.verify(signature, pae(payload, kind))
-    except (InvalidSignature, ValueError):
+    if not all(ed25519.verifies(public_key, signature, pae(payload, kind)) for signature in mine):
         msg = f"The signature of key {key_id(public_key)} does not verify; do not use this document."
-        raise SignatureInvalid(msg) from None
+        raise SignatureInvalid(msg)
     return payload
 
 

@@ -18,11 +18,11 @@ import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from model_organisms.errors import ConfigurationInvalid, SignatureInvalid
+from model_organisms.formats import ed25519
 
 ED25519 = 0x01
 """Signature type of a log's own signature."""
@@ -60,11 +60,7 @@ class VerifierKey:
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """Say whether a raw Ed25519 signature is this key's over `message`."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return ed25519.verifies(self.public, signature, message)
 
 
 @dataclass(frozen=True)
