@@ -1,6 +1,6 @@
 """`python -m tests.faults`: fails each system call of the write paths in turn, prints a table, and writes docs/faults.md.
 
-`make faults` runs it whole, for the better part of an hour; `make test` runs `--short`, one fault of each call in each story.
+`make faults` runs it whole, for a quarter of an hour or more; `make test` runs `--short`, one fault of each call in each story.
 The exit status is 1 if anything acknowledged was lost, anything left without its entry, or a check found anything.
 """
 
