@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_organisms.errors import Conflict, EnrolmentRefused, InvalidArgument, InvalidName, Suspended, Unauthenticated
+from model_organisms.errors import (
+    CertificateRefused,
+    Conflict,
+    Denied,
+    EnrolmentRefused,
+    InvalidArgument,
+    InvalidName,
+    Suspended,
+    Unauthenticated,
+)
+from model_organisms.formats.dsse import key_id
 from model_organisms.records import Role, Rung, UserState
 from model_organisms_registry.domain import identity
 
@@ -15,6 +25,7 @@ from tests.domain.cast import NOW, user
 
 CODE = identity.print_code(bytes(range(20)))
 SEALING = bytes(1216)
+FRESH = {"identity_key": b"\1" * 32, "sealing_key": b"\1" * 1216}
 SECOND = identity.ENROLMENT_LIFETIME.resolution
 
 
@@ -22,6 +33,11 @@ def invited(name="ada", *roles):
     return identity.invite(
         f"users/{name}", display_name=name, organisation="organisations/lab-a", roles=roles or [Role.RESEARCHER], now=NOW
     )
+
+
+def enrolled(account=None, **changes):
+    said = {"replaces": "", "identity_key": bytes(32), "sealing_key": SEALING} | changes
+    return identity.enrol(account or invited(), **said)
 
 
 def test_an_invited_account_has_no_keys_and_no_role_gives_more_than_describe():
@@ -70,17 +86,68 @@ def test_a_code_lasts_72_hours():
 def test_only_an_invited_account_gets_a_code_and_keys():
     with pytest.raises(Conflict):
         identity.hand_out(user(), CODE, now=NOW)
-    active = identity.enrol(invited(), identity_key=bytes(32), sealing_key=SEALING)
+    active = enrolled()
     assert active.state is UserState.ACTIVE
     for again in (active, replace(active, state=UserState.INVITED), replace(active, state=UserState.SUSPENDED)):
         with pytest.raises(EnrolmentRefused):
-            identity.enrol(again, identity_key=b"\1" * 32, sealing_key=SEALING)
+            enrolled(again, **FRESH)
 
 
 @pytest.mark.parametrize(("key", "sealing"), [(b"", SEALING), (bytes(31), SEALING), (bytes(32), b""), (bytes(32), bytes(1217))])
 def test_keys_have_their_lengths(key, sealing):
     with pytest.raises(InvalidArgument):
-        identity.enrol(invited(), identity_key=key, sealing_key=sealing)
+        enrolled(identity_key=key, sealing_key=sealing)
+    with pytest.raises(InvalidArgument):
+        identity.rotate(enrolled(), identity_key=key or b"", sealing_key=sealing)
+
+
+def test_a_lost_key_is_replaced_by_its_own_code_only_and_the_account_stands_as_before():
+    active = enrolled()
+    for state in (UserState.ACTIVE, UserState.SUSPENDED):
+        held = replace(active, state=state)
+        assert identity.hand_out(held, CODE, now=NOW, replaces=key_id(bytes(32))).replaces == key_id(bytes(32))
+        again = enrolled(held, replaces=key_id(bytes(32)), **FRESH)
+        assert (again.state, again.identity_key, again.sealing_key) == (state, *FRESH.values())
+        for spent in (again, invited()):
+            with pytest.raises(EnrolmentRefused):
+                enrolled(spent, replaces=key_id(bytes(32)), **FRESH)
+    for who in (invited(), active):
+        with pytest.raises(Conflict, match="is not the key of"):
+            identity.hand_out(who, CODE, now=NOW, replaces="0123456789abcdef")
+
+
+@pytest.mark.parametrize("same", [{"identity_key": bytes(32)}, {"sealing_key": SEALING}])
+def test_new_keys_are_both_new(same):
+    with pytest.raises(InvalidArgument, match="both of them"):
+        identity.rotate(enrolled(), **FRESH | same)
+    with pytest.raises(InvalidArgument, match="both of them"):
+        enrolled(enrolled(), replaces=key_id(bytes(32)), **FRESH | same)
+    assert identity.rotate(enrolled(), **FRESH).identity_key == FRESH["identity_key"]
+
+
+def test_who_shows_another_key_or_a_denied_certificate_is_not_admitted():
+    ada = enrolled()
+    assert identity.admitted(ada, key=key_id(bytes(32)), denied=False) == ada
+    for key, denied in ((key_id(bytes(32)), True), ("0123456789abcdef", False), ("", False)):
+        with pytest.raises(CertificateRefused):
+            identity.admitted(ada, key=key, denied=denied)
+    with pytest.raises(Suspended):
+        identity.admitted(replace(ada, state=UserState.SUSPENDED), key=key_id(bytes(32)), denied=False)
+
+
+@pytest.mark.parametrize("roles", [[Role.REVIEWER], [Role.ADMIN], [Role.RESEARCHER, Role.REVIEWER]])
+def test_two_admins_make_reviewers_and_admins_and_one_does_only_while_there_is_one(roles):
+    assert identity.appointed_alone(invited("ada", *roles), admins=1)
+    with pytest.raises(Denied, match="mo motions propose appoint users/ada --fact organisation=organisations/lab-a"):
+        identity.appointed_alone(invited("ada", *roles), admins=2)
+    assert not identity.appointed_alone(invited("ada", Role.RESEARCHER, Role.PUBLISHER, Role.AUDITOR), admins=2)
+
+
+@pytest.mark.parametrize("text", ["", "king", "reviewer, admin", "reviewer,", "Reviewer"])
+def test_roles_of_a_motion_are_roles(text):
+    with pytest.raises(InvalidArgument):
+        identity.roles_of(text)
+    assert identity.roles_of("admin,reviewer") == {Role.ADMIN, Role.REVIEWER}
 
 
 def test_who_stands_is_served():

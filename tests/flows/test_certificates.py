@@ -135,7 +135,7 @@ def test_nobody_is_readmitted_by_another_key_and_no_account_is_betrayed(world):
 def test_a_suspended_account_is_not_readmitted(world):
     late = world.person("late-one", "researcher").identity
     world.admin.users.suspend("late-one", reason="A question.")
-    with refused(errors.Suspended, "admins"):
+    with refused(errors.Suspended, "ask an admin"):
         readmit(late, timeout_s=10)
 
 

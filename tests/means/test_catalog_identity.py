@@ -71,6 +71,27 @@ def test_the_other_active_admins_are_counted_however_many_accounts_there_are(dat
         assert identity.other_active_admins(tx, "users/zoe") == 0
 
 
+def test_admins_count_who_are_enrolled_and_stand_or_were_stopped_only_lately(database):
+    admin, yesterday = frozenset({Role.ADMIN}), make.NOW - timedelta(days=1)
+    with database.write() as tx:
+        for name, roles in (("ada", admin), ("bob", admin | {Role.REVIEWER}), ("cleo", frozenset({Role.REVIEWER}))):
+            identity.add_user(tx, make.user(name, roles=roles))
+        identity.add_user(tx, make.user("dora", roles=admin, identity_key=b"", state=UserState.INVITED))
+        assert identity.counted_admins(tx, suspended_since=yesterday) == 2
+        identity.set_user_state(tx, "users/bob", UserState.SUSPENDED, suspend_time=make.NOW)
+        assert identity.counted_admins(tx, suspended_since=yesterday) == 2
+        assert identity.counted_admins(tx, suspended_since=make.NOW) == 1
+        identity.set_user_state(tx, "users/bob", UserState.ACTIVE)
+        assert identity.counted_admins(tx, suspended_since=make.LATER) == 2
+
+
+def test_a_code_says_which_key_it_may_replace(database):
+    with database.write() as tx:
+        identity.add_user(tx, make.user("ada"))
+        identity.add_enrolment(tx, CODE, "users/ada", make.LATER, "0123456789abcdef")
+        assert identity.use_enrolment(tx, CODE, make.NOW) == ("users/ada", "0123456789abcdef")
+
+
 def test_a_key_belongs_to_one_user(database):
     with database.write() as tx:
         identity.add_user(tx, make.user("ada"))
@@ -101,7 +122,7 @@ def test_a_code_enrols_once_and_in_time(database):
             with pytest.raises(EnrolmentRefused) as caught:
                 identity.use_enrolment(tx, code, now)
             told.add(str(caught.value))
-        assert identity.use_enrolment(tx, CODE, make.LATER - timedelta(microseconds=1)) == "users/ada"
+        assert identity.use_enrolment(tx, CODE, make.LATER - timedelta(microseconds=1)) == ("users/ada", "")
         with pytest.raises(EnrolmentRefused) as caught:
             identity.use_enrolment(tx, CODE, make.NOW)
     assert {*told, str(caught.value)} == told
@@ -120,7 +141,7 @@ def test_a_code_whose_use_failed_is_fresh_again(database):
     with undone(database) as tx:
         identity.use_enrolment(tx, CODE, make.NOW)
     with database.write() as tx:
-        assert identity.use_enrolment(tx, CODE, make.NOW) == "users/ada"
+        assert identity.use_enrolment(tx, CODE, make.NOW) == ("users/ada", "")
 
 
 def test_a_denied_certificate_stays_denied(database):

@@ -156,7 +156,7 @@ def test_a_code_enrols_once_under_a_race(doors):
     with doors[0].write() as tx:
         identity.add_enrolment(tx, make.digest("code"), "users/ada", make.LATER)
     results = race(doors, lambda tx, _: identity.use_enrolment(tx, make.digest("code"), make.NOW), callers=40)
-    assert won(results, lost=EnrolmentRefused) == ["users/ada"]
+    assert won(results, lost=EnrolmentRefused) == [("users/ada", "")]
 
 
 def test_a_name_and_a_key_are_given_once_under_a_race(doors):

@@ -130,4 +130,5 @@ RULES = {
     "viewUsers": lambda call: call.has(REVIEWER, AUDITOR, ADMIN) or (call.kind == "User" and call.oneself),
     # Nobody manages their own account.
     "manageUsers": lambda call: call.has(ADMIN) and not call.oneself,
+    "denyCertificate": role(ADMIN),
 }

@@ -1,8 +1,10 @@
-"""Motions that tests begin with, and the commands of `mo motions` as they are typed."""
+"""Motions that tests begin with, and the commands about motions, keys and certificates as they are typed."""
 
 from __future__ import annotations
 
-from tests.support.commands import command
+from model_organisms.client.client import login
+
+from tests.support.commands import NUMBERS, command
 from tests.support.stories import published
 
 
@@ -44,3 +46,31 @@ def motions_reject(stage):
 @command("motions withdraw")
 def motions_withdraw(stage):
     return "ravi", [moved(stage.world)], "withdrawn"
+
+
+@command("keys show")
+def keys_show(stage):
+    return "rosa", [], stage.world.person("rosa").identity.thumbprint
+
+
+@command("keys passphrase")
+def keys_passphrase(_):
+    return "rosa", ["--remove"], "users/rosa"
+
+
+@command("keys rotate")
+def keys_rotate(stage):
+    name = f"rolf-{next(NUMBERS)}"
+    return stage.folder / f"{name}.json", [], enrolled(stage, name)
+
+
+def enrolled(stage, name):
+    invitation = stage.world.admin.users.invite(name, organisation="lab", roles=["researcher"])
+    with login(invitation.ticket, stage.folder / f"{name}.json") as client:
+        return client.identity.user
+
+
+@command("users deny-certificate")
+def users_deny_certificate(_):
+    thumbprint = f"{next(NUMBERS):064x}"
+    return "admin", [thumbprint, "--reason", "A lost laptop."], thumbprint

@@ -40,6 +40,7 @@ from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.copies import Copies
 from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.access import Access
+from model_organisms_registry.workflows.appointing import Appointing
 from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
@@ -177,6 +178,7 @@ class Registry:
             addresses(config),
             contents=contents,
             suspended=sandbox.user_suspended,
+            rekeyed=sandbox.keys_replaced,
         )
         organisms = Organisms(self.changes, self.gate, contents=contents, raised=sandbox.level_raised)
         recall = Recall(self.changes, self.gate, contents=contents, stopped=sandbox.version_stopped)
@@ -192,7 +194,8 @@ class Registry:
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         self.destruction = Destruction(self.changes, self.gate, bundles)
-        motions = Motions(self.changes, self.gate, origin=config.origin, acts=_acts(organisms, self.destruction))
+        acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket))
+        motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
         self._standing = Standing(storage.database, self._clock, table)
@@ -254,9 +257,14 @@ class Registry:
         return main, porch
 
 
-def _acts(organisms: Organisms, destruction: Destruction) -> dict[MotionKind, Act]:
+def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing) -> dict[MotionKind, Act]:
     """What takes two people here; each act belongs to the workflow that owns what it is done to."""
-    return {MotionKind.LOWER_LEVEL: organisms.lowering(), MotionKind.DESTROY_KEY: destruction.act()}
+    return {
+        MotionKind.LOWER_LEVEL: organisms.lowering(),
+        MotionKind.DESTROY_KEY: destruction.act(),
+        MotionKind.APPOINT: appointing.appoint(),
+        MotionKind.REPLACE_KEYS: appointing.replace_keys(),
+    }
 
 
 def serve(config: Config) -> None:

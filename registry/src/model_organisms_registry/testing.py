@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from model_organisms.client.client import Client, login
+from model_organisms.records import Role
 
 from model_organisms_registry.config import Cells, Config
+from model_organisms_registry.domain.identity import APPOINTED
 from model_organisms_registry.founding import found, free_ports
 from model_organisms_registry.server import Registry
 
@@ -31,19 +33,30 @@ class World:
         folder: Where its data and the people's identities lie.
         admin: The first admin.
         people: Everybody invited since.
+        admins: The admins among them.
     """
 
     registry: Registry
     folder: Path
     admin: Client
     people: dict[str, Client] = field(default_factory=dict)
+    admins: list[Client] = field(default_factory=list)
 
     def person(self, name: str, *roles: str, organisation: str = "example-lab") -> Client:
         """Invite somebody and enrol them; the same name gives the same client again."""
         if name not in self.people:
-            invitation = self.admin.users.invite(name, organisation=organisation, roles=roles)
-            self.people[name] = login(invitation.ticket, self.folder / f"{name}.json")
+            ticket = self._ticket(name, roles, organisation)
+            self.people[name] = client = login(ticket, self.folder / f"{name}.json")
+            self.admins += [client] if Role.ADMIN in roles else []
         return self.people[name]
+
+    def _ticket(self, name: str, roles: Iterable[str], organisation: str) -> str:
+        """Have somebody invited: by the first admin, or where it takes two, by the first two."""
+        if not self.admins or APPOINTED.isdisjoint(roles):
+            return self.admin.users.invite(name, organisation=organisation, roles=roles).ticket
+        facts = {"display_name": name, "organisation": f"organisations/{organisation}", "roles": ",".join(sorted(roles))}
+        motion = self.admin.motions.propose("appoint", f"users/{name}", facts)
+        return self.admins[0].motions.second(motion).outcome["ticket"]
 
     def close(self) -> None:
         """Hang everybody up and stop."""

@@ -49,6 +49,7 @@
     │   ├── AdapterKeysMismatch        missing or unexpected keys
     │   └── KnownAnswerFailed          the loaded model does not answer as the published one did
     ├── ConfigurationInvalid       a setting of the registry or the SDK that cannot be used
+    │   └── PassphraseRefused          a locked identity file, and no passphrase that opens it
     └── Internal                   a fault of the registry itself; the incident id is in the details
 
 Each class owns a stable `reason` (the `ErrorInfo.reason` on the wire) and the name of its gRPC status code, and each message
@@ -388,6 +389,12 @@ class ConfigurationInvalid(ModelOrganismsError):
 
     reason = "CONFIGURATION_INVALID"
     status = "FAILED_PRECONDITION"
+
+
+class PassphraseRefused(ConfigurationInvalid):
+    """A locked identity file, and no passphrase that opens it."""
+
+    reason = "PASSPHRASE_REFUSED"
 
 
 class Internal(ModelOrganismsError):

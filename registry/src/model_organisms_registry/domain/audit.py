@@ -56,8 +56,11 @@ class Event(Enum):
     REWRAP_INTENT = _shape("registry.rewrap.intent", "keeper of")
     REWRAP_RESULT = _shape("registry.rewrap.result", "keys records failed", intent=True)
 
-    INVITE = _shape("identity.invite", "organisation roles", optional="issuer subject")
-    ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires", optional="issuer subject")
+    INVITE = _shape("identity.invite", "organisation roles", optional="alone motion issuer subject")
+    RECOVER = _shape("identity.recover", "key motion")
+    ENROL = _shape("identity.enrol", "identity_key sealing_key certificate expires", optional="replaces issuer subject")
+    ROTATE = _shape("identity.rotate", "identity_key sealing_key certificate expires replaces")
+    DENY_CERTIFICATE = _shape("identity.deny", "certificate", commit=None)
     CERTIFICATE = _shape("identity.certificate", "certificate expires", optional="issuer subject")
     SUSPEND = _shape("identity.suspend", commit=None)
     REINSTATE = _shape("identity.reinstate", commit=None)

@@ -1,8 +1,11 @@
 """How an account begins, stands and is stopped; keys and certificates are made elsewhere, permission is the gate's.
 
 - Nobody is created with more than `describe`: a role says what a person may be asked to do, only a grant gives a rung.
-- An account is one person (or one service) of one organisation, and its keys are set once, by its own enrolment.
+- An account is one person (or one service) of one organisation. Its keys are set by its own enrolment; later their owner
+  exchanges them, by the old and the new, or two admins let it enrol once more because they are lost.
 - At least one admin stays active.
+- Reviewers and admins are made by two admins, as soon as there are two. Whoever stops the other admins is not taken for the only
+  one for a week.
 """
 
 from __future__ import annotations
@@ -13,7 +16,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import Conflict, EnrolmentRefused, InvalidArgument, Suspended, Unauthenticated
+from model_organisms.errors import (
+    CertificateRefused,
+    Conflict,
+    Denied,
+    EnrolmentRefused,
+    InvalidArgument,
+    Suspended,
+    Unauthenticated,
+)
+from model_organisms.formats.dsse import key_id
 from model_organisms.records import Role, Rung, User, UserState
 
 if TYPE_CHECKING:
@@ -29,6 +41,10 @@ CODE_ENTROPY_BYTES = 20
 
 IDENTITY_KEY_BYTES = 32
 SEALING_KEY_BYTES = 1216
+APPOINTED = frozenset({Role.REVIEWER, Role.ADMIN})
+"""Roles that decide about others."""
+ADMIN_COUNTS_ON = timedelta(days=7)
+"""How long an admin who was stopped still counts as one: time for the others to see who stopped them."""
 RUNG_OF_A_ROLE = Rung.DESCRIBE
 """What every role gives, and all it gives."""
 
@@ -43,6 +59,8 @@ class Invitation:
     user: str
     code_hash: str
     expire_time: datetime
+    replaces: str = ""
+    """Id of the key that it may replace; empty where the account has none."""
 
 
 def invite(
@@ -77,6 +95,41 @@ def invite(
     )
 
 
+def roles_of(text: str) -> frozenset[Role]:
+    """Read the roles that a motion names, such as `admin,reviewer`.
+
+    Raises:
+        InvalidArgument: One of them is none.
+    """
+    named = text.split(",")
+    if not set(named) <= {role.value for role in Role}:
+        raise InvalidArgument("Roles are named as `reviewer` or `admin,reviewer`, without spaces.", field="roles")
+    return frozenset(map(Role, named))
+
+
+def appointed_alone(user: User, *, admins: int) -> bool:
+    """Whether an invitation makes a reviewer or an admin on one admin's word, which is possible while there is one.
+
+    Args:
+        user: Who is invited.
+        admins: Enrolled admins, those counted in who were stopped less than `ADMIN_COUNTS_ON` ago.
+
+    Raises:
+        Denied: There are two, so it takes two.
+    """
+    if APPOINTED.isdisjoint(user.roles):
+        return False
+    if admins > 1:
+        facts = {"organisation": user.organisation, "roles": ",".join(sorted(user.roles)), "display_name": "NAME"}
+        command = " ".join(
+            ["mo motions propose appoint", user.name, *(f"--fact {name}={value}" for name, value in facts.items())]
+        )
+        raise Denied(
+            f"It takes two admins to make a reviewer or an admin: `{command}`, and another one seconds it.", user=user.name
+        )
+    return True
+
+
 def print_code(entropy: bytes) -> str:
     """Print an enrolment code: 32 characters in groups of four, made to be read aloud."""
     if len(entropy) != CODE_ENTROPY_BYTES:
@@ -92,30 +145,64 @@ def code_hash(code: str) -> str:
     return sha256(b"model-organisms/enrolment-code/v1\0" + plain.encode("utf-8", "replace")).hexdigest()
 
 
-def hand_out(user: User, code: str, *, now: datetime) -> Invitation:
-    """Bind a fresh code to an invited account; a new code voids the one before.
+def hand_out(user: User, code: str, *, now: datetime, replaces: str = "") -> Invitation:
+    """Bind a fresh code to an account; a new code voids the one before.
+
+    Args:
+        user: Whose it is.
+        code: The code.
+        now: The call's time.
+        replaces: Id of the lost key that it may replace; empty for an account that waits for its first.
 
     Raises:
-        Conflict: The account is enrolled already.
+        Conflict: The account has a key, and not the one that is lost.
     """
-    if user.state is not UserState.INVITED:
+    if not replaces and user.state is not UserState.INVITED:
         raise Conflict(f"{user.name} is {user.state.value}; only an invited account gets an enrolment code.", user=user.name)
-    return Invitation(user.name, code_hash(code), now + ENROLMENT_LIFETIME)
+    if replaces and (not user.identity_key or key_id(user.identity_key) != replaces):
+        raise Conflict(f"{replaces} is not the key of {user.name}; look at the account, and propose it anew.", user=user.name)
+    return Invitation(user.name, code_hash(code), now + ENROLMENT_LIFETIME, replaces)
 
 
-def enrol(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
-    """Give an invited account its keys. The caller has proved that they hold the private halves.
+def enrol(user: User, *, replaces: str, identity_key: bytes, sealing_key: bytes) -> User:
+    """Give an account its keys. The caller has proved that they hold the private halves.
+
+    A suspended account stays so: that its key was lost says nothing of why it was stopped.
+
+    Args:
+        user: Whose code was used.
+        replaces: Id of the key that the code may replace; empty for none.
+        identity_key: Ed25519.
+        sealing_key: X-Wing.
 
     Raises:
-        EnrolmentRefused: The account has keys already; they are never replaced under its name.
-        InvalidArgument: A key of the wrong length.
+        EnrolmentRefused: The account has other keys than the code is for.
+        InvalidArgument: A key of the wrong length, or the lost one again.
     """
-    if user.state is not UserState.INVITED or user.identity_key:
+    first, held = user.state is UserState.INVITED, key_id(user.identity_key) if user.identity_key else ""
+    if held != replaces or not (first or replaces):
         raise EnrolmentRefused("This enrolment code is wrong, used or expired; ask an admin for a new one.")
+    _check_keys(user, identity_key, sealing_key)
+    state = UserState.ACTIVE if first else user.state
+    return replace(user, state=state, identity_key=identity_key, sealing_key=sealing_key)
+
+
+def rotate(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
+    """Give an account new keys in place of the old. The caller has proved that they hold the private halves of all four.
+
+    Raises:
+        InvalidArgument: A key of the wrong length, or an old one again.
+    """
+    _check_keys(user, identity_key, sealing_key)
+    return replace(user, identity_key=identity_key, sealing_key=sealing_key)
+
+
+def _check_keys(user: User, identity_key: bytes, sealing_key: bytes) -> None:
     if len(identity_key) != IDENTITY_KEY_BYTES or len(sealing_key) != SEALING_KEY_BYTES:
         msg = f"Keys are {IDENTITY_KEY_BYTES} bytes (Ed25519) and {SEALING_KEY_BYTES} bytes (X-Wing); run `mo login` again."
         raise InvalidArgument(msg)
-    return replace(user, state=UserState.ACTIVE, identity_key=identity_key, sealing_key=sealing_key)
+    if identity_key == user.identity_key or sealing_key == user.sealing_key:
+        raise InvalidArgument("A key of the account is there again; make fresh ones, both of them.")
 
 
 def enrol_again(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
@@ -129,7 +216,7 @@ def enrol_again(user: User, *, identity_key: bytes, sealing_key: bytes) -> User:
         Conflict: It has other keys.
     """
     if user.state is UserState.INVITED:
-        return enrol(user, identity_key=identity_key, sealing_key=sealing_key)
+        return enrol(user, replaces="", identity_key=identity_key, sealing_key=sealing_key)
     kept = standing(user)
     if (kept.identity_key, kept.sealing_key) != (identity_key, sealing_key) and kept.roles != {Role.SERVICE}:
         raise Conflict(
@@ -148,10 +235,27 @@ def standing(user: User) -> User:
         Unauthenticated: It was never enrolled, so nobody can speak for it.
     """
     if user.state is UserState.SUSPENDED:
-        raise Suspended("Your account is suspended; write to the registry's admins.", user=user.name)
+        raise Suspended("Your account is suspended; ask an admin of this registry.", user=user.name)
     if user.state is not UserState.ACTIVE:
         raise Unauthenticated("This account is not enrolled; run `mo login` with your enrolment code.")
     return user
+
+
+def admitted(user: User, *, key: str, denied: bool) -> User:
+    """Return an account that may be served to who shows this key and certificate; asked on every call, and while a stream runs.
+
+    Args:
+        user: As the account stands now.
+        key: Id of the identity key that the certificate names.
+        denied: The certificate is on the deny list.
+
+    Raises:
+        CertificateRefused: The certificate was denied, or the account has another key by now.
+        Suspended: The account was stopped.
+    """
+    if denied or key_id(user.identity_key) != key:
+        raise CertificateRefused("Your certificate was revoked; ask an admin for a new enrolment code.")
+    return standing(user)
 
 
 def certificate_times(now: datetime) -> tuple[datetime, datetime]:

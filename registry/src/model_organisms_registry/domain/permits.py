@@ -48,6 +48,7 @@ class Action(StrEnum):
     WITHDRAW_MOTION = "withdrawMotion"
     VIEW_USERS = "viewUsers"
     MANAGE_USERS = "manageUsers"
+    DENY_CERTIFICATE = "denyCertificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Call:
     method: str
     certificate_expires: datetime | None = None
     """When the certificate it came with ends."""
+    certificate: str = ""
+    """Thumbprint of that certificate."""
 
 
 @dataclass(frozen=True, slots=True)

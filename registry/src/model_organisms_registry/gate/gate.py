@@ -70,6 +70,7 @@ _NO_PERMIT = {
     Action.WITHDRAW_MOTION: "Only its proposer withdraws a motion; sign a no instead.",
     Action.VIEW_USERS: "Only reviewers, auditors and admins see other accounts.",
     Action.MANAGE_USERS: "Only admins manage accounts; write to one.",
+    Action.DENY_CERTIFICATE: "Only admins deny certificates; write to one.",
 }
 """What to do where no policy permits."""
 

@@ -97,6 +97,7 @@ _SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.READ_LEDGER: {"Ledger": {**_ALWAYS, "own": _YES}},
     Action.VIEW_USERS: {"Registry": _ALWAYS, "User": {**_ALWAYS, "oneself": _YES}},
     Action.MANAGE_USERS: {"User": {**_ALWAYS, "oneself": _NO}},
+    Action.DENY_CERTIFICATE: {"Registry": _ALWAYS},
 }
 """Facts of each action by type of resource, each with its values: for one who asks, the most permissive first."""
 

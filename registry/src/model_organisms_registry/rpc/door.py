@@ -41,12 +41,10 @@ from model_organisms.errors import (
     InvalidArgument,
     ModelOrganismsError,
     NotFound,
-    Suspended,
     Unauthenticated,
 )
-from model_organisms.formats.dsse import key_id
-from model_organisms.records import UserState
 
+from model_organisms_registry.domain import identity as rules
 from model_organisms_registry.domain.permits import Call
 from model_organisms_registry.storage.catalog import identity
 
@@ -211,11 +209,16 @@ class Enrolled:
                 user, denied = identity.caller(tx, certificate.user, certificate.thumbprint)
             except NotFound as error:
                 raise CertificateRefused("Your certificate names no account here; run `mo login` again.") from error
-        if denied or key_id(user.identity_key) != certificate.key_id:
-            raise CertificateRefused("Your certificate was revoked; ask an admin for a new enrolment code.")
-        if user.state is not UserState.ACTIVE:
-            raise Suspended("Your account is suspended; ask an admin of this registry.")
-        return Call(user, certificate.key_id, arrival.time, arrival.deadline, arrival.method, certificate.not_after)
+        rules.admitted(user, key=certificate.key_id, denied=denied)
+        return Call(
+            user,
+            certificate.key_id,
+            arrival.time,
+            arrival.deadline,
+            arrival.method,
+            certificate_expires=certificate.not_after,
+            certificate=certificate.thumbprint,
+        )
 
 
 def anyone(arrival: Arrival, peer: bytes) -> Arrival:  # noqa: ARG001 - the enrolment door asks for no certificate

@@ -141,6 +141,27 @@ class IdentityRooms:
         user, receipt = self._identity.reinstate(call, request.name, reason=request.reason)
         return identity_pb2.ReinstateUserResponse(user=_user(user), receipt=wire.to_message(receipt, records_pb2.Receipt))
 
+    def rotate_keys(self, call: Call, request: identity_pb2.RotateKeysRequest) -> identity_pb2.RotateKeysResponse:
+        """Exchange the caller's own keys."""
+        user, certificate, expires, receipt = self._identity.rotate(
+            call,
+            request=request.certificate_request,
+            identity_key=request.identity_key,
+            sealing_key=request.sealing_key,
+            proofs=(request.old_proof, request.new_proof),
+        )
+        return identity_pb2.RotateKeysResponse(
+            user=_user(user),
+            certificate=certificate,
+            expire_time=wire.timestamp(expires),
+            receipt=wire.to_message(receipt, records_pb2.Receipt),
+        )
+
+    def deny_certificate(self, call: Call, request: identity_pb2.DenyCertificateRequest) -> identity_pb2.DenyCertificateResponse:
+        """Refuse one certificate."""
+        receipt = self._identity.deny_certificate(call, request.thumbprint, reason=request.reason)
+        return identity_pb2.DenyCertificateResponse(receipt=wire.to_message(receipt, records_pb2.Receipt))
+
 
 def _shown(request: identity_pb2.EnrolRequest | identity_pb2.EnrolWithTokenRequest) -> dict[str, bytes]:
     """What a newcomer shows besides their code or token."""

@@ -77,6 +77,7 @@ users = Table(
     Column("identity_key", LargeBinary, nullable=False),
     Column("sealing_key", LargeBinary, nullable=False),
     Column("key_id", Words, unique=True),
+    Column("suspend_time", Instant),
 )
 
 enrolments = Table(
@@ -86,6 +87,7 @@ enrolments = Table(
     _words("user", ForeignKey("users.name")),
     Column("expire_time", Instant, nullable=False),
     Column("use_time", Instant),
+    Column("replaces", Words),
 )
 
 subjects = Table(

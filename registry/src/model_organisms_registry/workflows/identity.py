@@ -10,8 +10,8 @@ from model_organisms import names
 from model_organisms.errors import NotFound, Unauthenticated
 from model_organisms.formats import ed25519
 from model_organisms.formats.dsse import key_id
-from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement
-from model_organisms.records import Role, UserState
+from model_organisms.formats.enrolment import Ticket, enrolment_statement, renewal_statement, rotation_statement
+from model_organisms.records import Role
 
 from model_organisms_registry.domain import identity as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -19,6 +19,7 @@ from model_organisms_registry.domain.organisms import REASON_LIMIT, plain
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import identity as accounts
+from model_organisms_registry.workflows import appointing
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Identity:
         addresses: Where clients call.
         contents: Where reasons are kept, encrypted.
         suspended: Told the name of a user who was stopped, so that what they run ends.
+        rekeyed: Told the name of a user whose lost keys were replaced, likewise.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Identity:
         *,
         contents: Contents,
         suspended: Callable[[str, datetime], None],
+        rekeyed: Callable[[str, datetime], None],
     ) -> None:
         """Keep what the steps need."""
         self._changes = changes
@@ -72,6 +75,7 @@ class Identity:
         self._addresses = addresses
         self._contents = contents
         self._suspended = suspended
+        self._ended = rekeyed
 
     def invite(
         self, call: Call, name: str, *, display_name: str, organisation: str, roles: Iterable[Role]
@@ -79,29 +83,17 @@ class Identity:
         """Make an account, and the ticket by which its owner enrols.
 
         For an account that still waits for its owner, a new ticket; the one before is void.
+
+        Raises:
+            Denied: It would make a reviewer or an admin, and there are two admins to agree on that.
         """
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         user = rules.invite(name, display_name=display_name, organisation=organisation, roles=roles, now=call.time)
-        code = rules.print_code(secrets.token_bytes(rules.CODE_ENTROPY_BYTES))
-        invitation = rules.hand_out(user, code, now=call.time)
         with self._changes.open() as change:
-            if not self._invited_before(change.tx, user):
-                accounts.add_user(change.tx, user)
-            accounts.void_enrolments(change.tx, user.name, call.time)
-            accounts.add_enrolment(change.tx, invitation.code_hash, user.name, invitation.expire_time)
-            facts = {"organisation": organisation, "roles": ",".join(sorted(user.roles))}
-            change.enter(entry(Event.INVITE, call, seq=seq(), subject=user.name, permit=permit, facts=facts))
+            admins = accounts.counted_admins(change.tx, suspended_since=call.time - rules.ADMIN_COUNTS_ON)
+            alone = rules.appointed_alone(user, admins=admins)
+            code, invitation = appointing.invited(change, call, user, permit, alone=alone)
         return user, self.ticket(code), invitation.expire_time, change.receipt
-
-    @staticmethod
-    def _invited_before(tx: Connection, wanted: User) -> bool:
-        """Whether the same account waits for its owner; any other of that name is left to be refused."""
-        try:
-            found = accounts.user(tx, wanted.name)
-        except NotFound:
-            return False
-        waits = found.state is UserState.INVITED
-        return waits and (found.organisation, found.roles) == (wanted.organisation, wanted.roles)
 
     def ticket(self, code: str) -> Ticket:
         """What carries a code to its user."""
@@ -114,24 +106,56 @@ class Identity:
 
         1. The newcomer holds the key they show: it signed the code, the TLS key and the sealing key.
         2. The code is spent, the account gets its keys, and the entry is written, together.
-        3. The certificate is issued for what is now in the account.
+        3. The certificate is issued for what is now in the account. Where its keys replace lost ones, no earlier certificate is
+           good any more, what runs ends, and signatures by the lost key count no more.
         """
         check_proof(identity_key, proof, enrolment_statement(code, request, sealing_key))
         _, not_after = rules.certificate_times(now)
         with self._changes.open() as change:
-            name = accounts.use_enrolment(change.tx, rules.code_hash(code), now)
-            user = rules.enrol(accounts.user(change.tx, name), identity_key=identity_key, sealing_key=sealing_key)
-            certificate = self._issue(user, request, now, not_after)
-            accounts.set_user_keys(change.tx, user.name, user.identity_key, user.sealing_key)
-            accounts.set_user_state(change.tx, user.name, user.state)
-            facts = {
-                "identity_key": key_id(identity_key),
-                "sealing_key": key_id(sealing_key),
-                "certificate": self._authority.read_client(certificate).thumbprint,
-                "expires": not_after.isoformat(timespec="seconds"),
-            }
+            name, lost = accounts.use_enrolment(change.tx, rules.code_hash(code), now)
+            found = accounts.user(change.tx, name)
+            user = rules.enrol(found, replaces=lost, identity_key=identity_key, sealing_key=sealing_key)
+            certificate, facts = self._rekeyed(change.tx, user, request, now, not_after)
+            if user.state is not found.state:
+                accounts.set_user_state(change.tx, user.name, user.state)
+            facts |= {"replaces": lost} if lost else {}
             change.enter(entry(Event.ENROL, None, time=now, seq=seq(), subject=user.name, facts=facts))
+        if lost:
+            self._ended(name, now)
         return user, certificate, not_after, change.receipt
+
+    def rotate(
+        self, call: Call, *, request: bytes, identity_key: bytes, sealing_key: bytes, proofs: tuple[bytes, bytes]
+    ) -> tuple[User, bytes, datetime, Receipt]:
+        """Exchange the caller's own keys.
+
+        1. The old identity key and the new one signed the same: user, both identity keys, new sealing key, TLS key.
+        2. Keys, certificate and entry are one transaction. Old certificates and signatures of the old key count no more.
+        """
+        statement = rotation_statement(call.user.name, call.user.identity_key, identity_key, sealing_key, request)
+        for key, proof in zip((call.user.identity_key, identity_key), proofs, strict=True):
+            check_proof(key, proof, statement)
+        _, not_after = rules.certificate_times(call.time)
+        with self._changes.open() as change:
+            found = rules.admitted(accounts.user(change.tx, call.user.name), key=call.key_id, denied=False)
+            user = rules.rotate(found, identity_key=identity_key, sealing_key=sealing_key)
+            certificate, facts = self._rekeyed(change.tx, user, request, call.time, not_after)
+            facts |= {"replaces": call.key_id}
+            change.enter(entry(Event.ROTATE, call, seq=seq(), subject=user.name, facts=facts))
+        return user, certificate, not_after, change.receipt
+
+    def _rekeyed(
+        self, tx: Connection, user: User, request: bytes, now: datetime, not_after: datetime
+    ) -> tuple[bytes, dict[str, str]]:
+        """Give an account keys and a certificate, and say what the ledger says of them."""
+        certificate = self._issue(user, request, now, not_after)
+        accounts.set_user_keys(tx, user.name, user.identity_key, user.sealing_key)
+        return certificate, {
+            "identity_key": key_id(user.identity_key),
+            "sealing_key": key_id(user.sealing_key),
+            "certificate": self._authority.read_client(certificate).thumbprint,
+            "expires": not_after.isoformat(timespec="seconds"),
+        }
 
     def renew(self, call: Call, *, request: bytes, proof: bytes) -> tuple[bytes, datetime, Receipt]:
         """Issue a fresh certificate to an account that stands."""
@@ -182,7 +206,7 @@ class Identity:
         with self._changes.open() as change:
             others = accounts.other_active_admins(change.tx, name)
             user = rules.suspend(accounts.user(change.tx, name), by=call.user, other_active_admins=others)
-            accounts.set_user_state(change.tx, name, user.state)
+            accounts.set_user_state(change.tx, name, user.state, suspend_time=call.time)
             commit = self._contents.commit(change.tx, name, reason)
             change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit, commit=commit))
         self._suspended(name, call.time)
@@ -198,6 +222,18 @@ class Identity:
             commit = self._contents.commit(change.tx, name, reason)
             change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit, commit=commit))
         return user, change.receipt
+
+    def deny_certificate(self, call: Call, thumbprint: str, *, reason: str) -> Receipt:
+        """Refuse one certificate from now on, in calls that are under way too; its owner gets another by their identity key."""
+        reason = plain(reason, "reason", limit=REASON_LIMIT)
+        permit = self._gate.permit(call, Action.DENY_CERTIFICATE, entities.registry())
+        with self._changes.open() as change:
+            accounts.deny_certificate(change.tx, thumbprint, reason, call.time)
+            commit, facts = self._contents.commit(change.tx, call.user.name, reason), {"certificate": thumbprint}
+            change.enter(
+                entry(Event.DENY_CERTIFICATE, call, seq=seq(), subject="registry", permit=permit, commit=commit, facts=facts)
+            )
+        return change.receipt
 
     def _issue(self, user: User, request: bytes, now: datetime, not_after: datetime) -> bytes:
         return self._authority.client_certificate(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import Conflict, GrantRequired, NotFound
 from model_organisms.formats import capsule
 from model_organisms.formats.capsule import CapsuleHeader, commit_key
+from model_organisms.formats.dsse import key_id
 from model_organisms.formats.streaming import SEGMENT
 from model_organisms.records import Budget, Rung, VersionRef
 
@@ -209,6 +210,8 @@ class Pulling:
         if row.grant != permit.grant:
             raise GrantRequired("The grant this pull began under no longer stands; pull again.", pull=name)
         check_mark(subject.level, marked=bool(row.commitment), table=self._table)
+        if key_id(permit.call.user.sealing_key).encode() not in row.head:
+            raise Conflict("This pull was sealed to a key that you have no longer; begin a new pull.", pull=name)
         head, body = row.head, self._bundles.open(permit, stored)
         copy = self._copies.marked(body, name, self._copies.room(stored.size)) if row.commitment else self._copies.stored(body)
         if commit_key(copy.key, stored.digest).encode() not in head:

@@ -26,7 +26,7 @@ from model_organisms_registry.domain.grants import PROBE_TOP
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
-from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.living import Turn
 
@@ -179,8 +179,8 @@ class Sampling:
     def _permitted(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Session, Permit]:
         session, resource = self._sandbox.found(tx, call, action, name)
         grant = grant_rows.grant(tx, session.grant)
-        standing = self._sandbox.conditions(name)
-        permit = self._gate.permit(call, action, resource, grants=[grant], conditions=standing)
+        conditions = self._sandbox.conditions(name)
+        permit = self._gate.permit(call, action, resource, grants=[grant], conditions=conditions)
         subject = finding.subject(tx, session.version.name)
         rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
         return session, permit
@@ -215,6 +215,7 @@ class Sampling:
         now = self._clock()
         keeping = self._contents.keeping(self._changes.database, turn.session.name, window.encode())
         with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
+            standing.caller(change.tx, turn.permit.call)
             session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, now)
             self._contents.index(change.tx, kept)
             facts = {"session": session.name, "bytes": str(len(window.encode()))}

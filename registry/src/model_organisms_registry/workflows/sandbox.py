@@ -155,6 +155,10 @@ class Sandbox:
         """End what somebody runs whose account was stopped."""
         self._end_where(lambda session: session.user == user, SessionState.KILLED, "the account was suspended", now)
 
+    def keys_replaced(self, user: str, now: datetime) -> None:
+        """End what runs under keys that were lost."""
+        self._end_where(lambda session: session.user == user, SessionState.KILLED, "the account got new keys", now)
+
     def level_raised(self, organism: str, now: datetime) -> None:
         """End what runs on an organism that was raised above its grant's level, or above what its cell's walls are good for."""
         for live in self.living.every(lambda session: names.organism_of(session.version.name) == organism):

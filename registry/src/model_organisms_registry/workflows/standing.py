@@ -58,6 +58,7 @@ class Standing:
 
         Raises:
             Suspended: The account was stopped meanwhile.
+            CertificateRefused: The certificate was denied meanwhile, or the account has other keys.
             GrantRevoked: The grant was taken back meanwhile.
             GrantExpired: Its time ended meanwhile.
             GrantRequired: The level was raised meanwhile, above what the grant was approved for.
@@ -74,13 +75,24 @@ class Standing:
 
     def _look(self, call: Call, version: str, grant: str, *, marked: bool) -> None:
         with self._database.read() as tx:
-            identity.standing(accounts.user(tx, call.user.name))
+            caller(tx, call)
             subject = finding.subject(tx, version)
             served(subject.version.state, version)
             held = grant_rows.grant(tx, grant)
             if error := shortcoming(held, subject.ref, level=subject.level, rung=Rung.PULL, now=self._clock()):
                 raise error
             check_mark(subject.level, marked=marked, table=self._table)
+
+
+def caller(tx: Connection, call: Call) -> None:
+    """Check who calls once more: the account, its key, and the certificate the call came with.
+
+    Raises:
+        Suspended: The account was stopped.
+        CertificateRefused: The certificate was denied, or the account has another key by now.
+    """
+    user, denied = accounts.caller(tx, call.user.name, call.certificate)
+    identity.admitted(user, key=call.key_id, denied=denied)
 
 
 def hold(tx: Connection, session: Session, cell: Cell, *, table: HazardTable, now: datetime) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from model_organisms.cli import access, audit, motions, organisms, sandbox, users
-from model_organisms.cli.context import Context
+from model_organisms.cli import access, audit, keyring, motions, organisms, sandbox, users
+from model_organisms.cli.context import NEW_PASSPHRASE, Context, new_passphrase
 from model_organisms.cli.render import emit, facts, inert
 from model_organisms.client import client, keys
 from model_organisms.errors import ModelOrganismsError, Unavailable, VerificationFailed
@@ -49,8 +49,9 @@ def cli(context: click.Context, *, identity: Path | None, as_json: bool, timeout
 @click.option("--issuer", default="", help="Log in at this identity provider, where the registry trusts several.")
 @click.option("--token-file", type=click.File(errors="replace"), help="A service's token, in place of a person's login.")
 @click.option("--force", is_flag=True, help="Replace the identity that is there.")
+@click.option("--passphrase", is_flag=True, help=f"Lock the file; asks for a passphrase, or takes {NEW_PASSPHRASE}.")
 @click.pass_obj
-def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | None, force: bool) -> None:
+def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | None, force: bool, passphrase: bool) -> None:
     """Enrol with a TICKET: make keys on this machine and get a certificate. `-` reads it from standard input.
 
     A ticket with a one-time code is enough; with the public ticket of a registry, you log in at its identity provider.
@@ -59,7 +60,8 @@ def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | No
         raise click.UsageError(f"There is an identity at {context.identity}; name another with --identity, or pass --force.")
     text = sys.stdin.read() if ticket == "-" else ticket
     token = token_file.read().strip() if token_file else ""
-    with client.login(text, context.identity, issuer=issuer, token=token) as connected:
+    locked = new_passphrase() if passphrase else ""
+    with client.login(text, context.identity, passphrase=locked, issuer=issuer, token=token) as connected:
         who = connected.identity
     if context.as_json:
         emit({"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires})
@@ -87,6 +89,7 @@ cli.add_command(access.group)
 cli.add_command(sandbox.group)
 cli.add_command(audit.group)
 cli.add_command(users.group)
+cli.add_command(keyring.group)
 cli.add_command(motions.group)
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from model_organisms.client import keys, oidc
+from model_organisms.client import keys, oidc, rotating
 from model_organisms.client.access import Access
 from model_organisms.client.audit import Audit
 from model_organisms.client.channel import Channel, enrol, enrol_with_token, providers
 from model_organisms.client.identity import Users
+from model_organisms.client.locking import Lock
 from model_organisms.client.motions import Motions
 from model_organisms.client.organisms import Organisms
 from model_organisms.client.sandbox import Sandbox
@@ -51,6 +52,10 @@ class Client:
         """Who calls."""
         return self._channel.identity
 
+    def rotate(self, path: Path) -> keys.Identity:
+        """Exchange the caller's keys; `rotate_keys` does it whole. This client is of no more use then."""
+        return rotating.rotate(self._channel, self.audit, path)
+
     def close(self) -> None:
         """Hang up."""
         self._channel.close()
@@ -64,11 +69,17 @@ class Client:
         self.close()
 
 
-def connect(identity: str | Path | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Client:
+def connect(
+    identity: str | Path | None = None,
+    *,
+    passphrase: keys.Passphrase | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Client:
     """Connect to the registry one is enrolled at.
 
     Args:
         identity: Identity file; where absent, `MODEL_ORGANISMS_IDENTITY` or the one `mo login` wrote.
+        passphrase: Opens the file if it is locked, or is called to ask for it; where absent, `MODEL_ORGANISMS_PASSPHRASE`.
         timeout_s: Deadline of each ordinary call, in seconds.
 
     Returns:
@@ -76,17 +87,53 @@ def connect(identity: str | Path | None = None, *, timeout_s: float = DEFAULT_TI
 
     Raises:
         ConfigurationInvalid: There is no usable identity; run `mo login`.
+        PassphraseRefused: It is locked, and there is no passphrase, or another one.
         CertificateRefused: The certificate has ended.
     """
     path = Path(identity) if identity else keys.default_path()
-    channel = Channel.open(keys.read(path), path, timeout_s=timeout_s)
-    return Client(channel, path.with_suffix(".checkpoint"))
+    return _connected(keys.read(path, passphrase), path, timeout_s)
+
+
+def rotate_keys(
+    identity: str | Path | None = None,
+    *,
+    passphrase: keys.Passphrase | None = None,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> Client:
+    """Exchange one's identity and sealing keys, by the old and the new, or finish an exchange whose answer was lost.
+
+    Grants stay. What one signed for others' pending requests and motions counts no more, and capsules pulled before open with the
+    old keys only.
+
+    Args:
+        identity: Identity file, as for `connect`; it has the new keys then, under the same passphrase.
+        passphrase: As for `connect`.
+        timeout_s: Deadline of each call, in seconds.
+
+    Returns:
+        A client of the same person with the new keys.
+
+    Raises:
+        ModelOrganismsError: The registry refused, and the old keys stay; or it did not answer: call this again, which finds out.
+    """
+    path = Path(identity) if identity else keys.default_path()
+    held = keys.read(path, passphrase)
+    fresh = rotating.resume(path, held, timeout_s=timeout_s)
+    if fresh is None:
+        with _connected(held, path, timeout_s) as client:
+            fresh = client.rotate(path)
+    return _connected(fresh, path, timeout_s)
+
+
+def _connected(identity: keys.Identity, path: Path, timeout_s: float) -> Client:
+    return Client(Channel.open(identity, path, timeout_s=timeout_s), path.with_suffix(".checkpoint"))
 
 
 def login(
     ticket: str,
     identity: str | Path | None = None,
     *,
+    passphrase: str = "",
     issuer: str = "",
     token: str = "",
     tell: Callable[[oidc.Prompt], None] = oidc.show,
@@ -99,6 +146,7 @@ def login(
     Args:
         ticket: The text an admin handed over; it begins with `mo1.`.
         identity: Where to write the identity file.
+        passphrase: Locks the file, or opens the locked one that is there; without one, whoever reads the file has the keys.
         issuer: Which identity provider, where the registry trusts several.
         token: A service's token, got elsewhere.
         tell: Shown the page to open and the code to confirm; by default both go to standard error.
@@ -111,20 +159,31 @@ def login(
         Unavailable: The identity provider cannot be reached.
     """
     path, given = Path(identity) if identity else keys.default_path(), Ticket.parse(ticket)
+    lock = Lock.of(passphrase) if passphrase else None
     if given.code and not (token or issuer):
         made = enrol(given)
-    elif token:
-        made = enrol_with_token(given, lambda _: token, fresh=_keys_at(path, given))
     else:
-        chosen = oidc.choose(providers(given), issuer)
-        made = enrol_with_token(given, lambda nonce: oidc.sign_in(chosen, nonce, tell=tell), fresh=_keys_at(path, given))
+        known = _known_at(path, given, passphrase)
+        fresh, lock = _fresh(known), lock or (known.lock if known else None)
+        if token:
+            made = enrol_with_token(given, lambda _: token, fresh=fresh)
+        else:
+            chosen = oidc.choose(providers(given), issuer)
+            made = enrol_with_token(given, lambda nonce: oidc.sign_in(chosen, nonce, tell=tell), fresh=fresh)
+    made = replace(made, lock=lock)
     keys.write(made, path)
-    return connect(path)
+    return _connected(made, path, DEFAULT_TIMEOUT_S)
 
 
-def _keys_at(path: Path, ticket: Ticket) -> keys.FreshKeys:
-    """Keys to enrol by token: those of an identity at the same registry, under a fresh TLS key; else all are new."""
-    known = keys.read(path) if path.exists() else None
-    if known is None or known.authority != ticket.authority.encode():
-        return keys.FreshKeys.generate()
-    return replace(keys.FreshKeys.generate(), signer=known.signer, sealing_seed=known.sealing_seed, sealing_key=known.sealing_key)
+def _known_at(path: Path, ticket: Ticket, passphrase: str) -> keys.Identity | None:
+    """The identity that lies there, if it is one at the registry of the ticket."""
+    known = keys.read(path, passphrase or None) if path.exists() else None
+    return known if known is not None and known.authority == ticket.authority.encode() else None
+
+
+def _fresh(known: keys.Identity | None) -> keys.FreshKeys:
+    """Keys to enrol by token: those of an identity that is there, under a fresh TLS key; else all are new."""
+    fresh = keys.FreshKeys.generate()
+    if known is None:
+        return fresh
+    return replace(fresh, signer=known.signer, sealing_seed=known.sealing_seed, sealing_key=known.sealing_key)

@@ -82,6 +82,9 @@ class Users:
             organisation: Their organisation, such as `example-lab`.
             roles: What they may be asked to do; a role alone gives no more than `describe`.
             display_name: Their name as people write it.
+
+        Raises:
+            Denied: It would make a reviewer or an admin, and it takes two admins for that; see `client.motions`.
         """
         identifier, asked = names.short(names.user(user)), tuple(roles)
         request = identity_pb2.InviteUserRequest(
@@ -108,3 +111,16 @@ class Users:
         response = self._channel.call(self._stub.ReinstateUser, request)
         self._audit.verified(response.receipt, "identity.reinstate", request.name)
         return wire.from_message(response.user, User)
+
+    def deny_certificate(self, thumbprint: str, *, reason: str) -> None:
+        """Refuse one certificate from now on, in calls that are under way too; for admins.
+
+        Its owner gets another by their identity key. Who may have that key as well is stopped by `suspend`.
+
+        Args:
+            thumbprint: SHA-256 of the certificate, 64 hex digits; the ledger has it, and `mo keys show`.
+            reason: Why.
+        """
+        request = identity_pb2.DenyCertificateRequest(thumbprint=thumbprint.lower(), reason=wire.text(reason))
+        response = self._channel.call(self._stub.DenyCertificate, request)
+        self._audit.verified(response.receipt, "identity.deny", "registry", certificate=request.thumbprint)

@@ -1,4 +1,4 @@
-"""A person's keys, in one 0600 file; nothing else of the SDK writes a secret down.
+"""A person's keys, in one 0600 file, under a passphrase if they like; nothing else of the SDK writes a secret down.
 
 Two keys are made on this machine and never leave it: Ed25519 to be known and to sign by, X-Wing (ML-KEM-768+X25519) to receive
 capsules. A third, for TLS, is P-256 because the TLS library under gRPC takes no Ed25519. The file also pins the registry: its
@@ -8,10 +8,13 @@ certificate authority, ledger key, release key, and the newest checkpoint seen.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
+import ssl
 import stat
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from platformdirs import user_config_path
 
-from model_organisms.errors import ConfigurationInvalid
+from model_organisms.client.locking import Lock, locked, unlock
+from model_organisms.errors import ConfigurationInvalid, PassphraseRefused
 from model_organisms.formats.capsule import generate_sealing_key
 from model_organisms.formats.dsse import key_id
 
 ENVIRONMENT = "MODEL_ORGANISMS_IDENTITY"
 """Variable that names the identity file, where the default does not suit."""
+PASSPHRASE = "MODEL_ORGANISMS_PASSPHRASE"  # noqa: S105 - the name of a variable
+"""Variable with the passphrase of a locked file, for programs at which nobody sits."""
+Passphrase = str | Callable[[], str]
+"""A passphrase, or what asks for it when it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class Identity:
     """Raw Ed25519 public key."""
     enrol: str = ""
     """Host and port of the enrolment door, where an ended certificate is renewed."""
+    lock: Lock | None = field(default=None, repr=False, compare=False)
+    """What its file is sealed by; nothing where the file is open."""
 
     @property
     def signer(self) -> Ed25519PrivateKey:
@@ -65,6 +75,11 @@ class Identity:
     def key_id(self) -> str:
         """Id of that key."""
         return key_id(public_bytes(self.signer))
+
+    @property
+    def thumbprint(self) -> str:
+        """SHA-256 of the certificate, in hex: how it is denied."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate.decode())).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +124,17 @@ def default_path() -> Path:
     return Path(os.environ.get(ENVIRONMENT) or user_config_path("model-organisms") / "identity.json")
 
 
-def read(path: Path) -> Identity:
+def read(path: Path, passphrase: Passphrase | None = None, *, lock: Lock | None = None) -> Identity:
     """Read an identity file.
+
+    Args:
+        path: Where it lies.
+        passphrase: Opens it if it is locked; where absent, what the variable `PASSPHRASE` holds.
+        lock: Opens it instead, where it was sealed by this lock.
 
     Raises:
         ConfigurationInvalid: It is missing, readable by others, or not one; the message says what to do.
+        PassphraseRefused: It is locked, and there is no passphrase, or another one.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -128,17 +149,23 @@ def read(path: Path) -> Identity:
         msg = f"The identity at {path} can be read by others (mode {mode:o}); run `chmod 600 {path}`."
         raise ConfigurationInvalid(msg)
     try:
+        if locked(raw):
+            plain, lock = unlock(raw, lambda: _said(path, passphrase), lock)
+            raw = json.loads(plain)
+        else:
+            lock = None
         raw = {"enrol": ""} | raw
-        return Identity(**{item.name: _decoded(raw[item.name], str(item.type)) for item in fields(Identity)})
+        return Identity(**{name: _decoded(raw[name], kind) for name, kind in _KEPT.items()}, lock=lock)
     except (KeyError, ValueError, TypeError) as error:
         msg = f"The identity at {path} is not whole ({error}); restore it, or ask an admin for a new ticket."
         raise ConfigurationInvalid(msg) from error
 
 
 def write(identity: Identity, path: Path) -> None:
-    """Write an identity file whole or not at all, for its owner's eyes only."""
+    """Write an identity file whole or not at all, for its owner's eyes only; sealed, if the identity has a lock."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    data = json.dumps({item.name: _encoded(getattr(identity, item.name)) for item in fields(Identity)}, indent=1)
+    data = json.dumps({name: _encoded(getattr(identity, name)) for name in _KEPT}, indent=1)
+    data = identity.lock.seal(data.encode()) if identity.lock else data
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -151,6 +178,18 @@ def write(identity: Identity, path: Path) -> None:
 def renewed(identity: Identity, certificate: bytes, expires: datetime, tls_key: bytes) -> Identity:
     """The same person with a fresh certificate."""
     return replace(identity, certificate=certificate, certificate_expires=expires, tls_key=tls_key)
+
+
+_KEPT = {item.name: str(item.type) for item in fields(Identity) if item.name != "lock"}
+"""What a file holds, by name and type."""
+
+
+def _said(path: Path, passphrase: Passphrase | None) -> str:
+    said = passphrase() if callable(passphrase) else passphrase or os.environ.get(PASSPHRASE, "")
+    if not said:
+        msg = f"The identity at {path} is locked; pass its passphrase, or set {PASSPHRASE}."
+        raise PassphraseRefused(msg)
+    return said
 
 
 def _encoded(value: Any) -> str:  # noqa: ANN401 - a field of Identity

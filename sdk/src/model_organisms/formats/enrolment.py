@@ -102,3 +102,20 @@ def token_nonce(certificate_request: bytes, identity_key: bytes, sealing_key: by
     parts = (certificate_request, identity_key, sealing_key)
     bound = sha256(b"model-organisms/token-nonce/v1\0" + b"".join(sha256(part).digest() for part in parts))
     return base64.urlsafe_b64encode(bound.digest()).decode().rstrip("=")
+
+
+def rotation_statement(user: str, old_key: bytes, new_key: bytes, sealing_key: bytes, certificate_request: bytes) -> bytes:
+    """What the old identity key and the new one both sign when somebody exchanges their keys.
+
+    Args:
+        user: Whose keys they are.
+        old_key: Raw Ed25519 public key of before.
+        new_key: The one that takes its place.
+        sealing_key: X-Wing public key that goes with the new one.
+        certificate_request: PKCS#10, DER, of a fresh TLS key.
+
+    Returns:
+        The bytes to sign.
+    """
+    parts = (user.encode(), old_key, new_key, sealing_key, certificate_request)
+    return b"model-organisms/rotate/v1\0" + b"".join(sha256(part).digest() for part in parts)

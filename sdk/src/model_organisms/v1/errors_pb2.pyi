@@ -123,6 +123,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What a request states ends before the access would."""
     ERROR_REASON_DESTROYED: _ErrorReason.ValueType  # 49
     """The version's key was destroyed too: nothing opens it any more."""
+    ERROR_REASON_PASSPHRASE_REFUSED: _ErrorReason.ValueType  # 50
+    """A locked identity file, and no passphrase that opens it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -226,4 +228,6 @@ ERROR_REASON_EVIDENCE_EXPIRED: ErrorReason.ValueType  # 48
 """What a request states ends before the access would."""
 ERROR_REASON_DESTROYED: ErrorReason.ValueType  # 49
 """The version's key was destroyed too: nothing opens it any more."""
+ERROR_REASON_PASSPHRASE_REFUSED: ErrorReason.ValueType  # 50
+"""A locked identity file, and no passphrase that opens it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

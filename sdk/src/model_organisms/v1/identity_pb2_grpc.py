@@ -253,6 +253,11 @@ class IdentityServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_identity__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/model_organisms.v1.IdentityService/RotateKeys',
+                request_serializer=model__organisms_dot_v1_dot_identity__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_identity__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
         self.InviteUser = channel.unary_unary(
                 '/model_organisms.v1.IdentityService/InviteUser',
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.InviteUserRequest.SerializeToString,
@@ -278,6 +283,11 @@ class IdentityServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_identity__pb2.ReinstateUserRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_identity__pb2.ReinstateUserResponse.FromString,
                 _registered_method=True)
+        self.DenyCertificate = channel.unary_unary(
+                '/model_organisms.v1.IdentityService/DenyCertificate',
+                request_serializer=model__organisms_dot_v1_dot_identity__pb2.DenyCertificateRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_identity__pb2.DenyCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -297,8 +307,15 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateKeys(self, request, context):
+        """Exchanges one's own identity and sealing keys, proved by the old and the new.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def InviteUser(self, request, context):
-        """Creates an account and its one-time enrolment code.
+        """Creates an account and its one-time enrolment code; where two admins are there, reviewers and admins take a motion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -329,6 +346,13 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DenyCertificate(self, request, context):
+        """Refuses one certificate from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -341,6 +365,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=model__organisms_dot_v1_dot_identity__pb2.RenewCertificateRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_identity__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=model__organisms_dot_v1_dot_identity__pb2.RotateKeysRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_identity__pb2.RotateKeysResponse.SerializeToString,
             ),
             'InviteUser': grpc.unary_unary_rpc_method_handler(
                     servicer.InviteUser,
@@ -366,6 +395,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ReinstateUser,
                     request_deserializer=model__organisms_dot_v1_dot_identity__pb2.ReinstateUserRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_identity__pb2.ReinstateUserResponse.SerializeToString,
+            ),
+            'DenyCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DenyCertificate,
+                    request_deserializer=model__organisms_dot_v1_dot_identity__pb2.DenyCertificateRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_identity__pb2.DenyCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -423,6 +457,33 @@ class IdentityService:
             '/model_organisms.v1.IdentityService/RenewCertificate',
             model__organisms_dot_v1_dot_identity__pb2.RenewCertificateRequest.SerializeToString,
             model__organisms_dot_v1_dot_identity__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.IdentityService/RotateKeys',
+            model__organisms_dot_v1_dot_identity__pb2.RotateKeysRequest.SerializeToString,
+            model__organisms_dot_v1_dot_identity__pb2.RotateKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -558,6 +619,33 @@ class IdentityService:
             '/model_organisms.v1.IdentityService/ReinstateUser',
             model__organisms_dot_v1_dot_identity__pb2.ReinstateUserRequest.SerializeToString,
             model__organisms_dot_v1_dot_identity__pb2.ReinstateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DenyCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.IdentityService/DenyCertificate',
+            model__organisms_dot_v1_dot_identity__pb2.DenyCertificateRequest.SerializeToString,
+            model__organisms_dot_v1_dot_identity__pb2.DenyCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

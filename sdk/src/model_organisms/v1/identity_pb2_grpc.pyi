@@ -103,13 +103,17 @@ class IdentityServiceStub:
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RenewCertificateRequest, _identity_pb2.RenewCertificateResponse]
     """Issues a fresh certificate while the account stands."""
+    RotateKeys: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RotateKeysRequest, _identity_pb2.RotateKeysResponse]
+    """Exchanges one's own identity and sealing keys, proved by the old and the new."""
     InviteUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.InviteUserRequest, _identity_pb2.InviteUserResponse]
-    """Creates an account and its one-time enrolment code."""
+    """Creates an account and its one-time enrolment code; where two admins are there, reviewers and admins take a motion."""
     GetUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]
     ListUsers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]
     SuspendUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.SuspendUserRequest, _identity_pb2.SuspendUserResponse]
     """Stops an account: its certificates, sessions and grants do nothing from now on."""
     ReinstateUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ReinstateUserRequest, _identity_pb2.ReinstateUserResponse]
+    DenyCertificate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.DenyCertificateRequest, _identity_pb2.DenyCertificateResponse]
+    """Refuses one certificate from now on."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -119,13 +123,17 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     WhoAmI: _aio.UnaryUnaryMultiCallable[_identity_pb2.WhoAmIRequest, _identity_pb2.WhoAmIResponse]  # type: ignore[assignment]
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_identity_pb2.RenewCertificateRequest, _identity_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """Issues a fresh certificate while the account stands."""
+    RotateKeys: _aio.UnaryUnaryMultiCallable[_identity_pb2.RotateKeysRequest, _identity_pb2.RotateKeysResponse]  # type: ignore[assignment]
+    """Exchanges one's own identity and sealing keys, proved by the old and the new."""
     InviteUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.InviteUserRequest, _identity_pb2.InviteUserResponse]  # type: ignore[assignment]
-    """Creates an account and its one-time enrolment code."""
+    """Creates an account and its one-time enrolment code; where two admins are there, reviewers and admins take a motion."""
     GetUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]  # type: ignore[assignment]
     ListUsers: _aio.UnaryUnaryMultiCallable[_identity_pb2.ListUsersRequest, _identity_pb2.ListUsersResponse]  # type: ignore[assignment]
     SuspendUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.SuspendUserRequest, _identity_pb2.SuspendUserResponse]  # type: ignore[assignment]
     """Stops an account: its certificates, sessions and grants do nothing from now on."""
     ReinstateUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.ReinstateUserRequest, _identity_pb2.ReinstateUserResponse]  # type: ignore[assignment]
+    DenyCertificate: _aio.UnaryUnaryMultiCallable[_identity_pb2.DenyCertificateRequest, _identity_pb2.DenyCertificateResponse]  # type: ignore[assignment]
+    """Refuses one certificate from now on."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts and certificates, for the enrolled."""
@@ -146,12 +154,20 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Issues a fresh certificate while the account stands."""
 
     @_abc_1.abstractmethod
+    def RotateKeys(
+        self,
+        request: _identity_pb2.RotateKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.RotateKeysResponse, _abc.Awaitable[_identity_pb2.RotateKeysResponse]]:
+        """Exchanges one's own identity and sealing keys, proved by the old and the new."""
+
+    @_abc_1.abstractmethod
     def InviteUser(
         self,
         request: _identity_pb2.InviteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.InviteUserResponse, _abc.Awaitable[_identity_pb2.InviteUserResponse]]:
-        """Creates an account and its one-time enrolment code."""
+        """Creates an account and its one-time enrolment code; where two admins are there, reviewers and admins take a motion."""
 
     @_abc_1.abstractmethod
     def GetUser(
@@ -181,5 +197,13 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.ReinstateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.ReinstateUserResponse, _abc.Awaitable[_identity_pb2.ReinstateUserResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DenyCertificate(
+        self,
+        request: _identity_pb2.DenyCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.DenyCertificateResponse, _abc.Awaitable[_identity_pb2.DenyCertificateResponse]]:
+        """Refuses one certificate from now on."""
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

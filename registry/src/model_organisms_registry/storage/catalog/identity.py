@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, EnrolmentRefused, NotFound
 from model_organisms.records import Page, Role, User, UserState
-from sqlalchemy import bindparam, exists, func, select, update
+from sqlalchemy import bindparam, exists, func, or_, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
@@ -101,13 +101,22 @@ def other_active_admins(tx: Connection, name: str) -> int:
     return int(tx.execute(select(func.count()).select_from(table).where(*standing)).scalar_one())
 
 
-def set_user_state(tx: Connection, name: str, state: UserState) -> None:
+def counted_admins(tx: Connection, *, suspended_since: datetime) -> int:
+    """Count the enrolled admins: the active ones, and those who were suspended only lately."""
+    table = schema.users
+    admin = table.c.roles.contains(f'"{Role.ADMIN}"')  # one of the quoted texts in their list
+    counts = or_(table.c.state == UserState.ACTIVE.value, table.c.suspend_time > suspended_since)
+    return int(tx.execute(select(func.count()).select_from(table).where(admin, table.c.key_id.is_not(None), counts)).scalar_one())
+
+
+def set_user_state(tx: Connection, name: str, state: UserState, *, suspend_time: datetime | None = None) -> None:
     """Activate or suspend an account.
 
     Raises:
         NotFound: There is none of that name.
     """
-    rows.change(tx, update(schema.users).where(schema.users.c.name == name).values(state=state.value), name=name)
+    values = {"state": state.value, "suspend_time": suspend_time}
+    rows.change(tx, update(schema.users).where(schema.users.c.name == name).values(values), name=name)
 
 
 def set_user_keys(tx: Connection, name: str, identity_key: bytes, sealing_key: bytes) -> None:
@@ -125,13 +134,13 @@ def set_user_keys(tx: Connection, name: str, identity_key: bytes, sealing_key: b
     rows.change(tx, update(table).where(table.c.name == name).values(values), name=name)
 
 
-def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: datetime) -> None:
-    """Keep the hash of a code that will enrol a user once.
+def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: datetime, replaces: str = "") -> None:
+    """Keep the hash of a code that will enrol a user once, in place of a key that is lost if it says so.
 
     Raises:
         AlreadyExists: The code was given out before.
     """
-    values = {"code_hash": code_hash, "user": user, "expire_time": expire_time, "use_time": None}
+    values = {"code_hash": code_hash, "user": user, "expire_time": expire_time, "use_time": None, "replaces": replaces or None}
     if not rows.added(tx, schema.enrolments, values):
         raise AlreadyExists("This enrolment code was given out before; make a new one.")
 
@@ -142,8 +151,8 @@ def void_enrolments(tx: Connection, user: str, now: datetime) -> None:
     tx.execute(update(codes).where(codes.c.user == user, codes.c.use_time.is_(None)).values(use_time=now))
 
 
-def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> str:
-    """Use a code up, and say whose it was.
+def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> tuple[str, str]:
+    """Use a code up, and say whose it was, and which key it may replace.
 
     Raises:
         EnrolmentRefused: It is wrong, used or expired; the three read alike, so that guessing teaches nothing.
@@ -151,10 +160,11 @@ def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> str:
     codes = schema.enrolments
     fresh = (codes.c.code_hash == code_hash, codes.c.use_time.is_(None), codes.c.expire_time > now)
     # the test and the mark are one statement: of two calls with one code, one meets no row
-    found = tx.execute(update(codes).where(*fresh).values(use_time=now).returning(codes.c.user)).scalar_one_or_none()
+    used = update(codes).where(*fresh).values(use_time=now).returning(codes.c.user, codes.c.replaces)
+    found = tx.execute(used).one_or_none()
     if found is None:
         raise EnrolmentRefused("The enrolment code is wrong, used or expired; ask an administrator for a new one.")
-    return str(found)
+    return found.user, found.replaces or ""
 
 
 def deny_certificate(tx: Connection, thumbprint: str, reason: str, time: datetime) -> None:
