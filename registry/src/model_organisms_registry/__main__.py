@@ -80,6 +80,9 @@ def serve(*, folder: Path, log_level: str) -> None:
     from model_organisms_registry.isolation.confine import undumpable
 
     undumpable()  # before anything else is imported: from here on nobody but root looks into this process
+    # gRPC knows no lowest version of TLS. This is its list of suites for 1.2: one, for RSA certificates, which no door has: so
+    # nothing older than 1.3 gets through a handshake.
+    os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
     # Copies are marked by many small matrix products: BLAS's threads, which come with numpy, would wait for each other in a spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from model_organisms_registry.server import serve as run

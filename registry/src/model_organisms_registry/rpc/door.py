@@ -2,7 +2,7 @@
 
 For each call, in this order:
 
-1. TLS 1.3, or refused (the transport cannot be told to demand it).
+1. TLS 1.3, or refused (the transport cannot be told to demand it; `mo-registry serve` leaves it no suite for less).
 2. A deadline, and not an absurd one.
 3. The clock is read, once; everything below takes the time from the `Call`.
 4. The caller is identified: certificate of this registry, not expired, not denied; account active; key still the account's.
