@@ -123,6 +123,8 @@ def test_a_service_trades_its_token_and_may_do_so_again_under_new_keys(trusting,
         with login(ticket, tmp_path / "second.json", token=identity_provider.service_token()) as second:
             assert second.users.me().name == me.name
             assert second.identity.key_id != first.identity.key_id
+            replaced = told(trusting, me.name)[-1]
+            assert (replaced.type, replaced.facts["replaces"]) == ("identity.enrol", first.identity.key_id)
         with refused(errors.CertificateRefused, "was revoked"):
             first.users.me()
     assert inspect(trusting.registry.config).clean

@@ -243,7 +243,7 @@ def _check_times(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> No
     if stamp >= expires + skew:
         refuse("exp", "The token has expired")
     if max(begins, issued) > stamp + skew:
-        refuse("nbf", "The token is not valid yet; check the clock of your machine")
+        refuse("nbf", "The token is not valid yet by this registry's clock")
     if stamp > issued + issuer.token_age_s + skew:
         refuse("iat", f"The token is older than {issuer.token_age_s:.0f} s")
 

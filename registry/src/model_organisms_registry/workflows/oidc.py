@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import AlreadyExists, EnrolmentRefused
 from model_organisms.formats.dsse import key_id
 from model_organisms.formats.enrolment import token_nonce, token_statement
-from model_organisms.records import UserState
 
 from model_organisms_registry.domain import identity as rules
 from model_organisms_registry.domain import oidc
@@ -68,21 +67,27 @@ class Oidc:
             origin = {"issuer": issuer.issuer, "subject": sha256(token.claims["sub"].encode()).hexdigest()}
             found = self._account(change, token, issuer, origin, now)
             user = rules.enrol_again(found, identity_key=identity_key, sealing_key=sealing_key)
-            certificate = self._authority.client_certificate(
-                request, user=user.name, key_id=key_id(identity_key), now=now, not_after=not_after
-            )
-            facts = origin | {
-                "certificate": self._authority.read_client(certificate).thumbprint,
-                "expires": not_after.isoformat(timespec="seconds"),
-            }
-            event = Event.CERTIFICATE
+            certificate, facts = self._certified(user, request, now, not_after)
             if user != found:
-                accounts.set_user_keys(change.tx, user.name, identity_key, sealing_key)
-                accounts.set_user_state(change.tx, user.name, UserState.ACTIVE)
-                facts |= {"identity_key": key_id(identity_key), "sealing_key": key_id(sealing_key)}
-                event = Event.ENROL
-            change.enter(entry(event, None, time=now, seq=seq(), subject=user.name, facts=facts))
+                facts |= self._rekeyed(change, found, user)
+            event = Event.CERTIFICATE if user == found else Event.ENROL
+            change.enter(entry(event, None, time=now, seq=seq(), subject=user.name, facts=origin | facts))
         return user, certificate, not_after, change.receipt
+
+    def _certified(self, user: User, request: bytes, now: datetime, not_after: datetime) -> tuple[bytes, dict[str, str]]:
+        """Issue a certificate, and say what the ledger says of it."""
+        key = key_id(user.identity_key)
+        certificate = self._authority.client_certificate(request, user=user.name, key_id=key, now=now, not_after=not_after)
+        thumbprint = self._authority.read_client(certificate).thumbprint
+        return certificate, {"certificate": thumbprint, "expires": not_after.isoformat(timespec="seconds")}
+
+    @staticmethod
+    def _rekeyed(change: Change, found: User, user: User) -> dict[str, str]:
+        """Give an account the keys it has now, and say what the ledger says of them."""
+        accounts.set_user_keys(change.tx, user.name, user.identity_key, user.sealing_key)
+        accounts.set_user_state(change.tx, user.name, user.state)
+        facts = {"identity_key": key_id(user.identity_key), "sealing_key": key_id(user.sealing_key)}
+        return facts | ({"replaces": key_id(found.identity_key)} if found.identity_key else {})
 
     @staticmethod
     def _account(change: Change, token: Token, issuer: Issuer, origin: dict[str, str], now: datetime) -> User:
