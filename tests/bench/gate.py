@@ -28,12 +28,13 @@ UP = Conditions(ledger=True, jail=True, witness=True)
 def decisions(*, quick: bool) -> list[Row]:
     """M13: the question with most facts, whether a grant allows a pull."""
     refusals: list[Entry] = []
-    gate = Gate(PolicySet.read(), record_denial=refusals.append, conditions=lambda: UP)
+    policies = PolicySet.read()
+    gate = Gate(policies, record_denial=refusals.append, conditions=lambda: UP)
     who, resource, held = call(), entities.version(version(), organism()), [grant(rung=Rung.PULL)]
     revoked = [grant(rung=Rung.PULL, state=GrantState.REVOKED)]
     schema, text = _shipped(SCHEMA), "\n".join(_shipped(name) for name in SHIPPED)
     parsed, parsed_schema = cedarpy.PolicySet.from_str(text), cedarpy.Schema.from_str(schema)
-    asked = Question(who, Action.PULL, resource, held, conditions=UP)
+    asked = Question(policies, who, Action.PULL, resource, held, conditions=UP)
     request, facts = asked.request(), asked.entities()
     allowed = cedarpy.is_authorized(request, parsed, facts, parsed_schema).allowed
     sides = {

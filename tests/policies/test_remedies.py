@@ -31,10 +31,7 @@ def chosen():
 
 
 def remedies(row):
-    def allows(request, entities):
-        return SHIPPED.decide(request, entities).allowed
-
-    return find(row.request(), row.entities(), rung=RUNG_OF.get(row.action), allows=allows)
+    return find(row.request(), row.entities(), rung=RUNG_OF.get(row.action), allows=SHIPPED.allows)
 
 
 def changed(row, lacks, callers):

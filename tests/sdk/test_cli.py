@@ -55,6 +55,8 @@ COMMANDS |= {
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
     "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
     "access match": lambda _: ("rosa", [TALKER, "--rung", "sample", *SAID[2:], "--accept", "no-merge"], "approve"),
+    "access explain": lambda _: ("rosa", ["withdrawVersion", TALKER], "the role reviewer"),
+    "access policies": lambda stage: ("rosa", [], stage.world.registry.gate.digest),
     "audit checkpoint": lambda _: ("rosa", [], "registry.test"),
     "audit key": lambda _: ("rosa", [], "registry.test+"),
     "audit monitor": lambda _: ("rosa", ["--once"], "registry.test"),
@@ -179,13 +181,7 @@ def access_reject(stage):
 
 @command("access withdraw")
 def access_withdraw(stage):
-    name = pending(stage.world)
-    return "rosa", [name], "withdrawn"
-
-
-@command("access explain")
-def access_explain(stage):
-    return "rosa", ["amendRequest", pending(stage.world)], "access-amend"
+    return "rosa", [pending(stage.world)], "withdrawn"
 
 
 @command("access grants")

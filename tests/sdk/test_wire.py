@@ -18,6 +18,7 @@ PAIRS = [
     (records.Request, access_pb2.AccessRequest),
     (records.Grant, access_pb2.Grant),
     (records.Explanation, access_pb2.Explanation),
+    (records.PolicyStatus, access_pb2.PolicyStatus),
     (records.Stated, access_pb2.Stated),
     (records.Match, access_pb2.Match),
     (records.Reason, access_pb2.Reason),

@@ -216,6 +216,11 @@ class Config:
         return self.blobs or f"file://{self.folder / 'blobs'}"
 
     @property
+    def policies_folder(self) -> Path | None:
+        """Where the deployment's policies lie; None where they are the program's own."""
+        return self.folder / self.policies if self.policies else None
+
+    @property
     def keys_folder(self) -> Path:
         """Where keys lie: the authority, the ledger's, the release key, and what `file` keeps of versions."""
         return self.folder / "keys"

@@ -16,6 +16,7 @@ from model_organisms_registry.gate.difference import Difference, compare
 from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.database import Database
+from model_organisms_registry.workflows import policies
 from model_organisms_registry.workflows.explaining import Explaining
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def diff(folder: Path, standing: PolicySet) -> Difference:
 
 
 def standing(config: Config | None) -> PolicySet:
-    """The set that decides in a registry; without one, the shipped set."""
-    return PolicySet.read(config.folder / config.policies if config and config.policies else None)
+    """The set that decides in a registry; without one, the program's own."""
+    if config is None:
+        return PolicySet.read()
+    database = Database(config.database_url)
+    try:
+        return policies.standing(database, config.policies_folder)
+    finally:
+        database.close()
 
 
 def explain(

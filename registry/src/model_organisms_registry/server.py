@@ -51,6 +51,7 @@ from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.oidc import Oidc
 from model_organisms_registry.workflows.organisms import Organisms
+from model_organisms_registry.workflows.policies import Policies, begin
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.recall import Recall
@@ -100,11 +101,10 @@ class Registry:
             device=cells.device,
             threads=cells.threads,
         )
-        self.gate = Gate(
-            config.folder / config.policies if config.policies else None,
-            record_denial=self.changes.record_denial,
-            conditions=self._conditions,
-        )
+        folder = config.policies_folder
+        policies = begin(self.changes, folder, self._clock())
+        self.gate = Gate(policies, record_denial=self.changes.record_denial, conditions=self._conditions)
+        self.policies = Policies(self.changes, self.gate, folder)
         self._servers = self._build()
         files = PublicFiles(self.storage.blobs, entries=config.public.entries)
         self.public = Site(config.public.listen, files.answer) if config.public.listen else None
@@ -114,6 +114,7 @@ class Registry:
             self.publishing.end_due,
             self.pulling.note_sent,
             self.destruction.end_due,
+            self.policies.follow,
             self._end_silent,
         )
 
@@ -194,7 +195,7 @@ class Registry:
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         self.destruction = Destruction(self.changes, self.gate, bundles)
-        acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket))
+        acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
@@ -219,6 +220,7 @@ class Registry:
             Access(self.changes, self.gate, table, contents=contents),
             Grants(self.changes, self.gate, contents=contents, revoked=self.sandbox.grant_revoked),
             Explaining(self.storage.database, self.gate, table),
+            self.policies,
         )
 
     def _info(self) -> identity_pb2.RegistryInfo:
@@ -257,22 +259,24 @@ class Registry:
         return main, porch
 
 
-def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing) -> dict[MotionKind, Act]:
+def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing, policies: Policies) -> dict[MotionKind, Act]:
     """What takes two people here; each act belongs to the workflow that owns what it is done to."""
     return {
         MotionKind.LOWER_LEVEL: organisms.lowering(),
         MotionKind.DESTROY_KEY: destruction.act(),
         MotionKind.APPOINT: appointing.appoint(),
         MotionKind.REPLACE_KEYS: appointing.replace_keys(),
+        MotionKind.ADOPT_POLICIES: policies.adopting(),
     }
 
 
 def serve(config: Config) -> None:
-    """Run a registry until SIGTERM or SIGINT, then drain and stop."""
+    """Run a registry until SIGTERM or SIGINT, then drain and stop; SIGHUP has it look at its policies again."""
     registry = Registry(config)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    signal.signal(signal.SIGHUP, lambda *_: registry.policies.reload())
     registry.start()
     _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
     ended.wait()

@@ -546,6 +546,18 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyStatus:
+    """Which policies decide, and what lies ready to."""
+
+    standing: str
+    """Digest of the set that decides."""
+    candidate: str = ""
+    """Digest of what lies in the operator's folder; empty where that cannot be read, or is not the caller's to know."""
+    problem: str = ""
+    """What keeps it from standing; empty where it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParameters:
     """How text is drawn. The seed is the server's to choose."""
 

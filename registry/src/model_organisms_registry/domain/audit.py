@@ -100,6 +100,8 @@ class Event(Enum):
     PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values output receipt", commit=True, intent=True)
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 
+    ADOPT_POLICIES = _shape("policies.adopt", "from to", optional="motion")
+
     DENY = _shape("gate.deny", "action reason")
 
     @property

@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cedarpy
 from cedarpy import pst
@@ -31,6 +31,9 @@ from model_organisms.errors import (
 )
 
 from model_organisms_registry.domain.permits import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SCHEMA = "schema.cedarschema"
 NEVER = "never.cedar"
@@ -128,6 +131,24 @@ class PolicySet:
         schema = texts.pop(SCHEMA)
         return cls(texts, schema)
 
+    @classmethod
+    def restored(cls, texts: Mapping[str, str]) -> PolicySet:
+        """Make a set from what `own` gave, with the schema, `never.cedar` and whatever else a set must have as they are now.
+
+        Raises:
+            ConfigurationInvalid: It does not fit them.
+        """
+        own = sorted(name for name in texts if name not in SHIPPED)
+        kept = {
+            name: texts[name] if name in texts and name != NEVER else _text(shipped_folder() / name) for name in (*SHIPPED, *own)
+        }
+        return cls(kept, _text(shipped_folder() / SCHEMA))
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Its files, but for those that come with the program in any case."""
+        return {name: text for name, text in self.texts.items() if name != NEVER}
+
     def decide(self, request: dict[str, Any], entities: str, *, whole: bool = False) -> Decision:
         """Ask Cedar once.
 
@@ -155,6 +176,10 @@ class PolicySet:
         if len(found) > 1:
             found.sort(key=self.order.__getitem__)
         return Decision(allowed=allowed, reasons=tuple(found))
+
+    def allows(self, request: dict[str, Any], entities: str) -> bool:
+        """Whether a call is allowed; of what `decide` says, the answer alone."""
+        return self.decide(request, entities).allowed
 
     def speaking(self, action: Action) -> dict[str, Policy]:
         """Policies that can have a say on an action, by id."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from model_organisms.errors import (
     Denied,
@@ -92,7 +92,7 @@ class Explanation:
 
 
 class Gate:
-    """Decides every call by one policy set.
+    """Decides every call by the policy set that stands.
 
     Invariants:
 
@@ -122,6 +122,10 @@ class Gate:
     def digest(self) -> str:
         """Digest of the policy set, as entries and permits carry it."""
         return self._policies.digest
+
+    def use(self, policies: PolicySet) -> None:
+        """Decide by another set from here on; a call that is being decided is decided by one set throughout."""
+        self._policies = policies
 
     @property
     def conditions(self) -> Conditions:
@@ -162,11 +166,11 @@ class Gate:
             JailMissing: A wall of the sandbox is missing, above CL1.
             LedgerUnavailable: The ledger cannot be written.
         """
-        asked = Question(call, action, resource, grants, rung, lowering, own, conditions or self._conditions())
-        decision = self._decide(asked)
+        asked = Question(self._policies, call, action, resource, grants, rung, lowering, own, conditions or self._conditions())
+        decision = asked.decide()
         if not decision.allowed:
             self._refuse(asked, decision)
-        return Permit(call, str(action), resource.name, self.digest, decision.reasons, asked.grant_name)
+        return Permit(call, str(action), resource.name, asked.policies.digest, decision.reasons, asked.grant_name)
 
     def absent(self, call: Call, action: Action, kind: str, name: str) -> NoReturn:
         """Refuse what is not there, in the same steps, entry and words as what is hidden.
@@ -180,14 +184,16 @@ class Gate:
         Raises:
             NotFound: Always, unless the account or the ledger does not stand.
         """
-        asked = Question(call, action, entities.nothing(kind, name), conditions=self._conditions())
-        decision = self._decide(asked)
+        asked = Question(self._policies, call, action, entities.nothing(kind, name), conditions=self._conditions())
+        decision = asked.decide()
         self._refuse(asked, Decision(False, () if decision.allowed else decision.reasons), there=False)
 
     def sees(self, call: Call, resource: Resource, *, grants: Sequence[Grant] = ()) -> bool:
         """Whether the caller may know of a resource; nothing is recorded. Listings of organisms filter by `domain` instead."""
         view = resource.view
-        return view is None or self._decide(Question(call, view, resource, grants, conditions=self._conditions())).allowed
+        return (
+            view is None or Question(self._policies, call, view, resource, grants, conditions=self._conditions()).decide().allowed
+        )
 
     def explain(
         self,
@@ -214,17 +220,17 @@ class Gate:
         Returns:
             The explanation. Of what the caller may not know of, it says what it says of what is not there.
         """
-        asked = Question(call, action, resource, grants, rung, lowering, conditions=self._conditions())
-        decision = self._decide(asked)
+        asked = Question(self._policies, call, action, resource, grants, rung, lowering, conditions=self._conditions())
+        decision = asked.decide()
         error = self._error(asked, decision, there=there)
         if isinstance(error, (NotFound, *_ABOUT_THE_CALLER)):
             # The other reasons might say what is there.
             by = () if isinstance(error, NotFound) else (error.details["policy"],)
-            return Explanation(error, by, self.digest)
+            return Explanation(error, by, asked.policies.digest)
         if decision.allowed:
-            return Explanation(None, decision.reasons, self.digest)
-        remedies = find(asked.request(), asked.entities(), rung=RUNG_OF.get(action), allows=self._allows)
-        return Explanation(error, decision.reasons, self.digest, remedies)
+            return Explanation(None, decision.reasons, asked.policies.digest)
+        remedies = find(asked.request(), asked.entities(), rung=RUNG_OF.get(action), allows=asked.policies.allows)
+        return Explanation(error, decision.reasons, asked.policies.digest, remedies)
 
     def _refuse(self, asked: Question, decision: Decision, *, there: bool = True) -> NoReturn:
         error = self._error(asked, decision, there=there)
@@ -234,7 +240,7 @@ class Gate:
             action=str(asked.action),
             subject=asked.resource.name,
             reason=error.reason,
-            policies=self.digest,
+            policies=asked.policies.digest,
             reasons=decision.reasons,
             grant=asked.grant_name,
         )
@@ -248,8 +254,8 @@ class Gate:
     def _error(self, asked: Question, decision: Decision, *, there: bool = True) -> ModelOrganismsError:
         """Choose what the caller is told. The same decisions are made whether the resource is there or not."""
         view = asked.resource.view
-        seen = Decision(allowed=True, reasons=()) if view is None else self._decide(asked.to_view(view))
-        told = self._told(seen.reasons) or self._told(decision.reasons)
+        seen = Decision(allowed=True, reasons=()) if view is None else asked.to_view(view).decide()
+        told = _told(asked.policies, seen.reasons) or _told(asked.policies, decision.reasons)
         if isinstance(told, _ABOUT_THE_CALLER):
             return told
         if not there or not seen.allowed or isinstance(told, NotFound):
@@ -269,15 +275,10 @@ class Gate:
             error.details["policy"] = decision.reasons[0]
         return error
 
-    def _allows(self, request: dict[str, Any], entities: str) -> bool:
-        return self._policies.decide(request, entities).allowed
 
-    def _decide(self, asked: Question) -> Decision:
-        return self._policies.decide(asked.request(), asked.entities())
-
-    def _told(self, reasons: tuple[str, ...]) -> ModelOrganismsError | None:
-        """What the first of the forbidding policies says."""
-        for name in reasons:
-            if forbid := self._policies.forbids.get(name):
-                return forbid.refusal(forbid.advice, policy=name)
-        return None
+def _told(policies: PolicySet, reasons: tuple[str, ...]) -> ModelOrganismsError | None:
+    """What the first of the forbidding policies says."""
+    for name in reasons:
+        if forbid := policies.forbids.get(name):
+            return forbid.refusal(forbid.advice, policy=name)
+    return None

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from model_organisms.records import Grant, Rung
 
     from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.gate.cedar import Decision, PolicySet
 
 
 @dataclass(frozen=True)
 class Question:
-    """One call, action and resource, with the grants and conditions that matter to it."""
+    """One call, action and resource, with the grants and conditions that matter to it, and the policies that decide it."""
 
+    policies: PolicySet
     call: Call
     action: Action
     resource: Resource
@@ -62,7 +64,11 @@ class Question:
 
     def to_view(self, view: Action) -> Question:
         """The question whether the caller may know of it."""
-        return Question(self.call, view, self.resource, self.grants, conditions=self.conditions)
+        return Question(self.policies, self.call, view, self.resource, self.grants, conditions=self.conditions)
+
+    def decide(self) -> Decision:
+        """Ask them."""
+        return self.policies.decide(self.request(), self.entities())
 
     def shortcoming(self) -> Denied | None:
         """What the deciding grant lacks, in the domain's words."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.access import Access
     from model_organisms_registry.workflows.explaining import Explaining
     from model_organisms_registry.workflows.grants import Grants
+    from model_organisms_registry.workflows.policies import Policies
 
 _RUNG = records_pb2.DESCRIPTOR.enum_types_by_name["Rung"]
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
@@ -38,11 +39,12 @@ Settled = TypeVar(
 class AccessRooms:
     """`AccessService`."""
 
-    def __init__(self, access: Access, grants: Grants, explaining: Explaining) -> None:
+    def __init__(self, access: Access, grants: Grants, explaining: Explaining, policies: Policies) -> None:
         """Keep the workflows."""
         self._access = access
         self._grants = grants
         self._explaining = explaining
+        self._policies = policies
 
     def create_access_request(
         self, call: Call, request: access_pb2.CreateAccessRequestRequest
@@ -183,6 +185,12 @@ class AccessRooms:
         rung = wire.enum_member(request.rung, _RUNG, Rung) if request.rung else None
         told = self._explaining.explain(call, request.action, request.resource, rung=rung)
         return access_pb2.ExplainAccessResponse(explanation=wire.to_message(told, access_pb2.Explanation))
+
+    def get_policy_status(self, call: Call, request: access_pb2.GetPolicyStatusRequest) -> access_pb2.GetPolicyStatusResponse:
+        """Say which policies decide."""
+        del request  # asks for nothing in particular
+        status = wire.to_message(self._policies.status(call), access_pb2.PolicyStatus)
+        return access_pb2.GetPolicyStatusResponse(status=status)
 
 
 def _stated(

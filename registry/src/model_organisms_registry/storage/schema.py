@@ -332,6 +332,16 @@ motion_signatures = Table(
 
 # sandbox
 
+policy_sets = Table(
+    "policy_sets",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _words("digest"),
+    _words("texts"),
+    Column("create_time", Instant, nullable=False),
+)
+"""Each that was adopted; the one with the highest number stands."""
+
 sessions = Table(
     "sessions",
     metadata,

@@ -282,6 +282,19 @@ def explain(context: Context, *, action: str, resource: str, rung: str | None) -
     )
 
 
+@group.command()
+@click.pass_obj
+def policies(context: Context) -> None:
+    """Say which policies decide, and what lies ready to; two admins adopt that by `mo motions propose adopt-policies`."""
+    with context.connect() as client:
+        status = client.access.policies()
+    if context.as_json:
+        emit(status)
+        return
+    others = (("In the folder", status.candidate), ("Problem", status.problem))
+    facts([("Standing", status.standing), *((name, said) for name, said in others if said)])
+
+
 def _budget(given: tuple[str, ...]) -> Budget | None:
     asked: dict[str, int] = {}
     for text in given:

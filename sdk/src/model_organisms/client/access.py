@@ -17,6 +17,7 @@ from model_organisms.records import (
     GrantState,
     Match,
     Page,
+    PolicyStatus,
     Purpose,
     Request,
     RequestState,
@@ -309,6 +310,11 @@ class Access:
         message = access_pb2.ExplainAccessRequest(action=action, resource=resource, rung=wanted)
         response = self._channel.call(self._stub.ExplainAccess, message, repeatable=True)
         return wire.from_message(response.explanation, Explanation)
+
+    def policies(self) -> PolicyStatus:
+        """Ask which policies decide, and as an admin, auditor or reviewer what lies ready to."""
+        response = self._channel.call(self._stub.GetPolicyStatus, access_pb2.GetPolicyStatusRequest(), repeatable=True)
+        return wire.from_message(response.status, PolicyStatus)
 
     def _read(self, request: Request | str) -> Request:
         """What is to be signed: what the caller read, if that still stands."""

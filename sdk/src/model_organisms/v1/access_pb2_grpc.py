@@ -105,6 +105,11 @@ class AccessServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.FromString,
                 _registered_method=True)
+        self.GetPolicyStatus = channel.unary_unary(
+                '/model_organisms.v1.AccessService/GetPolicyStatus',
+                request_serializer=model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
@@ -204,6 +209,13 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPolicyStatus(self, request, context):
+        """Says which policies decide, and to those who oversee what lies ready to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -276,6 +288,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.ExplainAccess,
                     request_deserializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.SerializeToString,
+            ),
+            'GetPolicyStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPolicyStatus,
+                    request_deserializer=model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -657,6 +674,33 @@ class AccessService:
             '/model_organisms.v1.AccessService/ExplainAccess',
             model__organisms_dot_v1_dot_access__pb2.ExplainAccessRequest.SerializeToString,
             model__organisms_dot_v1_dot_access__pb2.ExplainAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPolicyStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.AccessService/GetPolicyStatus',
+            model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusRequest.SerializeToString,
+            model__organisms_dot_v1_dot_access__pb2.GetPolicyStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,8 @@ class AccessServiceStub:
     """Asks again for what a grant gave, as a new request."""
     ExplainAccess: _grpc.UnaryUnaryMultiCallable[_access_pb2.ExplainAccessRequest, _access_pb2.ExplainAccessResponse]
     """Says how a call by the caller would be decided and what would change that; nothing is done."""
+    GetPolicyStatus: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetPolicyStatusRequest, _access_pb2.GetPolicyStatusResponse]
+    """Says which policies decide, and to those who oversee what lies ready to."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
@@ -85,6 +87,8 @@ class AccessServiceAsyncStub(AccessServiceStub):
     """Asks again for what a grant gave, as a new request."""
     ExplainAccess: _aio.UnaryUnaryMultiCallable[_access_pb2.ExplainAccessRequest, _access_pb2.ExplainAccessResponse]  # type: ignore[assignment]
     """Says how a call by the caller would be decided and what would change that; nothing is done."""
+    GetPolicyStatus: _aio.UnaryUnaryMultiCallable[_access_pb2.GetPolicyStatusRequest, _access_pb2.GetPolicyStatusResponse]  # type: ignore[assignment]
+    """Says which policies decide, and to those who oversee what lies ready to."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks for, decides on, and takes back access."""
@@ -195,5 +199,13 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.ExplainAccessResponse, _abc.Awaitable[_access_pb2.ExplainAccessResponse]]:
         """Says how a call by the caller would be decided and what would change that; nothing is done."""
+
+    @_abc_1.abstractmethod
+    def GetPolicyStatus(
+        self,
+        request: _access_pb2.GetPolicyStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_pb2.GetPolicyStatusResponse, _abc.Awaitable[_access_pb2.GetPolicyStatusResponse]]:
+        """Says which policies decide, and to those who oversee what lies ready to."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
