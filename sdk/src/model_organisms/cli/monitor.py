@@ -113,7 +113,7 @@ def verify_files(
         return
     read = "every entry is under the signed head" if found.entries else "every hash is; the entries are not among the files"
     facts([("Origin", source.origin), ("Entries", found.head.size), ("Tiles", found.tiles), ("Root", shown["root"])])
-    facts([("Cosigned by", f"{needed} of {len(keys)} witnesses, at least"), ("Result", read)])
+    facts([*([("Cosigned by", f"at least {needed} of {len(keys)} witnesses")] if keys else []), ("Result", read)])
 
 
 def _followed(made: Monitor, *, every: float | None, command: str, as_json: bool) -> int:
