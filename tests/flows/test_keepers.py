@@ -10,6 +10,7 @@ import pytest
 from model_organisms import errors
 from model_organisms.client.client import connect
 from model_organisms.formats import entry as entries
+from model_organisms_registry import founding
 from model_organisms_registry.config import Keys, load
 from model_organisms_registry.founding import found, free_ports
 from model_organisms_registry.server import Registry
@@ -103,6 +104,18 @@ def test_fsck_tells_a_lost_key_from_a_destroyed_one_and_from_one_that_it_could_n
     finally:
         (world.folder / "elsewhere").rename(world.folder / "keys/kek")
         (world.folder / "registry.toml").write_text(told)
+
+
+def test_a_registry_is_made_with_the_keeper_that_an_operator_names(kept, tmp_path):
+    _, keys, _ = kept
+    told = "\n".join(founding._keys_settings(keys)) or '[keys]\nprovider = "file"\n'
+    (tmp_path / "keys.toml").write_text(told)
+    status, said = run("init", "--folder", tmp_path / "data", "--keys", tmp_path / "keys.toml")
+    assert (status, load(tmp_path / "data").keys) == (0, keys)
+    assert ("keys/kek" if keys.provider == "file" else f"kept by {keys.provider}") in said
+    (tmp_path / "more.toml").write_text(told + "\n[limits]\nthreads = 1\n")
+    with pytest.raises(errors.ConfigurationInvalid, match="nothing else"):
+        run("init", "--folder", tmp_path / "other", "--keys", tmp_path / "more.toml")
 
 
 def test_settings_that_name_no_keeper_are_refused_in_words(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pkcs11
@@ -20,7 +21,7 @@ MARK = {Attribute.CLASS: ObjectClass.DATA, Attribute.APPLICATION: "model-organis
 
 def session(hsm):
     """What another program of the token's owner would see."""
-    return key_token._sessions[hsm.library, hsm.token]
+    return key_token._lines[hsm.library, hsm.token].session
 
 
 def secrets_of(hsm, label):
@@ -58,6 +59,7 @@ def test_two_keys_of_one_label_lose_nothing_and_are_destroyed_together(hsm):
     first = keys.wrap("a", KEY, b"")
     made = {**key_token._MADE, Attribute.LABEL: "a", Attribute.ID: bytes(16)}
     session(hsm).generate_key(KeyType.AES, 256, store=True, template=made)
+    key_token._lines[hsm.library, hsm.token].found.clear()  # another registry's, which looks for itself
     second = keys.wrap("a", KEY, b"")
     assert first[1:17] != second[1:17] == bytes(16)
     assert [keys.unwrap("a", wrapped, b"") for wrapped in (first, second)] == [KEY, KEY]
@@ -126,7 +128,7 @@ def test_a_wrong_pin_is_tried_once_and_the_token_does_not_lock(hsm, tmp_path):
         TokenKeys(wrong)
     assert "not-the-pin" not in str(told.value)
     keys = TokenKeys(other)
-    key_token._sessions.clear()
+    key_token._lines.clear()
     secret(tmp_path / "pin", "not-the-pin")
     pkcs11.lib(hsm.library).reinitialize()
     for _ in range(30):
@@ -140,13 +142,13 @@ def test_a_wrong_pin_is_tried_once_and_the_token_does_not_lock(hsm, tmp_path):
 def test_a_pin_file_open_to_others_is_refused(hsm, tmp_path, mode):
     file = secret(tmp_path / "mine", "4711-for-tests")
     file.chmod(mode)
-    key_token._sessions.clear()
+    key_token._lines.clear()
     with pytest.raises(ConfigurationInvalid, match="open to others"):
         TokenKeys(replace(hsm, pin_file=str(file)))
 
 
 def test_a_pin_may_come_from_a_variable(hsm, monkeypatch):
-    key_token._sessions.clear()
+    key_token._lines.clear()
     settings = replace(hsm, pin_file="", pin_env="HSM_PIN")
     with pytest.raises(ConfigurationInvalid, match="HSM_PIN"):
         TokenKeys(settings)
@@ -159,3 +161,35 @@ def test_what_is_no_library_and_what_is_no_token_are_told_apart(hsm, tmp_path):
         TokenKeys(replace(hsm, library=str(secret(tmp_path / "not.so", "not a library"))))
     with pytest.raises(Unavailable, match="no token 'absent'"):
         TokenKeys(replace(hsm, token="absent"))
+
+
+def test_a_key_that_another_registry_destroyed_is_refused_though_it_was_found_before(hsm):
+    keys = TokenKeys(hsm)
+    keys.create("a")
+    wrapped = keys.wrap("a", KEY, b"")
+    session(hsm).create_object({**MARK, Attribute.LABEL: "destroyed/a"})
+    for key in secrets_of(hsm, "a"):
+        key.destroy()
+    with pytest.raises(NotFound, match="destroyed"):
+        keys.unwrap("a", wrapped, b"")
+    with pytest.raises(NotFound, match="destroyed"):
+        keys.wrap("a", KEY, b"")
+
+
+def test_a_call_that_hangs_in_the_token_does_not_hang_the_others(hsm, monkeypatch):
+    keys = TokenKeys(hsm)
+    monkeypatch.setattr(key_token, "_PATIENCE_S", 0.05)
+    done = threading.Event()
+
+    def hang(_line):
+        done.wait(30)
+
+    hanging = threading.Thread(target=keys._do, args=(hang,))
+    hanging.start()
+    try:
+        with pytest.raises(Unavailable, match="an earlier call"):
+            keys.state("a")
+    finally:
+        done.set()
+        hanging.join()
+    assert keys.state("a") is KeyState.MISSING

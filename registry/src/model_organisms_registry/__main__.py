@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from model_organisms.errors import ModelOrganismsError
 
-from model_organisms_registry.config import Cells, Config, load
+from model_organisms_registry.config import Cells, Config, keepers, load
 from model_organisms_registry.witnessing import witness
 
 _FOLDER = click.option(
@@ -44,6 +44,12 @@ def cli() -> None:
 @click.option("--base-model", "bases", multiple=True, metavar="ID=FOLDER", help="A base model cells may run; repeat for more.")
 @click.option("--database", default="", help="PostgreSQL URL; default is SQLite in the data folder.")
 @click.option("--blobs", default="", help="s3:// URL; default is a folder in the data folder.")
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file with the tables of [keys]: who keeps the keys of versions; default is a folder in the data folder.",
+)
 @_JSON
 def init(
     *,
@@ -55,13 +61,15 @@ def init(
     bases: tuple[str, ...],
     database: str,
     blobs: str,
+    keys_file: Path | None,
     as_json: bool,
 ) -> None:
     """Make a data folder: certificate authority, ledger and release keys, database, and the first admin's ticket."""
     from model_organisms_registry.founding import found
 
     config = Config(folder.resolve(), origin=origin, listen=listen, enrol_listen=enrol_listen, database=database, blobs=blobs)
-    config = replace(config, cells=Cells(base_models=_bases(bases)), hosts=hosts or config.hosts)
+    keys = keepers(keys_file) if keys_file else config.keys
+    config = replace(config, cells=Cells(base_models=_bases(bases)), hosts=hosts or config.hosts, keys=keys)
     ticket = str(found(config, now=datetime.now(UTC)))
     if as_json:
         click.echo(json.dumps({"folder": str(config.folder), "ticket": ticket}))
@@ -69,7 +77,7 @@ def init(
     click.echo(f"Registry '{origin}' made in {config.folder}.")
     click.echo(f"\nStart it:\n  mo-registry serve --folder {folder}")
     click.echo(f"\nThe first admin enrols within 72 hours, on their own machine, with\n  mo login {ticket}")
-    click.echo(f"\nBack the folder up, and mirror {config.keys_folder / 'kek'}, which no backup holds; see deploy/runbook.md.")
+    click.echo(f"\nBack the folder up, and apart from it the keys of versions ({_kept_by(config)}); see deploy/runbook.md.")
 
 
 @cli.command()

@@ -253,14 +253,33 @@ def load(folder: Path) -> Config:
         msg = f"{path} cannot be read: {error}"
         raise ConfigurationInvalid(msg) from error
     values: dict[str, Any] = dict(raw)
-    values["keys"] = dict(_expect(values.get("keys", {}), dict, "keys"))
-    keepers: dict[str, type[Token | Transit]] = {"pkcs11": Token, "vault": Transit}
-    for name, keeper in keepers.items():
-        values["keys"][name] = _read(keeper, values["keys"].get(name, {}), f"keys.{name}.")
-    for name, kind in (("keys", Keys), ("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
+    values["keys"] = _keepers(values.get("keys", {}))
+    for name, kind in (("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
     return _read(Config, {"folder": folder.resolve(), **values}, "")
+
+
+def keepers(path: Path) -> Keys:
+    """Read who shall keep the keys, before there is a registry: from a file with the tables of `[keys]` and no others.
+
+    Raises:
+        ConfigurationInvalid: As for `load`.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationInvalid(f"{path} cannot be read: {error}") from error
+    if raw.keys() != {"keys"}:
+        raise ConfigurationInvalid(f"{path} must hold [keys] and its tables, and nothing else; deploy/registry.toml shows them.")
+    return _keepers(raw["keys"])
+
+
+def _keepers(values: object) -> Keys:
+    told: dict[str, Any] = dict(_expect(values, dict, "keys"))
+    kinds: dict[str, type[Token | Transit]] = {"pkcs11": Token, "vault": Transit}
+    tables = {name: _read(kind, told.get(name, {}), f"keys.{name}.") for name, kind in kinds.items()}
+    return _read(Keys, told | tables, "keys.")
 
 
 def _issuer(values: object) -> Issuer:

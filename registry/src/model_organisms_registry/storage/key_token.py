@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,6 +56,7 @@ _ID, _NONCE, _TAG = 16, 12, 16
 _SIZE = len(_FORMAT) + _ID + _NONCE + KEY_BYTES + _TAG
 _APPLICATION = "model-organisms"
 _PATIENCE_S = 10.0
+_REMEMBERED = 1000
 _SEALED = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 """What a key must be to be found: one that could be read out, whoever put it there, is none of ours."""
 _MADE = {
@@ -72,8 +74,16 @@ _DATA_REFUSED = (pkcs11.EncryptedDataInvalid, pkcs11.EncryptedDataLenRange, pkcs
 
 _lock = threading.RLock()
 """PKCS#11 knows one application to a process: whoever logs in, out, or starts the library anew does so for all."""
-_sessions: dict[tuple[str, str], Session] = {}
+_lines: dict[tuple[str, str], _Line] = {}
 """By library and token. They end with the process: to close one may log the others out, and keys out of sight seem gone."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """A session, and the keys that were found in it, by label and id: to search a token takes long."""
+
+    session: Session
+    found: dict[str, dict[bytes, _Aes]] = field(default_factory=dict)
 
 
 class TokenKeys:
@@ -99,7 +109,8 @@ class TokenKeys:
         """Make a key."""
         checked(kek_id)
 
-        def make(session: Session) -> None:
+        def make(line: _Line) -> None:
+            session = line.session
             refuse_to_make(_state(session, kek_id), kek_id)
             made = {**_MADE, Attribute.LABEL: kek_id, Attribute.ID: os.urandom(_ID)}
             session.generate_key(KeyType.AES, KEY_BYTES * 8, store=True, template=made)
@@ -112,18 +123,16 @@ class TokenKeys:
     def state(self, kek_id: str) -> KeyState:
         """Tell where a key stands."""
         checked(kek_id)
-        return self._do(lambda session: _state(session, kek_id))
+        return self._do(lambda line: _state(line.session, kek_id))
 
     def wrap(self, kek_id: str, data_key: bytes, aad: bytes) -> bytes:
         """Encrypt a data key."""
         checked_data_key(data_key)
         checked(kek_id)
 
-        def wrapped(session: Session) -> bytes:
-            refuse(_state(session, kek_id), kek_id)
-            key = min(_keys(session, kek_id), key=lambda found: found[Attribute.ID])
+        def wrapped(line: _Line) -> bytes:
+            wrapper, key = min(_usable(line, kek_id).items(), key=lambda found: found[0])
             nonce = os.urandom(_NONCE)
-            wrapper: bytes = key[Attribute.ID]
             return _FORMAT + wrapper + nonce + _encrypt(key, nonce, data_key, bound(kek_id, aad))
 
         return self._do(wrapped)
@@ -133,12 +142,13 @@ class TokenKeys:
         checked(kek_id)
         wrapper, rest = wrapped[len(_FORMAT) :][:_ID], wrapped[len(_FORMAT) + _ID :]
 
-        def unwrapped(session: Session) -> bytes:
-            refuse(_state(session, kek_id), kek_id)
-            found = [key for key in _keys(session, kek_id) if key[Attribute.ID] == wrapper]
-            if not found or len(wrapped) != _SIZE or not wrapped.startswith(_FORMAT):
+        def unwrapped(line: _Line) -> bytes:
+            if wrapper not in _usable(line, kek_id):
+                del line.found[kek_id]  # another registry may have made it a moment after it was looked for
+            found = _usable(line, kek_id).get(wrapper)
+            if found is None or len(wrapped) != _SIZE or not wrapped.startswith(_FORMAT):
                 raise does_not_unwrap(kek_id)
-            return _decrypt(found[0], rest[:_NONCE], rest[_NONCE:], bound(kek_id, aad), kek_id)
+            return _decrypt(found, rest[:_NONCE], rest[_NONCE:], bound(kek_id, aad), kek_id)
 
         return self._do(unwrapped)
 
@@ -146,7 +156,9 @@ class TokenKeys:
         """Destroy a key for good: the token forgets it, and keeps the mark."""
         checked(kek_id)
 
-        def destroy(session: Session) -> None:
+        def destroy(line: _Line) -> None:
+            session = line.session
+            line.found.pop(kek_id, None)
             for kind in ("destroying", "destroyed"):
                 if not _marks(session, f"{kind}/{kek_id}"):
                     label = {Attribute.APPLICATION: _APPLICATION, Attribute.LABEL: f"{kind}/{kek_id}", Attribute.VALUE: b""}
@@ -161,29 +173,29 @@ class TokenKeys:
 
     def destroyed(self) -> Iterable[str]:
         """List the ids of which there is a mark."""
-        return sorted(self._do(lambda session: _labels(session, "destroyed/")))
+        return sorted(self._do(lambda line: _labels(line.session, "destroyed/")))
 
     def finish(self) -> None:
         """Finish the destructions that a crash interrupted."""
-        for kek_id in self._do(lambda session: _labels(session, "destroying/")):
+        for kek_id in self._do(lambda line: _labels(line.session, "destroying/")):
             self.destroy(kek_id)
 
     def close(self) -> None:
         """Nothing ends here: the session is the process's."""
 
-    def _do(self, action: Callable[[Session], T]) -> T:
+    def _do(self, action: Callable[[_Line], T]) -> T:
         """Do something with a session: that of the process, or else a new one, or else one of a library that starts anew.
 
         What was begun may be begun again: all that is done here can be done twice.
         """
         with _held():
-            for remedy in (None, _sessions.clear, self._start_anew):
+            for remedy in (None, _lines.clear, self._start_anew):
                 try:
                     if remedy:
                         remedy()
-                    session = self._session()
-                    session.generate_random(64)  # a dead session fails here, where nothing has begun
-                    return action(session)
+                    line = self._line()
+                    line.session.generate_random(64)  # a dead session fails here, where nothing has begun
+                    return action(line)
                 except pkcs11.PKCS11Error as error:
                     failed = error
             what = type(failed).__name__
@@ -191,7 +203,7 @@ class TokenKeys:
             raise Unavailable(msg) from failed
 
     def _start_anew(self) -> None:
-        _sessions.clear()
+        _lines.clear()
         self._library().reinitialize()
 
     def _library(self) -> Any:  # noqa: ANN401 - the library is a type of its own, made when it is loaded
@@ -201,12 +213,12 @@ class TokenKeys:
             msg = f"'{self._settings.library}' is no PKCS#11 library that can be loaded; set [keys.pkcs11] library."
             raise ConfigurationInvalid(msg) from error
 
-    def _session(self) -> Session:
+    def _line(self) -> _Line:
         if self._pin_refused:  # a token that is asked again and again with a wrong PIN locks itself
             raise ConfigurationInvalid(self._pin_refused)
-        if self._where not in _sessions:
-            _sessions[self._where] = self._login(self._token())
-        return _sessions[self._where]
+        if self._where not in _lines:
+            _lines[self._where] = _Line(self._login(self._token()))
+        return _lines[self._where]
 
     def _token(self) -> Slotted:
         label = self._settings.token
@@ -258,6 +270,16 @@ def _state(session: Session, kek_id: str) -> KeyState:
         return KeyState.LIVE
     session.token.slot.get_token()  # that a key is gone is not concluded where the token is gone
     return KeyState.MISSING
+
+
+def _usable(line: _Line, kek_id: str) -> dict[bytes, _Aes]:
+    """Find the keys of an id. One that was found before is used as it was: if it is gone by now, the token says so."""
+    if kek_id not in line.found:
+        refuse(_state(line.session, kek_id), kek_id)
+        if len(line.found) >= _REMEMBERED:
+            line.found.clear()
+        line.found[kek_id] = {key[Attribute.ID]: key for key in _keys(line.session, kek_id)}
+    return line.found[kek_id]
 
 
 def _keys(session: Session, kek_id: str) -> list[Any]:
