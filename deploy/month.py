@@ -88,9 +88,9 @@ class Month:
         self.gate = Gate(None, record_denial=changes.record_denial, conditions=lambda: standing)
         contents = Contents(SealedStore(self.storage.blobs, self.storage.keys))
         self.organisms = Organisms(changes, self.gate, contents=contents, raised=lambda *_: None)
-        where = addresses(config)
+        told = {"suspended": lambda *_: None, "rekeyed": lambda *_: None}
         authority = self.storage.authority
-        self.identity = Identity(changes, self.gate, authority, where, contents=contents, suspended=lambda *_: None)
+        self.identity = Identity(changes, self.gate, authority, addresses(config), contents=contents, **told)
 
     def call(self, name: str, *roles: Role) -> Call:
         """Admit a call, as the door would."""
