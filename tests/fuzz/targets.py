@@ -5,6 +5,8 @@ A target raises only what is wrong: an error of no kind, or a value that prints 
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
@@ -32,6 +34,8 @@ from model_organisms.formats.capsule import MAGIC, PAYLOAD_TYPE
 from model_organisms.formats.note import COSIGNATURE, SigningKey
 from model_organisms.formats.streaming import Layout, Receiver
 from model_organisms.v1 import access_pb2, organisms_pb2, records_pb2, sandbox_pb2
+from model_organisms_registry.config import AccountRule, Issuer
+from model_organisms_registry.domain import oidc
 from model_organisms_registry.isolation import frames
 from model_organisms_registry.storage import paging
 
@@ -46,6 +50,7 @@ ORIGIN = "ledger.example.org"
 KEY = SigningKey(ORIGIN, bytes(range(32)))
 WITNESS = SigningKey("witness.example.org", bytes(range(1, 33)), COSIGNATURE)
 LISTING = ("organisms", "users/ada")
+ISSUER = Issuer("https://a.example", client_id="mo", accounts=(AccountRule("groups", "detection", "lab"),))
 LIMIT = 64 << 10
 """Longer inputs find nothing that shorter ones do not: every size limit is below it, or is checked before anything is read."""
 
@@ -216,6 +221,18 @@ def ticket(data: bytes) -> None:
     assert enrolment.Ticket.parse(str(read)) == read
 
 
+def token(data: bytes) -> None:
+    """A provider's token as it was sent; or in two lines header and claims of one whose signature held."""
+    head, _, claims = data.partition(b"\n")
+    sent = ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in (head, claims, b"signed")) if claims else _text(data)
+    read = oidc.read(sent)
+    oidc.check(read, oidc.issuer_of(read, [ISSUER]), nonce="n" * 43, now=datetime(2026, 5, 4, 12, tzinfo=UTC))
+    made = oidc.newcomer(read, ISSUER)
+    assert names.check("user", made.name) == made.name
+    assert (made.roles, made.organisation) == ({records.Role.RESEARCHER}, "organisations/lab")
+    assert made.display_name.isprintable()
+
+
 def name(data: bytes) -> None:
     """Names of all kinds."""
     text = _text(data)
@@ -278,7 +295,7 @@ _ALL = (
     *(note_, vkey, checkpoint_, receipt_, entry_, bundle, tile_path),
     *(json_, dsse_, provenance_, statement, review),
     *(manifest_, tensors_, adapter_config, pattern, content_),
-    *(capsule_head, capsule_header, streaming, ticket, name, page_token, frame, message),
+    *(capsule_head, capsule_header, streaming, ticket, token, name, page_token, frame, message),
 )
 TARGETS: dict[str, Target] = {target.__name__.rstrip("_"): target for target in _ALL}
 """Every target by its name, which is also the name of its folder in `corpus/`."""
