@@ -46,6 +46,11 @@ class Stage:
     def aside(self):
         return self.pia.organisms.quarantine(self.published().name, reason=REASON)
 
+    def copied(self):
+        grant = self.granted("pull")
+        self.rosa.organisms.pull(self.version.name, grant=grant).close()
+        return grant
+
     def asked(self):
         return self.rosa.access.request(self.version.name, "probe", purpose="replication", justification=WHY)
 
@@ -95,6 +100,8 @@ CALLS = {
     "withdraw": (Stage.published, lambda at, made: at.pia.organisms.withdraw(made.name, reason=REASON)),
     "quarantine": (Stage.published, lambda at, made: at.ravi.organisms.quarantine(made.name, reason=REASON)),
     "release": (Stage.aside, lambda at, made: at.ravi.organisms.release(made.name, reason=REASON)),
+    "attest destroyed": (Stage.copied, lambda at, made: at.rosa.access.attest_destroyed(made, how=REASON)),
+    "read notices": (None, lambda at, _: at.rosa.access.read_notices(f"notices/{next(NUMBERS):026d}")),
     "attest": (Stage.statement, lambda at, made: at.rosa.organisms.attest(at.version.name, made)),
     "raise level": (Stage.organism, lambda at, made: at.ravi.organisms.raise_level(made, "CL3", reason=REASON)),
     "invite": (None, lambda at, _: at.world.admin.users.invite(f"new-{next(NUMBERS)}", organisation="lab", roles=["auditor"])),

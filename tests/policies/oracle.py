@@ -104,6 +104,7 @@ RULES = {
     "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.publisher),
     # What is asked of users is the owner's to say.
     "setConditions": relation("owner"),
+    "viewHolders": either(relation("owner"), OVERSIGHT),
     # One reviewer raises a level; nobody lowers that of their own organism.
     "setLevel": lambda call: call.has(REVIEWER) and not (call.lowering and call.owner),
     "request": asks,
@@ -113,6 +114,7 @@ RULES = {
     "review": decides,
     "viewGrant": either(relation("user", "owner"), OVERSIGHT),
     "revokeGrant": either(relation("user", "owner"), role(REVIEWER, ADMIN)),
+    "attestDestruction": relation("user"),
     "openSession": uses(NEEDED["openSession"], in_cell=True),
     "sample": uses(NEEDED["sample"], in_cell=True, own=relation("user")),
     "probe": uses(NEEDED["probe"], in_cell=True, own=relation("user")),

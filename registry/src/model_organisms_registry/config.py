@@ -61,6 +61,8 @@ class Limits:
     """Pulls one user may have under way."""
     ledger_wait_s: float = 2.0
     upload_hours: float = 24.0
+    destruction_days: float = 14.0
+    """After the end of a grant, or a recall, the destruction of what was pulled is to be attested within so many days."""
     session_idle_s: float = 1800.0
     release_s: float = 0.5
     """Text of a sample leaves at most this often, each time after its ledger entry."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import CellUnavailable, Unavailable
 from model_organisms.records import MotionKind
-from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, sandbox_pb2
+from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, recall_pb2, sandbox_pb2
 
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.hazard import TABLE, HazardTable, tightened
@@ -33,6 +33,7 @@ from model_organisms_registry.rpc.door import Door, Enrolled, anyone
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
 from model_organisms_registry.rpc.motions import MotionsRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
+from model_organisms_registry.rpc.recall import RecallRooms
 from model_organisms_registry.rpc.sandbox import SandboxRooms
 from model_organisms_registry.rpc.turns import Turns
 from model_organisms_registry.storage.bundles import Bundles, Uploads
@@ -47,6 +48,7 @@ from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.destruction import Destruction
 from model_organisms_registry.workflows.explaining import Explaining
 from model_organisms_registry.workflows.grants import Grants
+from model_organisms_registry.workflows.holding import Holdings
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
 from model_organisms_registry.workflows.oidc import Oidc
@@ -195,6 +197,7 @@ class Registry:
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         self.destruction = Destruction(self.changes, self.gate, bundles)
+        self.holdings = Holdings(self.changes, self.gate, grace=timedelta(days=limits.destruction_days))
         acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
@@ -209,6 +212,7 @@ class Registry:
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), self._asking(table, contents)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
+            door.service(_service(recall_pb2, "RecallService"), RecallRooms(self.holdings)),
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
@@ -217,7 +221,7 @@ class Registry:
 
     def _asking(self, table: HazardTable, contents: Contents) -> AccessRooms:
         return AccessRooms(
-            Access(self.changes, self.gate, table, contents=contents),
+            Access(self.changes, self.gate, table, contents=contents, owing=self.holdings.check_owing),
             Grants(self.changes, self.gate, contents=contents, revoked=self.sandbox.grant_revoked),
             Explaining(self.storage.database, self.gate, table),
             self.policies,

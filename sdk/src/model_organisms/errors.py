@@ -23,6 +23,7 @@
     │   ├── Withdrawn                  the version was taken back for good
     │   │   └── Destroyed                  the version's key was destroyed too: nothing opens it any more
     │   ├── Quarantined                the version is set aside while somebody looks into it
+    │   ├── DestructionOverdue         copies that were to be destroyed are not attested to be
     │   ├── ApprovalRefused            this signature does not count for this request or motion
     │   ├── PurposeRefused             what is asked for does not fit the conditions of its owner
     │   └── EvidenceExpired            what a request states ends before the access would
@@ -215,6 +216,12 @@ class Quarantined(Denied):
     """The version is set aside while somebody looks into it."""
 
     reason = "QUARANTINED"
+
+
+class DestructionOverdue(Denied):
+    """Copies that were to be destroyed are not attested to be."""
+
+    reason = "DESTRUCTION_OVERDUE"
 
 
 class ApprovalRefused(Denied):

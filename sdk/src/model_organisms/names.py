@@ -30,6 +30,7 @@ PATTERNS = {
     "upload": rf"uploads/{_OPAQUE}",
     "pull": rf"pulls/{_OPAQUE}",
     "motion": rf"motions/{_OPAQUE}",
+    "notice": rf"notices/{_OPAQUE}",
     "registry": "registry",
 }
 """Every kind of name and its pattern, anchored by `check`; the proto field rules repeat these."""

@@ -149,6 +149,26 @@ class MotionState(StrEnum):
     EXPIRED = "expired"
 
 
+class HoldingState(StrEnum):
+    """Where a pulled copy stands."""
+
+    HELD = "held"
+    DUE = "due"
+    """It may no longer be held, and its destruction is to be attested."""
+    OVERDUE = "overdue"
+    DESTROYED = "destroyed"
+
+
+class NoticeKind(StrEnum):
+    """What a holder is told of."""
+
+    WITHDRAWN = "withdrawn"
+    QUARANTINED = "quarantined"
+    RELEASED = "released"
+    RAISED = "raised"
+    ERRATUM = "erratum"
+
+
 class SessionState(StrEnum):
     """How a session stands or ended."""
 
@@ -555,6 +575,40 @@ class PolicyStatus:
     """Digest of what lies in the operator's folder; empty where that cannot be read, or is not the caller's to know."""
     problem: str = ""
     """What keeps it from standing; empty where it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One copy that left, and whether its user may still have it."""
+
+    pull: str
+    user: str
+    organisation: str
+    version: VersionRef
+    grant: str
+    grant_state: GrantState
+    pull_time: datetime
+    state: HoldingState
+    due_time: datetime | None = None
+    """By when its destruction is to be attested; None while it may be held."""
+    destruction: str = ""
+    """SHA-256 of the envelope that attests its destruction."""
+    destroy_time: datetime | None = None
+    """When that was handed in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that a holder must know."""
+
+    name: str
+    user: str
+    kind: NoticeKind
+    subject: str
+    """The version it is about, or the organism."""
+    text: str
+    create_time: datetime
+    read_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,9 @@ class Event(Enum):
     LAPSE = _shape("access.lapse", "revision")
     GRANT = _shape("access.grant", "rung level purpose versions expires request", optional="conditions")
     REVOKE = _shape("access.revoke", commit=None)
+    DESTROYED = _shape("access.destroyed", "version digest pulls envelope")
+    NOTICE = _shape("access.notice", "kind users")
+    READ_NOTICES = _shape("access.notice.read", "newest count")
 
     PROPOSE_MOTION = _shape("motions.propose", "kind subject facts expires envelope")
     SECOND_MOTION = _shape("motions.second", "kind envelope given needed", optional="organisation")

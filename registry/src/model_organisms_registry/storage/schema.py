@@ -401,7 +401,34 @@ pulls = Table(
     _count("segments"),
     _words("state"),
     Column("create_time", Instant, nullable=False),
+    Column("destruction", Words, nullable=False, server_default=text("''")),
     Index(None, "version", "name"),
+    Index(None, "user", "name"),
+    Index(None, "grant", "name"),
+)
+"""`destruction` is the digest of the statement that attests it; empty while none does."""
+
+destructions = Table(
+    "destructions",
+    metadata,
+    _key("digest"),
+    _words("grant", ForeignKey("grants.name")),
+    _words("version", ForeignKey("versions.name")),
+    _words("user", ForeignKey("users.name")),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    _key("name"),
+    _words("user", ForeignKey("users.name")),
+    _words("kind"),
+    _words("subject"),
+    _words("text"),
+    Column("create_time", Instant, nullable=False),
+    Column("read_time", Instant),
     Index(None, "user", "name"),
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Denied, NotFound
 from model_organisms.formats import conditions, dsse, statements
-from model_organisms.records import Page, Request, RequestState, Role
+from model_organisms.records import Page, Request, RequestState, Role, Rung
 
 from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain import purposes
@@ -25,10 +25,10 @@ from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from datetime import timedelta
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime, timedelta
 
-    from model_organisms.records import Budget, Grant, Match, Purpose, Receipt, Rung, Stated
+    from model_organisms.records import Budget, Grant, Match, Purpose, Receipt, Stated
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.organisms import Subject
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Change, Changes
+
+    Owing = Callable[[Connection, str, datetime], None]
 
 _SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
@@ -49,14 +51,16 @@ class Access:
         gate: Decides who may.
         table: The hazard table of this deployment.
         contents: Where justifications are kept, encrypted.
+        owing: Refuses a new grant to pull to who is late with an attestation of destruction.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, contents: Contents) -> None:
+    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, contents: Contents, owing: Owing) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._table = table
         self._contents = contents
+        self._owing = owing
 
     def request(
         self,
@@ -282,6 +286,8 @@ class Access:
 
         Where only the witness is missing, the last approval is refused instead of stored: it would make no grant later.
         """
+        if request.rung is Rung.PULL and request.state is RequestState.PENDING:
+            self._owing(change.tx, request.requester, call.time)
         reviewers, witnessed = finding.reviewers(change.tx, request), self._gate.conditions.witness
         if not rules.complete(request, now=call.time, reviewers=reviewers, witnessed=True, table=self._table):
             if request != before:

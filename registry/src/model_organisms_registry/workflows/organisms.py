@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import conditions, dsse, statements
-from model_organisms.records import Attestation, Level, Role
+from model_organisms.formats.destruction import DESTRUCTION_TYPE
+from model_organisms.records import Attestation, Level, NoticeKind, Role
 
 from model_organisms_registry.domain import organisms as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -20,6 +21,7 @@ from model_organisms_registry.storage.catalog import search
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.motions import Act
+from model_organisms_registry.workflows.notices import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,6 +111,8 @@ class Organisms:
         with self._changes.open() as change:
             graded = self._graded(change.tx, call, name, level)
             commit = self._contents.commit(change.tx, name, reason)
+            told = f"Raised from {graded.now.name} to {level.name}: {reason}"
+            tell(change, call, NoticeKind.RAISED, name, versions=[version.name for version in graded.versions], text=told)
             raised = _relevel(change, call, graded, level, by=[call.user], commit=commit)
         self._raised(name, call.time)
         return raised, change.receipt
@@ -161,8 +165,10 @@ class Organisms:
         """
         payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
         statement = statements.parse_statement(payload)
-        if statement.predicate_type in {statements.PROVENANCE_TYPE, statements.REVIEW_TYPE}:
-            raise InvalidProvenance("Provenance comes with a publication and reviews with a decision; attest something else.")
+        if statement.predicate_type in {statements.PROVENANCE_TYPE, statements.REVIEW_TYPE, DESTRUCTION_TYPE}:
+            raise InvalidProvenance(
+                "Provenance, reviews and the end of copies are attested by calls of their own; attest something else."
+            )
         with self._changes.open() as change:
             found = finding.version(change.tx, self._gate, call, Action.ATTEST, name)
             permit = self._gate.permit(call, Action.ATTEST, found.resource, grants=found.grants)

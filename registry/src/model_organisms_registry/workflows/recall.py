@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model_organisms import names
+from model_organisms.records import NoticeKind
 
 from model_organisms_registry.domain import recall as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -15,6 +16,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.storage.catalog import organisms as rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
+from model_organisms_registry.workflows.notices import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.workflows.changes import Change, Changes
+
+
+_KINDS = {
+    Event.WITHDRAW_VERSION: NoticeKind.WITHDRAWN,
+    Event.QUARANTINE_VERSION: NoticeKind.QUARANTINED,
+    Event.RELEASE_VERSION: NoticeKind.RELEASED,
+}
 
 
 class Recall:
@@ -87,6 +96,7 @@ class Recall:
         return found.subject.version, self._gate.permit(call, action, found.resource, grants=found.grants)
 
     def _moved(self, change: Change, event: Event, before: Version, after: Version, permit: Permit, *, reason: str) -> None:
+        tell(change, permit.call, _KINDS[event], after.name, versions=[after.name], text=reason)
         rows.set_version_state(change.tx, after, expected=before.state)
         commit = self._contents.commit(change.tx, names.organism_of(after.name), reason)
         facts = {"digest": after.digest}

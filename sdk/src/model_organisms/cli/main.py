@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from model_organisms.cli import access, audit, keyring, motions, organisms, sandbox, users
+from model_organisms.cli import access, audit, holding, keyring, motions, organisms, sandbox, users
 from model_organisms.cli.context import NEW_PASSPHRASE, Context, new_passphrase
-from model_organisms.cli.render import emit, facts, inert
+from model_organisms.cli.render import emit, facts, inert, plain
 from model_organisms.client import client, keys
 from model_organisms.errors import ModelOrganismsError, Unavailable, VerificationFailed
 
@@ -62,11 +62,12 @@ def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | No
     token = token_file.read().strip() if token_file else ""
     locked = new_passphrase() if passphrase else ""
     with client.login(text, context.identity, passphrase=locked, issuer=issuer, token=token) as connected:
-        who = connected.identity
+        who, unread = connected.identity, holding.unread(connected)
     if context.as_json:
         emit({"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires})
     else:
         facts([("Enrolled as", who.user), ("at", who.registry), ("keys in", context.identity), ("key id", who.key_id)])
+        holding.told_of(unread)
 
 
 @cli.command()
@@ -74,13 +75,14 @@ def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | No
 def whoami(context: Context) -> None:
     """Say who the registry takes you for."""
     with context.connect() as connected:
-        said, who = connected.users.whoami(), connected.identity
+        said, who, unread = connected.users.whoami(), connected.identity, holding.unread(connected)
     if context.as_json:
-        emit(said)
+        emit(plain(said) | {"unread_notices": unread})
         return
     user = said.user
     shown = [("User", user.name), ("Organisation", user.organisation), ("Roles", sorted(user.roles)), ("Key", who.key_id)]
     facts([*shown, ("Registry", f"{said.origin} at {who.registry}"), ("Certificate until", said.certificate_expire_time)])
+    holding.told_of(unread)
 
 
 cli.add_command(organisms.group)

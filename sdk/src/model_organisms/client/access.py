@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from model_organisms import wire
+from model_organisms.client.holding import Holdings
 from model_organisms.errors import Conflict
 from model_organisms.formats import dsse, statements
 from model_organisms.records import (
@@ -50,13 +51,12 @@ class _Settled(Protocol):
     def receipt(self) -> records_pb2.Receipt: ...
 
 
-class Access:
-    """Requests, approvals and grants."""
+class Access(Holdings):
+    """Requests, approvals and grants; and what was pulled under them."""
 
     def __init__(self, channel: Channel, audit: Audit) -> None:
         """Keep the connection and who checks receipts."""
-        self._channel = channel
-        self._audit = audit
+        super().__init__(channel, audit)
         self._stub = access_pb2_grpc.AccessServiceStub(channel.grpc_channel)
 
     def request(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model_organisms import names, wire
+from model_organisms.client.holding import listed
 from model_organisms.records import Version
-from model_organisms.v1 import organisms_pb2, organisms_pb2_grpc
+from model_organisms.v1 import organisms_pb2, organisms_pb2_grpc, recall_pb2, recall_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from model_organisms.client.audit import Audit
     from model_organisms.client.channel import Channel
+    from model_organisms.records import Holding
     from model_organisms.v1 import records_pb2
 
 
@@ -22,6 +26,7 @@ class Recall:
         self._channel = channel
         self._audit = audit
         self._stub = organisms_pb2_grpc.OrganismsServiceStub(channel.grpc_channel)
+        self._recall = recall_pb2_grpc.RecallServiceStub(channel.grpc_channel)
 
     def withdraw(self, version: str, *, reason: str) -> Version:
         """Withdraw a version for good: nothing of it is served from now on.
@@ -67,6 +72,18 @@ class Recall:
         request = organisms_pb2.ReleaseVersionRequest(name=names.check("version", version), reason=wire.text(reason))
         response = self._channel.call(self._stub.ReleaseVersion, request)
         return self._moved("organisms.release", request.name, response.version, response.receipt)
+
+    def holders(self, version: str, *, outstanding: bool = False) -> Iterator[Holding]:
+        """List who was sent copies of a version: by which pull, under which grant, and how it stands with each.
+
+        For its owner, reviewers, auditors and admins. Each pull is in the ledger too: `client.audit.entries()`.
+
+        Args:
+            version: Which.
+            outstanding: Only copies that may no longer be held and are not attested to be destroyed.
+        """
+        request = recall_pb2.ListHoldingsRequest(version=names.check("version", version), outstanding=outstanding)
+        return listed(self._channel, self._recall, request)
 
     def _moved(self, kind: str, name: str, message: organisms_pb2.Version, receipt: records_pb2.Receipt) -> Version:
         version = wire.from_message(message, Version)

@@ -125,6 +125,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The version's key was destroyed too: nothing opens it any more."""
     ERROR_REASON_PASSPHRASE_REFUSED: _ErrorReason.ValueType  # 50
     """A locked identity file, and no passphrase that opens it."""
+    ERROR_REASON_DESTRUCTION_OVERDUE: _ErrorReason.ValueType  # 51
+    """Copies that were to be destroyed are not attested to be."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -230,4 +232,6 @@ ERROR_REASON_DESTROYED: ErrorReason.ValueType  # 49
 """The version's key was destroyed too: nothing opens it any more."""
 ERROR_REASON_PASSPHRASE_REFUSED: ErrorReason.ValueType  # 50
 """A locked identity file, and no passphrase that opens it."""
+ERROR_REASON_DESTRUCTION_OVERDUE: ErrorReason.ValueType  # 51
+"""Copies that were to be destroyed are not attested to be."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
