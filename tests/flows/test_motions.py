@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from model_organisms import errors
 from model_organisms.formats import dsse, motions, statements
+from model_organisms.formats.enrolment import Ticket
 from model_organisms.records import Level, MotionState
 
 from tests.support.stories import published
+from tests.support.terminal import typed
 
 DOWN = {"from": "CL3", "to": "CL2"}
 
@@ -82,3 +88,34 @@ def test_motions_are_for_those_who_oversee(world):
             world.person("rosa").motions.get(name)
         told.append(refused.value.message.replace(name, "it"))
     assert told[0] == told[1]
+
+
+def test_two_who_second_at_one_moment_carry_it_once(world):
+    name, ravi = toy(world), world.person("ravi")
+    motion = ravi.motions.propose("lower-level", name, DOWN)
+    seconds = [world.person("rena"), world.person("rike", "reviewer", organisation="third-lab")]
+    start = threading.Barrier(len(seconds))
+
+    def second(client):
+        start.wait()
+        try:
+            return client.motions.second(motion).state
+        except errors.Conflict as error:
+            return type(error)
+
+    with ThreadPoolExecutor(len(seconds)) as pool:
+        assert set(pool.map(second, seconds)) == {MotionState.CARRIED, errors.Conflict}
+    said = [entry.type for _, entry in world.person("aud").audit.entries() if entry.subject in {name, motion.name}]
+    assert (said.count("motions.carry"), said.count("organisms.level")) == (1, 1)
+    assert len(ravi.motions.get(motion.name).signatures) == 2
+
+
+def test_a_ticket_is_told_to_whose_signature_carried_it_and_to_nobody_else(world):
+    key = world.person("tom", "researcher").identity.key_id
+    second = world.person("sia", "admin", organisation="ops")
+    motion = world.admin.motions.propose("replace-keys", "users/tom", {"key": key})
+    status, out, _ = typed("--identity", world.folder / "sia.json", "motions", "second", motion.name, "--yes")
+    ticket = re.search(r"mo login (mo1\.\S+)$", out, re.MULTILINE)
+    assert (status, Ticket.parse(ticket[1]).registry) == (0, second.identity.registry)
+    for who in (world.admin, second, world.person("aud")):
+        assert "ticket" not in str(who.motions.get(motion.name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from model_organisms import names
-from model_organisms.cli.render import emit, facts, table
+from model_organisms.cli.render import emit, facts, inert, table
 from model_organisms.records import MotionKind, MotionState
 
 if TYPE_CHECKING:
@@ -130,9 +130,11 @@ def _show(motion: Motion) -> None:
             ("State", f"{motion.state}; lapses {motion.expire_time:%Y-%m-%d %H:%M} UTC if not carried"),
             ("Signatures", _progress(motion)),
             *((f"{names.short(given.signer)} said", _said(given)) for given in motion.signatures),
-            *sorted(motion.outcome.items()),
+            *((name, value) for name, value in sorted(motion.outcome.items()) if name != "ticket"),
         ]
     )
+    if ticket := motion.outcome.get("ticket"):
+        click.echo(f"\nNobody sees this again. Hand it to them over a channel you trust:\n  mo login {inert(ticket)}")
 
 
 def _said(given: Signature) -> str:

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from model_organisms.records import Checkpoint, Entry
 
 WATCHED = {
-    "reviewers": "somebody was invited, appointed or let back in",
-    "levels": "a containment level was set, or a change of one was proposed",
+    "reviewers": "somebody was invited, appointed, let back in or given new keys",
+    "levels": "a containment level was set",
     "policies": "the policies that decide are others than before",
     "motions": "two people were asked to agree on something, or have",
 }
 """What may be watched by name; anything else is a pattern of entry types, such as `organisms.*`."""
 
-_TYPES = {"levels": "organisms.level*", "motions": "motions.*"}
+_TYPES = {"levels": "organisms.level", "motions": "motions.*"}
 _POWERFUL = {"reviewer", "admin"}
-_RESTORING = {"identity.invite", "identity.reinstate", "identity.roles"}
+_RESTORING = {"identity.reinstate", "identity.recover"}
 
 
 class Source(Protocol):
@@ -226,7 +226,7 @@ _KEPT = 1000
 def _matches(name: str, entry: Entry) -> bool:
     if name == "reviewers":
         given = set(entry.facts.get("roles", "").replace(",", " ").split())
-        return entry.type == "identity.reinstate" or (entry.type in _RESTORING and not _POWERFUL.isdisjoint(given))
+        return entry.type in _RESTORING or (entry.type == "identity.invite" and not _POWERFUL.isdisjoint(given))
     return fnmatchcase(entry.type, _TYPES.get(name, name))
 
 
