@@ -32,7 +32,7 @@ METHODS = {
 WHO = "/model_organisms.v1.IdentityService/WhoAmI"
 PORCH = "/model_organisms.v1.EnrolmentService/"
 ENROL, LISTED = PORCH + "Enrol", PORCH + "ListProviders"
-NEEDS_NOTHING = ("WhoAmI", "List", "GetCheckpoint", "GetConsistency", "GetReceipt")
+NEEDS_NOTHING = ("WhoAmI", "List", "GetCheckpoint", "GetConsistency", "GetReceipt", "GetPolicyStatus")
 
 
 @pytest.fixture(scope="module")
