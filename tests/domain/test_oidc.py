@@ -48,7 +48,7 @@ def test_a_person_and_a_service_may_come_from_one_issuer():
         ({"scopes": ("profile",)}, "openid"),
         ({"accounts": ()}, "gives nobody an account"),
         ({"clock_skew_s": 301.0}, "at most 300"),
-        ({"timeout_s": 21.0}, "at most 20"),
+        ({"timeout_s": 11.0}, "at most 10"),
         ({"token_age_s": -1.0}, "negative"),
         ({"accounts": (replace(RULE, claim=""),)}, "name a `claim`"),
         ({"accounts": (replace(RULE, value=""),)}, "name a `claim`"),

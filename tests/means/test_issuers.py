@@ -6,6 +6,7 @@ import ipaddress
 import json
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from model_organisms import errors
+from model_organisms_registry import issuers
 from model_organisms_registry.config import AccountRule, Issuer
 from model_organisms_registry.issuers import Issuers
 
@@ -56,9 +58,9 @@ def trusting(address, folder=Path("/nowhere"), **changes):
     return Issuers([Issuer(address, **(told | changes), accounts=(rule,))], folder)
 
 
-def verify(issuers, provider, *, later=timedelta(), algorithm="ES256", **header):
+def verify(trusted, provider, *, later=timedelta(), algorithm="ES256", **header):
     text = provider.signed(provider.claims(NONCE), algorithm, **header)
-    return issuers.verify(text, nonce=NONCE, now=datetime.now(UTC) + later)
+    return trusted.verify(text, nonce=NONCE, now=datetime.now(UTC) + later)
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "Ed25519"])
@@ -68,35 +70,35 @@ def test_each_algorithm_is_verified_with_its_own_key(pages, provider, algorithm)
 
 
 def test_keys_are_kept_and_asked_for_again_after_a_while(pages, provider):
-    issuers = trusting(pages.address)
+    trusted = trusting(pages.address)
     for later in (0, 1, 2):
-        verify(issuers, provider, later=timedelta(seconds=later))
+        verify(trusted, provider, later=timedelta(seconds=later))
     assert pages.asked == [DISCOVERY, "/keys"]
     with refused(errors.EnrolmentRefused, "expired|older"):
-        verify(issuers, provider, later=timedelta(minutes=11))
+        verify(trusted, provider, later=timedelta(minutes=11))
     assert pages.asked == [DISCOVERY, "/keys"] * 2
 
 
 def test_a_new_key_is_found_and_an_unknown_one_does_not_pester_the_provider(pages, provider):
-    issuers = trusting(pages.address)
-    verify(issuers, provider)
+    trusted = trusting(pages.address)
+    verify(trusted, provider)
     provider.keys["ES256"] = ECKey.generate_key("P-256", {"kid": "rotated"})
     pages.said["/keys"] = {"keys": [provider.keys["ES256"].as_dict(private=False)]}
     for _ in range(20):
         with refused(errors.EnrolmentRefused, "key is not one of its issuer"):
-            verify(issuers, provider, kid="forged")
+            verify(trusted, provider, kid="forged")
     assert pages.asked == [DISCOVERY, "/keys"]
-    verify(issuers, provider, later=timedelta(seconds=31))
+    verify(trusted, provider, later=timedelta(seconds=31))
     assert pages.asked == [DISCOVERY, "/keys"] * 2
 
 
 def test_a_key_that_was_taken_back_counts_for_nothing_after_ten_minutes(pages, provider):
-    issuers = trusting(pages.address, token_age_s=3600.0)
+    trusted = trusting(pages.address, token_age_s=3600.0)
     text = provider.signed(provider.claims(NONCE, exp=int(time.time()) + 3600))
-    issuers.verify(text, nonce=NONCE, now=datetime.now(UTC))
+    trusted.verify(text, nonce=NONCE, now=datetime.now(UTC))
     pages.said["/keys"] = {"keys": []}
     with refused(errors.EnrolmentRefused, "key is not one of its issuer"):
-        issuers.verify(text, nonce=NONCE, now=datetime.now(UTC) + timedelta(minutes=11))
+        trusted.verify(text, nonce=NONCE, now=datetime.now(UTC) + timedelta(minutes=11))
 
 
 def without(key, *names, **more):
@@ -168,11 +170,11 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_a_provider_that_makes_no_sense_lets_nobody_in(pages, provider, lie):
     pages.said[DISCOVERY] = LIES[lie](pages)
-    issuers = trusting(pages.address)
+    trusted = trusting(pages.address)
     with refused(errors.Unavailable, "try again in a minute"):
-        verify(issuers, provider)
+        verify(trusted, provider)
     with refused(errors.Unavailable, "try again in a minute"):  # and it is not asked again at once
-        verify(issuers, provider)
+        verify(trusted, provider)
     assert pages.asked == [DISCOVERY]
 
 
@@ -187,28 +189,43 @@ def test_redirects_and_failures_are_not_followed(pages, provider, path, status):
 
 def test_a_provider_that_drips_is_given_up(pages, provider):
     pages.drip_s = 0.1
-    issuers = trusting(pages.address, timeout_s=0.5)
+    trusted = trusting(pages.address, timeout_s=0.5)
     with refused(errors.Unavailable, "try again in a minute"):
-        quick(lambda: verify(issuers, provider), within_s=8.0)
+        quick(lambda: verify(trusted, provider), within_s=8.0)
+
+
+def test_nobody_waits_long_behind_a_provider_that_hangs(pages, provider, monkeypatch):
+    monkeypatch.setattr(issuers, "_WAIT_S", 0.1)
+    pages.drip_s = 0.3
+    slow = trusting(pages.address, timeout_s=3.0)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(verify, slow, provider)
+        while not pages.asked:
+            time.sleep(0.01)
+        with refused(errors.Unavailable, "try again in a minute"):
+            verify(slow, provider)
+        assert not first.done()
+        with refused(errors.Unavailable, "try again in a minute"):
+            first.result()
 
 
 def test_a_provider_that_is_away_is_asked_again_when_it_is_back(pages, provider):
-    issuers, said = trusting(pages.address), pages.said[DISCOVERY]
+    trusted, said = trusting(pages.address), pages.said[DISCOVERY]
     pages.status[DISCOVERY] = (503, "")
     with refused(errors.Unavailable, "try again in a minute"):
-        verify(issuers, provider)
+        verify(trusted, provider)
     pages.status.clear()
     pages.said[DISCOVERY] = said
-    verify(issuers, provider, later=timedelta(seconds=6))
+    verify(trusted, provider, later=timedelta(seconds=6))
 
 
 def test_no_key_is_asked_for_when_a_token_cannot_be_good(pages, provider):
-    issuers = trusting(pages.address)
+    trusted = trusting(pages.address)
     for header in ({"alg": "none"}, {"alg": "HS256"}, {"jku": f"{pages.address}/keys"}, {"typ": "at+jwt"}):
         with refused(errors.EnrolmentRefused, "log in again"):
-            verify(issuers, provider, **header)
+            verify(trusted, provider, **header)
     with refused(errors.EnrolmentRefused, "does not trust"):
-        issuers.verify(provider.signed(provider.claims(NONCE, iss=f"{pages.address}/")), nonce=NONCE, now=datetime.now(UTC))
+        trusted.verify(provider.signed(provider.claims(NONCE, iss=f"{pages.address}/")), nonce=NONCE, now=datetime.now(UTC))
     assert pages.asked == []
 
 
@@ -239,12 +256,12 @@ def test_over_tls_the_provider_must_show_a_certificate_of_a_trusted_authority_in
             "/keys": {"keys": [key.as_dict(private=False)]},
         }
         provider = IdentityProvider(pages.address, {"ES256": key})
-        issuers = trusting(pages.address, tmp_path, insecure_loopback=False, authority="ca.pem" if authority else "")
+        trusted = trusting(pages.address, tmp_path, insecure_loopback=False, authority="ca.pem" if authority else "")
         if taken:
-            verify(issuers, provider)
+            verify(trusted, provider)
         else:
             with refused(errors.Unavailable, "try again in a minute"):
-                verify(issuers, provider)
+                verify(trusted, provider)
             assert pages.asked == []
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from model_organisms.formats import strict_json
 from model_organisms_registry.domain import oidc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from joserfc.jwk import Key
@@ -40,6 +41,7 @@ _ANSWER_LIMIT = 256 << 10
 _KEPT = timedelta(minutes=10)
 _AGAIN = timedelta(seconds=30)
 _RETRY = timedelta(seconds=5)
+_WAIT_S = 2.0
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _RSA_BITS = 2048
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "Ed25519": "Ed25519"}
@@ -58,6 +60,16 @@ class _Keyring:
     fetched: datetime = _LONG_AGO
     tried: datetime = _LONG_AGO
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it alone. Nobody waits long for who fetches: a provider that hangs must not take the door's threads."""
+        if not self.lock.acquire(timeout=_WAIT_S):
+            raise _unanswered(self.issuer)
+        try:
+            yield
+        finally:
+            self.lock.release()
 
 
 class Issuers:
@@ -112,7 +124,7 @@ class Issuers:
 
     def _key(self, issuer: Issuer, algorithm: str, kid: str | None, now: datetime) -> Key:
         ring = self._rings[id(issuer)]
-        with ring.lock:
+        with ring.held():
             if now - ring.fetched > _KEPT:
                 self._fetch(ring, now, _RETRY)
             found = _matching(ring.keys, algorithm, kid)

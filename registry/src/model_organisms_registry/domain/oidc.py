@@ -95,8 +95,8 @@ def _check_issuer(issuer: Issuer) -> None:
     if not issuer.accounts:
         raise ConfigurationInvalid(f"{place}: without an [[oidc.accounts]] it gives nobody an account; write one, or remove it.")
     limits = (issuer.clock_skew_s, issuer.token_age_s, issuer.timeout_s)
-    if min(limits) < 0 or issuer.clock_skew_s > 300 or issuer.timeout_s > 20:  # noqa: PLR2004 - enrolling has 30 s in all
-        raise ConfigurationInvalid(f"{place}: `clock_skew_s` is at most 300, `timeout_s` at most 20, and none is negative.")
+    if min(limits) < 0 or issuer.clock_skew_s > 300 or issuer.timeout_s > 10:  # noqa: PLR2004 - enrolling has 30 s in all
+        raise ConfigurationInvalid(f"{place}: `clock_skew_s` is at most 300, `timeout_s` at most 10, and none is negative.")
     for rule in issuer.accounts:
         _check_rule(rule, issuer, f"{place}, [[oidc.accounts]]")
 
