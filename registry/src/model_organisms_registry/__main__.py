@@ -14,6 +14,7 @@ import click
 from model_organisms.errors import ModelOrganismsError
 
 from model_organisms_registry.config import Cells, Config, keepers, load
+from model_organisms_registry.signing import signer
 from model_organisms_registry.witnessing import witness
 
 _FOLDER = click.option(
@@ -297,16 +298,18 @@ def _registry(folder: Path) -> Config | None:
 cli.add_command(witness)
 
 
-@cli.command(hidden=True)
+@cli.command()
 @_FOLDER
-@click.option("--socket", "descriptor", type=int, required=True)
-def signer(*, folder: Path, descriptor: int) -> None:
-    """Sign for a ledger, as the child of a registry that serves."""
-    from model_organisms_registry.isolation.confine import undumpable
-    from model_organisms_registry.ledger.seat import serve as run
+@click.argument("session")
+def erase(*, folder: Path, session: str) -> None:
+    """Erase what was said in SESSION: its key is destroyed, every entry and proof stays. It cannot be taken back."""
+    from model_organisms_registry.erasing import erase as run
 
-    undumpable()
-    run(folder, descriptor)
+    erased = run(load(folder), session, now=datetime.now(UTC))
+    click.echo(f"{erased.session}: {erased.texts} texts can be opened by nobody. Let the mirror of keys/kek follow now.")
+
+
+cli.add_command(signer)
 
 
 def main() -> None:

@@ -104,6 +104,7 @@ class Event(Enum):
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 
     ADOPT_POLICIES = _shape("policies.adopt", "from to", optional="motion")
+    ERASE_SESSION = _shape("sandbox.erase", "key texts")
 
     DENY = _shape("gate.deny", "action reason")
 

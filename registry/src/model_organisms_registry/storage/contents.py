@@ -42,7 +42,7 @@ class Contents:
         """
         nonce = os.urandom(NONCE_SIZE)
         commit = commitment(nonce, payload)
-        key_id = owner.replace("/", "-")  # of two parts, of which the first has no hyphen
+        key_id = key_of(owner)
         with suppress(AlreadyExists):  # its earlier contents are under it
             self._sealed.keys.create(key_id)
         path = f"contents/{owner}/{commit}"
@@ -81,3 +81,8 @@ class Contents:
         if commitment(plain[:NONCE_SIZE], plain[NONCE_SIZE:]) != content.commit:
             raise VerificationFailed("Stored content is not what the ledger commits to.", commit=content.commit)
         return plain[NONCE_SIZE:]
+
+
+def key_of(owner: str) -> str:
+    """Name the key of a session, a person or an organism: two parts, of which the first has no hyphen."""
+    return owner.replace("/", "-")
