@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from model_organisms import errors
 from model_organisms.client.client import connect
-from model_organisms.records import MotionState, VersionState
+from model_organisms.records import HoldingState, MotionState, VersionState
 from model_organisms_registry.config import load
 from model_organisms_registry.founding import free_ports
 from model_organisms_registry.server import Registry
@@ -58,6 +58,7 @@ def state(world, version):
 def test_two_people_destroy_what_was_withdrawn_and_only_its_bytes_are_gone(world, tmp_path):
     version, _ = published(world, level="CL2")
     granted(world, version)
+    world.person("rosa").organisms.pull(version.name).close()
     rosa, ravi, aud = (world.person(who) for who in ("rosa", "ravi", "aud"))
     assert run("backup", "--folder", world.folder, tmp_path / "copy")[0] == 0
     with pytest.raises(errors.Conflict, match="withdraw it first"):
@@ -88,6 +89,8 @@ def test_two_people_destroy_what_was_withdrawn_and_only_its_bytes_are_gone(world
     said = [item for item in about if item.type != "gate.deny"]
     assert [item.type for item in said[-4:]] == ["motions.propose", "organisms.destroy", "motions.carry", "organisms.destroyed"]
     assert said[-3].facts == {"digest": version.digest, "key": stored(version).key_id, "motion": motion.name}
+    (due,) = ravi.organisms.holders(version.name, outstanding=True)  # copies that had left are owed as after any withdrawal
+    assert (due.user, due.state) == ("users/rosa", HoldingState.DUE)
     with pytest.raises(errors.Conflict, match="destroyed already"):
         destroyed(world, version)
     with pytest.raises(errors.Conflict, match="destroyed already"):

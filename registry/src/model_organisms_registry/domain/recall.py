@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from model_organisms_registry.domain.hazard import HazardTable
 
 
+TAKEN_BACK = (VersionState.WITHDRAWN, VersionState.DESTROYED)
+"""For good: whoever holds a copy owes an attestation that it is destroyed."""
+
+
 def withdraw(version: Version, *, reason: str, by: User, now: datetime) -> Version:
     """Take a version back, for good. Whoever may (the gate says), everybody who holds it reads the reason.
 
@@ -31,7 +35,7 @@ def withdraw(version: Version, *, reason: str, by: User, now: datetime) -> Versi
         Conflict: It is withdrawn already.
         InvalidArgument: No reason.
     """
-    if version.state in {VersionState.WITHDRAWN, VersionState.DESTROYED}:
+    if version.state in TAKEN_BACK:
         raise Conflict(f"{version.name} is {version.state.value} already.", version=version.name)
     return _stopped(version, VersionState.WITHDRAWN, reason, by, now)
 

@@ -9,6 +9,7 @@ from model_organisms.records import GrantState, Notice, NoticeKind, Page, Versio
 from sqlalchemy import or_, select, union, update
 
 from model_organisms_registry.domain.holding import Copy
+from model_organisms_registry.domain.recall import TAKEN_BACK
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
 from model_organisms_registry.storage.paging import page
@@ -61,7 +62,7 @@ def copies(
         if wanted:
             statement = statement.where(column == wanted)
     if ended is not None:
-        withdrawn = of.c.state == VersionState.WITHDRAWN.value
+        withdrawn = of.c.state.in_([state.value for state in TAKEN_BACK])
         over = or_(held.c.expire_time <= ended, held.c.revoke_time.is_not(None), withdrawn)
         statement = statement.where(table.c.destruction == "", over)
     return page(
@@ -166,7 +167,7 @@ def _copy(row: Row[Any]) -> Copy:
         grant_expires=row.expire_time,
         revoke_time=row.revoke_time,
         # what was withdrawn before that was noted: as if it had been before the copy left
-        withdraw_time=(row.stop_time or row.create_time) if row.version_state == VersionState.WITHDRAWN.value else None,
+        withdraw_time=(row.stop_time or row.create_time) if VersionState(row.version_state) in TAKEN_BACK else None,
         pull_time=row.create_time,
         destruction=row.destruction,
         destroy_time=row.destroy_time,
