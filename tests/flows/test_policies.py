@@ -8,7 +8,9 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from model_organisms import errors
 from model_organisms.records import MotionState
 from model_organisms_registry import rulebook
@@ -58,6 +60,26 @@ def look(world):
     world.registry.policies.follow(datetime.now(UTC))
 
 
+def health(world):
+    """What a probe is told, which has no certificate."""
+    config = world.registry.config
+    port = config.enrol_listen.rsplit(":", 1)[-1]
+    credentials = grpc.ssl_channel_credentials(world.registry.storage.authority.pem)
+    with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+        probe = health_pb2_grpc.HealthStub(channel)
+        listed = probe.List(health_pb2.HealthListRequest(), timeout=20).statuses
+        asked = {name: probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=20) for name in listed}
+        assert asked == dict(listed)
+        for refused in (
+            lambda: probe.Check(health_pb2.HealthCheckRequest(service="users/rosa"), timeout=20),
+            lambda: probe.List(health_pb2.HealthListRequest()),  # no deadline
+            lambda: next(probe.Watch(health_pb2.HealthCheckRequest(), timeout=20)),
+        ):
+            with pytest.raises(grpc.RpcError):
+                refused()
+    return {name: answer.status == health_pb2.HealthCheckResponse.SERVING for name, answer in asked.items()}
+
+
 def propose(world, **facts):
     stated = {"from": world.registry.gate.digest, "to": PolicySet.read(world.registry.config.policies_folder).digest}
     return world.admin.motions.propose("adopt-policies", "registry", stated | facts, reason="We lend no weights.")
@@ -95,7 +117,7 @@ def test_what_lies_in_the_folder_does_not_decide_until_two_admins_sign_it(world,
     adopted = entries(world, "policies.adopt")[-1]
     assert adopted.facts == {"from": stood, "to": candidate, "motion": motion.name}
     assert world.admin.access.policies().problem == ""
-    assert world.registry.policies.settled
+    assert health(world)["policies"]
     # back again takes two as well
     (folder / "local.cedar").unlink()
     look(world)
@@ -111,6 +133,7 @@ def test_an_invalid_set_leaves_the_one_that_stands_and_that_is_said(world, folde
     status = world.admin.access.policies()
     assert (world.registry.gate.digest, status.standing, status.candidate) == (stood, stood, "")
     assert "local.cedar" in status.problem
+    assert health(world) == {"": True, "ledger": True, "witness": False, "cells": world.registry.pool.jailed, "policies": False}
     assert world.person("rosa").access.policies() == type(status)(stood)
     assert not world.registry.policies.settled
     with pytest.raises(errors.ConfigurationInvalid):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpc_health.v1 import health_pb2
 from model_organisms.errors import CellUnavailable, Unavailable
 from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, recall_pb2, sandbox_pb2
@@ -30,6 +31,7 @@ from model_organisms_registry.ports import Shown, port
 from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
 from model_organisms_registry.rpc.door import Door, Enrolled, anyone
+from model_organisms_registry.rpc.health import ANSWERED, HealthRooms
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
 from model_organisms_registry.rpc.motions import MotionsRooms
 from model_organisms_registry.rpc.organisms import OrganismsRooms
@@ -174,15 +176,7 @@ class Registry:
             idle=timedelta(seconds=limits.session_idle_s),
             bases=self._bases,
         )
-        identity = Identity(
-            self.changes,
-            self.gate,
-            storage.authority,
-            addresses(config),
-            contents=contents,
-            suspended=sandbox.user_suspended,
-            rekeyed=sandbox.keys_replaced,
-        )
+        identity = self._identity(contents)
         organisms = Organisms(self.changes, self.gate, contents=contents, raised=sandbox.level_raised)
         recall = Recall(self.changes, self.gate, contents=contents, stopped=sandbox.version_stopped)
         self.publishing = Publishing(self.changes, self.gate, bundles, uploads, bases=self._bases, limits=limits)
@@ -216,8 +210,22 @@ class Registry:
             door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
-        enrol = [porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), info))]
+        enrol = [
+            porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), info)),
+            porch.service(_service(health_pb2, "Health"), HealthRooms(self._conditions, self.policies), only=ANSWERED),
+        ]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
+
+    def _identity(self, contents: Contents) -> Identity:
+        return Identity(
+            self.changes,
+            self.gate,
+            self.storage.authority,
+            addresses(self.config),
+            contents=contents,
+            suspended=self.sandbox.user_suspended,
+            rekeyed=self.sandbox.keys_replaced,
+        )
 
     def _asking(self, table: HazardTable, contents: Contents) -> AccessRooms:
         return AccessRooms(

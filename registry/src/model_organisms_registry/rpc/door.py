@@ -118,15 +118,19 @@ class Door(Generic[A]):
         self._longest_s = longest_s
         self._clock = clock or (lambda: datetime.now(UTC))
 
-    def service(self, descriptor: ServiceDescriptor, rooms: object) -> grpc.GenericRpcHandler[Any, Any]:
+    def service(
+        self, descriptor: ServiceDescriptor, rooms: object, *, only: frozenset[str] | None = None
+    ) -> grpc.GenericRpcHandler[Any, Any]:
         """Make the handlers of one service.
 
         Args:
             descriptor: The service, as generated.
             rooms: Has a method for each RPC, in snake case, that takes what `identify` gives and the request (or an iterator
                 of requests) and returns the response (or yields responses).
+            only: Names of the RPCs that are served, where these are not all.
         """
-        handlers = {method.name: self._handler(method, rooms) for method in descriptor.methods}
+        served = (method for method in descriptor.methods if only is None or method.name in only)
+        handlers = {method.name: self._handler(method, rooms) for method in served}
         return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
     def _handler(self, method: MethodDescriptor, rooms: object) -> grpc.RpcMethodHandler[Any, Any]:
