@@ -13,6 +13,7 @@ import click
 import pytest
 from model_organisms_registry import config
 from model_organisms_registry.domain import oidc
+from model_organisms_registry.domain.audit import BY_TYPE
 
 from tests.support.tree import ROOT, texts, tracked
 
@@ -128,7 +129,7 @@ def settings(kind, prefix=""):
         made = None if item.default_factory is dataclasses.MISSING else item.default_factory()
         if dataclasses.is_dataclass(made):
             yield from settings(type(made), f"{prefix}{item.name}.")
-        elif item.name not in {"folder", "hazard", "oidc"}:
+        elif item.name not in {"folder", "hazard", "oidc", "notify"}:
             yield prefix + item.name
 
 
@@ -147,7 +148,7 @@ def test_the_commented_settings_are_the_defaults_and_all_of_them(tmp_path):
 
 def test_the_commented_examples_are_settings_too(tmp_path):
     text = (ROOT / "deploy/registry.toml").read_text()
-    examples = re.sub(r"^# (\[hazard.*\]|\[\[oidc.*\]\]|\w+ = .+)$", r"\1", text, flags=re.MULTILINE)
+    examples = re.sub(r"^# (\[hazard.*\]|\[\[(?:oidc|notify).*\]\]|\w+ = .+)$", r"\1", text, flags=re.MULTILINE)
     (tmp_path / "registry.toml").write_text(examples)
     (issuer,) = oidc.checked(config.load(tmp_path).oidc)
     (rule,) = issuer.accounts
@@ -155,6 +156,11 @@ def test_the_commented_examples_are_settings_too(tmp_path):
     assert issuer == config.Issuer(**shown), "the commented values are the defaults"
     told = set(tomllib.loads(examples)["oidc"][0])
     assert told == {item.name for item in dataclasses.fields(config.Issuer)}
+    (told,) = config.load(tmp_path).notify
+    shown = {name: getattr(told, name) for name in ("name", "url", "secret_file", "events")}
+    assert told == config.Notify(**shown), "the commented values are the defaults"
+    assert set(tomllib.loads(examples)["notify"][0]) == {item.name for item in dataclasses.fields(config.Notify)}
+    assert set(told.events) <= set(BY_TYPE)
     assert config.load(tmp_path).hazard == {
         "CL2.pull": {"approvals": 2, "distinct_organisations": True},
         "CL3": {"max_duration_s": 604800},

@@ -15,6 +15,7 @@ from model_organisms.errors import ModelOrganismsError
 
 from model_organisms_registry.config import Cells, Config, keepers, load
 from model_organisms_registry.signing import signer
+from model_organisms_registry.telling import notify
 from model_organisms_registry.witnessing import witness
 
 _FOLDER = click.option(
@@ -296,6 +297,7 @@ def _registry(folder: Path) -> Config | None:
 
 
 cli.add_command(witness)
+cli.add_command(notify)
 
 
 @cli.command()

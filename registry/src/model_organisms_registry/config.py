@@ -180,6 +180,23 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """A system that is told what happens; `hooks.py` checks that the values make sense."""
+
+    name: str = ""
+    url: str = ""
+    secret_file: str = ""
+    events: tuple[str, ...] = ()
+    """Types of ledger entries."""
+    private: bool = False
+    """Its address may be loopback or private, and its url plain http."""
+    timeout_s: float = 10.0
+    """Longest attempt."""
+    first_pause_s: float = 5.0
+    """Pause after the first attempt that fails; each further one is twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one registry."""
 
@@ -206,6 +223,8 @@ class Config:
     """Stricter demands by level and rung, such as `[hazard."CL2.pull"]`."""
     oidc: tuple[Issuer, ...] = ()
     """Identity providers that people and services may come from."""
+    notify: tuple[Notify, ...] = ()
+    """Systems that are told what happens."""
 
     @property
     def database_url(self) -> str:
@@ -259,6 +278,7 @@ def load(folder: Path) -> Config:
     for name, kind in (("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
+    values["notify"] = [_read(Notify, item, "notify.") for item in _expect(values.get("notify", []), list, "notify")]
     return _read(Config, {"folder": folder.resolve(), **values}, "")
 
 

@@ -18,6 +18,7 @@ from model_organisms.errors import CellUnavailable, Unavailable
 from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, recall_pb2, sandbox_pb2
 
+from model_organisms_registry import hooks
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.hazard import TABLE, HazardTable, tightened
 from model_organisms_registry.founding import Storage, addresses
@@ -53,6 +54,7 @@ from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.holding import Holdings
 from model_organisms_registry.workflows.identity import Identity
 from model_organisms_registry.workflows.motions import Act, Motions
+from model_organisms_registry.workflows.notifying import Notifier, Outbox
 from model_organisms_registry.workflows.oidc import Oidc
 from model_organisms_registry.workflows.organisms import Organisms
 from model_organisms_registry.workflows.policies import Policies, begin
@@ -90,10 +92,13 @@ class Registry:
         """Build everything; nothing listens yet."""
         self._clock = clock or (lambda: datetime.now(UTC))
         self.config = config
+        receivers = hooks.opened(config.notify, config.folder)
         self.storage = Storage.open(config, apart=True)
         limits = config.limits
         self.storage.log.start()
-        self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s)
+        self.notifier = Notifier(self.storage.database, receivers, self._clock)
+        told = Outbox(receivers).put
+        self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s, told=told)
         cells = config.cells
         self._bases = {name: Path(folder) for name, folder in cells.base_models.items()}
         self.pool = CellPool(
@@ -119,6 +124,7 @@ class Registry:
             self.pulling.note_sent,
             self.destruction.end_due,
             self.policies.follow,
+            self.access.end_due,
             self._end_silent,
         )
 
@@ -132,6 +138,7 @@ class Registry:
         self.publishing.recover()
         self.publishing.end_due(now)
         self.clockwork.start()
+        self.notifier.start()
         for server in self._servers:
             server.start()
         if self.public:
@@ -144,6 +151,7 @@ class Registry:
         if self.public:
             self.public.close()
         self.clockwork.stop()
+        self.notifier.stop()
         now = self._clock()
         self.sandbox.stop(now)
         self.pulling.note_sent(now)
@@ -228,8 +236,9 @@ class Registry:
         )
 
     def _asking(self, table: HazardTable, contents: Contents) -> AccessRooms:
+        self.access = Access(self.changes, self.gate, table, contents=contents, owing=self.holdings.check_owing)
         return AccessRooms(
-            Access(self.changes, self.gate, table, contents=contents, owing=self.holdings.check_owing),
+            self.access,
             Grants(self.changes, self.gate, contents=contents, revoked=self.sandbox.grant_revoked),
             Explaining(self.storage.database, self.gate, table),
             self.policies,

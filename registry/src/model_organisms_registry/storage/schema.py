@@ -432,6 +432,20 @@ notices = Table(
     Index(None, "user", "name"),
 )
 
+outbox = Table(
+    "outbox",
+    metadata,
+    _key("id"),
+    _words("hook"),
+    _words("type"),
+    Column("body", LargeBinary, nullable=False),
+    Column("create_time", Instant, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_time", Instant),
+    _words("error"),
+    Index(None, "hook", "next_time", "id"),
+)
+
 contents = Table(
     "contents",
     metadata,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Denied, NotFound
-from model_organisms.formats import conditions, dsse, statements
-from model_organisms.records import Page, Request, RequestState, Role, Rung
+from model_organisms.formats import dsse, statements
+from model_organisms.records import Page, Request, RequestState, Role
 
 from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain import purposes
@@ -17,18 +16,17 @@ from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.domain.waiting import clock
 from model_organisms_registry.gate import entities
-from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import requests as request_rows
-from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows import finding, granting
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime, timedelta
 
-    from model_organisms.records import Budget, Grant, Match, Purpose, Receipt, Stated
+    from model_organisms.records import Budget, Match, Purpose, Receipt, Rung, Stated
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.organisms import Subject
@@ -36,10 +34,10 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
-    from model_organisms_registry.workflows.changes import Change, Changes
+    from model_organisms_registry.workflows.changes import Changes
 
-    Owing = Callable[[Connection, str, datetime], None]
-
+_ROUND = 100
+"""Requests that are ended in one round of the clockwork."""
 _SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
 
@@ -54,13 +52,13 @@ class Access:
         owing: Refuses a new grant to pull to who is late with an attestation of destruction.
     """
 
-    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, contents: Contents, owing: Owing) -> None:
+    def __init__(self, changes: Changes, gate: Gate, table: HazardTable, *, contents: Contents, owing: granting.Owing) -> None:
         """Keep what the steps need."""
         self._changes = changes
         self._gate = gate
         self._table = table
         self._contents = contents
-        self._owing = owing
+        self._granting = granting.Granting(gate, table, contents, owing)
 
     def request(
         self,
@@ -92,7 +90,7 @@ class Access:
                 now=call.time,
                 table=self._table,
             )
-            request = self._opened(change, call, request, permit)
+            request = self._granting.opened(change, call, request, permit)
         return request, change.receipt
 
     def match(
@@ -157,12 +155,12 @@ class Access:
                 stated=stated,
                 table=self._table,
             )
-            _store(change.tx, request, amended)
-            facts = {"revision": str(amended.revision), **_conditions(amended)}
-            commit = self._contents.commit(change.tx, amended.requester, _words(amended))
+            granting.store(change.tx, request, amended)
+            facts = {"revision": str(amended.revision), **granting.conditioned(amended)}
+            commit = self._contents.commit(change.tx, amended.requester, granting.words(amended))
             change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
             # What reviewers had to judge may be answered now, and then nobody need be asked.
-            amended = self._granted(change, call, amended, before=amended)
+            amended = self._granting.granted(change, call, amended, before=amended)
         return amended, change.receipt
 
     def withdraw(self, call: Call, name: str) -> tuple[Request, Receipt]:
@@ -171,7 +169,7 @@ class Access:
             request, subjects = self._found(change.tx, call, Action.WITHDRAW_REQUEST, name)
             permit = self._gate.permit(call, Action.WITHDRAW_REQUEST, finding.request(request, subjects))
             withdrawn = rules.withdraw(request, now=call.time)
-            _store(change.tx, request, withdrawn)
+            granting.store(change.tx, request, withdrawn)
             facts = {"revision": str(request.revision)}
             change.enter(entry(Event.WITHDRAW_REQUEST, call, seq=seq(), subject=name, permit=permit, facts=facts))
         return withdrawn, change.receipt
@@ -210,7 +208,7 @@ class Access:
             facts["organisation"] = approval.organisation
             event = Event.APPROVE if approve else Event.REJECT
             change.enter(entry(event, call, seq=seq(), subject=name, permit=permit, facts=facts))
-            reviewed = self._granted(change, call, reviewed, before=request)
+            reviewed = self._granting.granted(change, call, reviewed, before=request)
         return reviewed, change.receipt
 
     def renew(
@@ -234,7 +232,7 @@ class Access:
                 now=call.time,
                 table=self._table,
             )
-            request = self._opened(change, call, request, permit)
+            request = self._granting.opened(change, call, request, permit)
         return request, change.receipt
 
     def reapply(self, call: Call, name: str, **changes: Any) -> tuple[Request, Receipt]:  # noqa: ANN401 - `rules.reapply` types them
@@ -252,8 +250,21 @@ class Access:
                 table=self._table,
                 **changes,
             )
-            request = self._opened(change, call, request, permit)
+            request = self._granting.opened(change, call, request, permit)
         return request, change.receipt
+
+    def end_due(self, now: datetime) -> None:
+        """Write down that requests lapsed which nobody decided in time; read, they had lapsed at their time already."""
+        with self._changes.database.read() as tx:
+            due = request_rows.lapsed(tx, now, most=_ROUND)
+        for name in due:
+            with self._changes.open() as change:
+                request = request_rows.request(change.tx, name)
+                over = rules.lapse(request, now=now)
+                if over is not request:  # nobody was quicker
+                    granting.store(change.tx, request, over)
+                    facts = {"revision": str(request.revision)}
+                    change.enter(entry(Event.LAPSE, None, time=now, seq=seq(), subject=name, facts=facts))
 
     def _asked(self, tx: Connection, call: Call, versions: Iterable[str], rung: Rung) -> tuple[Sequence[Subject], Permit]:
         """Read the versions that are asked for; every one of them must be open to asking."""
@@ -267,67 +278,9 @@ class Access:
             raise NotFound("Name at least one version.")
         return subjects, permit
 
-    def _opened(self, change: Change, call: Call, request: Request, permit: Permit) -> Request:
-        request_rows.add_request(change.tx, request)
-        facts = {
-            "rung": request.rung.name.lower(),
-            "level": request.level.name,
-            "purpose": request.purpose.value,
-            "revision": str(request.revision),
-            "versions": str(len(request.versions)),
-            **_conditions(request),
-        }
-        commit = self._contents.commit(change.tx, request.requester, _words(request))
-        change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, commit=commit, facts=facts))
-        return self._granted(change, call, request, before=request)
-
-    def _granted(self, change: Change, call: Call, request: Request, *, before: Request) -> Request:
-        """Store a request that moved on, and make the grant if it is complete.
-
-        Where only the witness is missing, the last approval is refused instead of stored: it would make no grant later.
-        """
-        if request.rung is Rung.PULL and request.state is RequestState.PENDING:
-            self._owing(change.tx, request.requester, call.time)
-        reviewers, witnessed = finding.reviewers(change.tx, request), self._gate.conditions.witness
-        if not rules.complete(request, now=call.time, reviewers=reviewers, witnessed=True, table=self._table):
-            if request != before:
-                _store(change.tx, before, request)
-            return request
-        name = fresh("grants", call.time)
-        grant = rules.grant_from(request, name, now=call.time, reviewers=reviewers, witnessed=witnessed, table=self._table)
-        done = rules.settled(request, grant)
-        _store(change.tx, before, done)
-        grant_rows.add_grant(change.tx, grant)
-        facts = {
-            "rung": grant.rung.name.lower(),
-            "level": grant.level.name,
-            "purpose": grant.purpose.value,
-            "versions": str(len(grant.versions)),
-            "expires": grant.expire_time.isoformat(timespec="seconds"),
-            "request": request.name,
-            **_conditions(grant),
-        }
-        change.enter(entry(Event.GRANT, call, seq=seq(), subject=grant.name, grant=grant.name, facts=facts))
-        return done
-
     def _found(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Request, Sequence[Subject]]:
         try:
             request = request_rows.request(tx, name)
         except NotFound:
             self._gate.absent(call, action, "request", name)
         return request, [finding.subject(tx, ref.name) for ref in request.versions]
-
-
-def _conditions(of: Request | Grant) -> dict[str, str]:
-    """What the ledger says of the conditions, where there are any."""
-    return {"conditions": conditions.digest(of.conditions)} if of.conditions else {}
-
-
-def _words(request: Request) -> str:
-    """What its requester says of it, as the ledger commits to it."""
-    said = {"justification": request.justification, "need": request.need}
-    return json.dumps(said, sort_keys=True) if any(said.values()) else ""
-
-
-def _store(tx: Connection, before: Request, after: Request) -> None:
-    request_rows.update_request(tx, after, expected_revision=before.revision, expected_state=before.state)

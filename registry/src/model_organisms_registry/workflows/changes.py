@@ -21,7 +21,7 @@ from model_organisms.errors import Internal
 from model_organisms_registry.domain.audit import SEQ_BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from model_organisms.records import Entry, Receipt
@@ -33,17 +33,19 @@ if TYPE_CHECKING:
 class Change:
     """One transaction that is under way, and afterwards its receipt."""
 
-    def __init__(self, tx: Connection, log: Log) -> None:
+    def __init__(self, tx: Connection, log: Log, told: Callable[[Connection, Entry], None]) -> None:
         """Keep the transaction; nothing is written yet."""
         self.tx = tx
         self._log = log
+        self._told = told
         self.tickets: list[Ticket] = []
         self.receipts: list[Receipt] = []
         self.denials: list[Entry] = []
 
     def enter(self, entry: Entry) -> None:
-        """Put an entry into the ledger with this change."""
+        """Put an entry into the ledger with this change, and what other systems are told of it into the outbox."""
         self.tickets.append(self._log.append(self.tx, entry))
+        self._told(self.tx, entry)
 
     @property
     def receipt(self) -> Receipt:
@@ -60,10 +62,19 @@ class Changes:
         database: Where state is.
         log: The ledger.
         wait_s: Longest wait for the ledger, in seconds.
+        told: Puts down, in a change, what other systems are told of it.
     """
 
-    def __init__(self, database: Database, log: Log, *, wait_s: float) -> None:
-        """Keep both; nothing is opened yet."""
+    def __init__(
+        self,
+        database: Database,
+        log: Log,
+        *,
+        wait_s: float,
+        told: Callable[[Connection, Entry], None] = lambda _tx, _entry: None,
+    ) -> None:
+        """Keep them; nothing is opened yet."""
+        self._told = told
         self.database = database
         self.log = log
         self._wait_s = wait_s
@@ -82,7 +93,7 @@ class Changes:
         change: Change | None = None
         try:
             with self.database.write() as tx:
-                change = self._mine.change = Change(tx, self.log)
+                change = self._mine.change = Change(tx, self.log, self._told)
                 yield change
         finally:
             self._mine.change = None

@@ -24,6 +24,7 @@ from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Row, Select
 
@@ -103,6 +104,13 @@ def requests(
             (func.length(table.c[text]) for text in ("justification", "reason", "stated", "conditions", "match")), literal(0)
         ),  # a character has up to four bytes
     )
+
+
+def lapsed(tx: Connection, now: datetime, *, most: int) -> list[str]:
+    """Name pending requests whose time is over."""
+    table = schema.requests
+    over = (table.c.state == RequestState.PENDING.value, table.c.expire_time <= now)
+    return list(tx.execute(select(table.c.name).where(*over).order_by(table.c.name).limit(most)).scalars())
 
 
 def update_request(tx: Connection, request: Request, *, expected_revision: int, expected_state: RequestState) -> None:
