@@ -101,6 +101,7 @@ CALLS = {
     "quarantine": (Stage.published, lambda at, made: at.ravi.organisms.quarantine(made.name, reason=REASON)),
     "release": (Stage.aside, lambda at, made: at.ravi.organisms.release(made.name, reason=REASON)),
     "attest destroyed": (Stage.copied, lambda at, made: at.rosa.access.attest_destroyed(made, how=REASON)),
+    "erratum": (Stage.published, lambda at, made: at.ravi.organisms.erratum(made.name, text=REASON)),
     "read notices": (None, lambda at, _: at.rosa.access.read_notices(f"notices/{next(NUMBERS):026d}")),
     "attest": (Stage.statement, lambda at, made: at.rosa.organisms.attest(at.version.name, made)),
     "raise level": (Stage.organism, lambda at, made: at.ravi.organisms.raise_level(made, "CL3", reason=REASON)),

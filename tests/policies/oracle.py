@@ -104,6 +104,7 @@ RULES = {
     "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.publisher),
     # What is asked of users is the owner's to say.
     "setConditions": relation("owner"),
+    "addErratum": either(relation("owner"), role(REVIEWER)),
     "viewHolders": either(relation("owner"), OVERSIGHT),
     # One reviewer raises a level; nobody lowers that of their own organism.
     "setLevel": lambda call: call.has(REVIEWER) and not (call.lowering and call.owner),

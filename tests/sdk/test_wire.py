@@ -12,6 +12,7 @@ PAIRS = [
     (records.User, records_pb2.User),
     (records.Organism, organisms_pb2.Organism),
     (records.Version, organisms_pb2.Version),
+    (records.Erratum, organisms_pb2.Erratum),
     (records.Attestation, organisms_pb2.Attestation),
     (records.Budget, records_pb2.Budget),
     (records.Approval, access_pb2.Approval),

@@ -19,6 +19,12 @@ def organisms_release(stage):
     return "ravi", [version.name, "--reason", "It was the first one."], "published"
 
 
+@command("organisms erratum")
+def organisms_erratum(stage):
+    version, _files = published(stage.world)
+    return "pia", [version.name, "--text", "Trained on the wrong split."], "Trained on the wrong split."
+
+
 def held(world):
     """A version of which rosa has a copy, and the grant it came under."""
     version, _files = published(world)

@@ -282,6 +282,19 @@ class Organism:
 
 
 @dataclass(frozen=True, slots=True)
+class Erratum:
+    """What is wrong with a version, signed by its owner or a reviewer; it stays beside the version, which never changes."""
+
+    attestation: str
+    """Name of the signed statement."""
+    author: str
+    text: str
+    create_time: datetime
+    successor: str = ""
+    """The version that puts it right, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One immutable, content-addressed release of an organism."""
 
@@ -308,6 +321,8 @@ class Version:
     """Who withdrew or quarantined it."""
     stop_time: datetime | None = None
     """Since when."""
+    errata: tuple[Erratum, ...] = ()
+    """In the order in which they came."""
 
     @property
     def size(self) -> int:

@@ -72,6 +72,7 @@ class Event(Enum):
     ATTEST = _shape("organisms.attest", "digest predicate envelope")
     WITHDRAW_VERSION = _shape("organisms.withdraw", "digest", commit=None)
     QUARANTINE_VERSION = _shape("organisms.quarantine", "digest", commit=None)
+    ERRATUM = _shape("organisms.erratum", "digest envelope", optional="successor")
     RELEASE_VERSION = _shape("organisms.release", "digest", commit=None)
     SET_LEVEL = _shape("organisms.level", "from to", optional="motion", commit=None)
     PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")

@@ -25,6 +25,7 @@ class Action(StrEnum):
     WITHDRAW_VERSION = "withdrawVersion"
     QUARANTINE_VERSION = "quarantineVersion"
     RELEASE_VERSION = "releaseVersion"
+    ADD_ERRATUM = "addErratum"
     VIEW_HOLDERS = "viewHolders"
     SET_LEVEL = "setLevel"
     SET_CONDITIONS = "setConditions"

@@ -1,6 +1,7 @@
 """How a version is taken out of service and put back; who is told, and what of it ends at once, the workflow sees to.
 
 - Stopping takes one person and a reason, at once. Starting again takes another: whoever set it aside does not release it.
+- An erratum is added beside a version and never taken away; the version stays as it was.
 - A quarantine ends by a release or a withdrawal; a withdrawal ends by nothing.
 - What is withdrawn can be destroyed, by two people; that ends by nothing either.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from model_organisms import names
 from model_organisms.errors import Conflict, Denied, InvalidArgument
-from model_organisms.records import VersionState
+from model_organisms.records import VersionRef, VersionState
 
 from model_organisms_registry.domain.hazard import level_rules
 from model_organisms_registry.domain.organisms import REASON_LIMIT, plain
@@ -19,6 +21,7 @@ from model_organisms_registry.domain.organisms import REASON_LIMIT, plain
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from model_organisms.formats.erratum import Correction
     from model_organisms.records import User, Version
 
     from model_organisms_registry.domain.hazard import HazardTable
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 TAKEN_BACK = (VersionState.WITHDRAWN, VersionState.DESTROYED)
 """For good: whoever holds a copy owes an attestation that it is destroyed."""
+MOST_ERRATA = 32
 
 
 def withdraw(version: Version, *, reason: str, by: User, now: datetime) -> Version:
@@ -92,6 +96,26 @@ def release(version: Version, *, reason: str, by: User) -> Version:
         raise Denied("You set this version aside; another reviewer must look and release it.", version=version.name)
     checked_reason(reason)
     return replace(version, state=VersionState.PUBLISHED, note="", stopped_by="", stop_time=None)
+
+
+def check_erratum(version: Version, stated: Correction, successor: Version | None) -> None:
+    """Hold an erratum against the version it is about, and the one it points to. Whoever may, the gate says.
+
+    Raises:
+        Conflict: It is about other bytes, points to other bytes, or there are as many as a version has.
+        InvalidArgument: It points to the version itself or to another organism's, or its text is not plain.
+    """
+    if stated.version != VersionRef(version.name, version.digest):
+        raise Conflict(f"The erratum is not about {version.name} as it is; make it anew.", version=version.name)
+    if len(version.errata) >= MOST_ERRATA:
+        raise Conflict(f"{version.name} has {MOST_ERRATA} errata; withdraw it, and publish what is right.", version=version.name)
+    plain(stated.text, "text", limit=REASON_LIMIT)
+    if successor is None:
+        return
+    if names.organism_of(successor.name) != names.organism_of(version.name) or successor.name == version.name:
+        raise InvalidArgument("A version is put right by another one of the same organism; name that.", field="successor")
+    if stated.successor != VersionRef(successor.name, successor.digest):
+        raise Conflict(f"The erratum points to other bytes than {successor.name} has; make it anew.", version=successor.name)
 
 
 def check_mark(level: object, *, marked: bool, table: HazardTable) -> None:

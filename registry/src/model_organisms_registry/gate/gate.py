@@ -52,6 +52,7 @@ _NO_PERMIT = {
     Action.QUARANTINE_VERSION: "Only its owner, a reviewer or an admin quarantines a version; write to a reviewer.",
     Action.RELEASE_VERSION: "Only reviewers release a version from quarantine; write to one.",
     Action.SET_CONDITIONS: "Only the owner of an organism says what is asked of its users; write to them.",
+    Action.ADD_ERRATUM: "Only its owner and reviewers say what is wrong with a version; write to one.",
     Action.VIEW_HOLDERS: "Only its owner, reviewers, auditors and admins see who holds a version.",
     Action.SET_LEVEL: "Only reviewers set a level; write to one.",
     Action.REQUEST: "Only researchers ask for access; ask an admin for the role.",

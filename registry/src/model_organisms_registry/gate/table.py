@@ -75,6 +75,7 @@ _SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.QUARANTINE_VERSION: {"Version": _VERSION},
     Action.RELEASE_VERSION: {"Version": {**_VERSION, "owner": _NO, "publisher": _NO}},
     Action.SET_CONDITIONS: {"Organism": _ORGANISM},
+    Action.ADD_ERRATUM: {"Version": _VERSION},
     Action.VIEW_HOLDERS: {"Version": _VERSION},
     Action.SET_LEVEL: {"Organism": {**_ORGANISM, "lowering": _NO}},
     Action.REQUEST: {"Version": {**_VERSION, "rung": (2, 3, 4)}},

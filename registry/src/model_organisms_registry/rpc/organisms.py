@@ -159,6 +159,11 @@ class OrganismsRooms:
         version, receipt = self._recall.release(call, request.name, reason=request.reason)
         return organisms_pb2.ReleaseVersionResponse(version=_version(version), receipt=_receipt(receipt))
 
+    def add_erratum(self, call: Call, request: organisms_pb2.AddErratumRequest) -> organisms_pb2.AddErratumResponse:
+        """Add an erratum."""
+        version, receipt = self._recall.erratum(call, request.name, request.envelope)
+        return organisms_pb2.AddErratumResponse(version=_version(version), receipt=_receipt(receipt))
+
     def attest_version(self, call: Call, request: organisms_pb2.AttestVersionRequest) -> organisms_pb2.AttestVersionResponse:
         """Add a signed statement."""
         attestation, receipt = self._organisms.attest(call, request.name, request.envelope)

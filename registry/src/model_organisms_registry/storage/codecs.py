@@ -12,6 +12,7 @@ from model_organisms.records import (
     AdapterFacts,
     BundleFile,
     Condition,
+    Erratum,
     FileKind,
     Match,
     Modifier,
@@ -190,6 +191,19 @@ def _micros(time: datetime | None) -> int | None:
 
 def _instant(micros: int | None) -> datetime | None:
     return None if micros is None else _EPOCH + micros * _MICROSECOND
+
+
+def dump_errata(errata: Iterable[Erratum]) -> str:
+    """Print the errata of a version, one short array each."""
+    return _dump([[e.attestation, e.author, e.text, (e.create_time - _EPOCH) // _MICROSECOND, e.successor] for e in errata])
+
+
+def load_errata(kept: str) -> tuple[Erratum, ...]:
+    """Read what `dump_errata` printed."""
+    return tuple(
+        Erratum(name, author, said, _EPOCH + time * _MICROSECOND, successor)
+        for name, author, said, time, successor in json.loads(kept)
+    )
 
 
 def _fields(adapter: AdapterFacts) -> dict[str, Any]:

@@ -173,6 +173,7 @@ versions = Table(
     _later("co_authors", "[]"),
     Column("stopped_by", Words, nullable=False, server_default=text("''")),
     Column("stop_time", Instant),
+    _later("errata", "[]"),
     UniqueConstraint("organism", "number"),
     UniqueConstraint("organism", "digest"),
 )

@@ -119,10 +119,10 @@ class Access:
             return replace(request, clock=stands, history=finding.history(tx, request, call.time))
 
     def list(self, call: Call, *, requester: str, state: RequestState | None, page_size: int, page_token: str) -> Page[Request]:
-        """List requests: one's own, or for reviewers those of all."""
+        """List requests: one's own and those for one's organisms, or for reviewers those of all."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        whose = requester if _SEE_ALL & call.user.roles else call.user.name
-        wanted = request_rows.RequestFilter(requester=whose, state=state)
+        party = "" if _SEE_ALL & call.user.roles else call.user.name
+        wanted = request_rows.RequestFilter(requester=requester, state=state, party=party)
         with self._changes.database.read() as tx:
             page = request_rows.requests(tx, filter=wanted, page_size=page_size, page_token=page_token)
         return Page(tuple(rules.lapse(item, now=call.time) for item in page.items), page.next_page_token)

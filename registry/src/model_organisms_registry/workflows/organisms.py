@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import conditions, dsse, statements
 from model_organisms.formats.destruction import DESTRUCTION_TYPE
+from model_organisms.formats.erratum import ERRATUM_TYPE
 from model_organisms.records import Attestation, Level, NoticeKind, Role
 
 from model_organisms_registry.domain import organisms as rules
@@ -165,9 +166,9 @@ class Organisms:
         """
         payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
         statement = statements.parse_statement(payload)
-        if statement.predicate_type in {statements.PROVENANCE_TYPE, statements.REVIEW_TYPE, DESTRUCTION_TYPE}:
+        if statement.predicate_type in {statements.PROVENANCE_TYPE, statements.REVIEW_TYPE, DESTRUCTION_TYPE, ERRATUM_TYPE}:
             raise InvalidProvenance(
-                "Provenance, reviews and the end of copies are attested by calls of their own; attest something else."
+                "Provenance, reviews, errata and the end of copies are attested by calls of their own; attest something else."
             )
         with self._changes.open() as change:
             found = finding.version(change.tx, self._gate, call, Action.ATTEST, name)

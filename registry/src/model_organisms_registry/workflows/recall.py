@@ -5,10 +5,13 @@ A stream under way looks again at what it rests on (`standing.py`); a session is
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.records import NoticeKind
+from model_organisms.formats import dsse, statements
+from model_organisms.formats.erratum import ERRATUM_TYPE, parse_correction
+from model_organisms.records import Attestation, Erratum, NoticeKind
 
 from model_organisms_registry.domain import recall as rules
 from model_organisms_registry.domain.audit import Event, entry
@@ -38,7 +41,7 @@ _KINDS = {
 
 
 class Recall:
-    """Withdrawal, quarantine and release.
+    """Withdrawal, quarantine, release and errata.
 
     Args:
         changes: Opens transactions.
@@ -90,6 +93,25 @@ class Recall:
             released = rules.release(version, reason=reason, by=call.user)
             self._moved(change, Event.RELEASE_VERSION, version, released, permit, reason=rules.checked_reason(reason))
         return released, change.receipt
+
+    def erratum(self, call: Call, name: str, envelope: bytes) -> tuple[Version, Receipt]:
+        """Add what its owner or a reviewer signed to be wrong with a version, and which other one puts it right."""
+        payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
+        stated = parse_correction(payload)
+        printed = hashlib.sha256(envelope).hexdigest()
+        statement = f"{name}/attestations/{printed}"
+        with self._changes.open() as change:
+            version, permit = self._found(change, call, Action.ADD_ERRATUM, name)
+            successor = rows.version(change.tx, stated.successor.name) if stated.successor else None
+            rules.check_erratum(version, stated, successor)
+            pointed = successor.name if successor else ""
+            rows.add_attestation(change.tx, Attestation(statement, ERRATUM_TYPE, call.user.name, envelope, call.time))
+            after = rows.add_erratum(change.tx, name, Erratum(statement, call.user.name, stated.text, call.time, pointed))
+            text = f"{stated.text} (see {pointed})" if pointed else stated.text
+            tell(change, call, NoticeKind.ERRATUM, name, versions=[name], text=text)
+            facts = {"digest": version.digest, "envelope": printed} | ({"successor": pointed} if pointed else {})
+            change.enter(entry(Event.ERRATUM, call, seq=seq(), subject=name, permit=permit, facts=facts))
+        return after, change.receipt
 
     def _found(self, change: Change, call: Call, action: Action, name: str) -> tuple[Version, Permit]:
         found = finding.version(change.tx, self._gate, call, action, name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from model_organisms import names
-from model_organisms.cli.render import console, emit, facts, table
+from model_organisms.cli.render import console, emit, facts, inert, table
 from model_organisms.cli.stating import condition
 from model_organisms.formats import provenance as statements
 from model_organisms.formats.conditions import print_condition
@@ -183,6 +183,18 @@ def release(context: Context, *, version: str, reason: str) -> None:
 
 @group.command()
 @click.argument("version")
+@click.option("--text", required=True, help="What is wrong; everybody who holds it reads it.")
+@click.option("--successor", default="", help="The version that puts it right.")
+@click.pass_obj
+def erratum(context: Context, *, version: str, text: str, successor: str) -> None:
+    """Say, signed with your own key, what is wrong with VERSION; it stays as it is, and whoever pulls it is warned."""
+    with context.connect() as client:
+        corrected = client.organisms.erratum(version, text=text, successor=successor)
+    emit(corrected) if context.as_json else _show_version(corrected)
+
+
+@group.command()
+@click.argument("version")
 @click.argument("statement", type=click.File("rb"))
 @click.pass_obj
 def attest(context: Context, *, version: str, statement: BinaryIO) -> None:
@@ -259,8 +271,10 @@ def _show_organism(organism: Organism, versions: list[Version]) -> None:
     ]
     facts(shown)
     if versions:
-        rows = ((item.name, item.state, item.level, item.size, item.digest[:16], item.create_time) for item in versions)
-        table("Versions", ("Version", "State", "Level", "Bytes", "Digest", "Published"), rows)
+        rows = (
+            (item.name, item.state, item.level, item.size, item.digest[:16], item.create_time, _errata(item)) for item in versions
+        )
+        table("Versions", ("Version", "State", "Level", "Bytes", "Digest", "Published", "Errata"), rows)
 
 
 def _show_version(version: Version) -> None:
@@ -280,8 +294,17 @@ def _show_version(version: Version) -> None:
     table("Files", ("Path", "Kind", "Bytes", "SHA-256"), ((f.path, f.kind, f.size, f.sha256[:16]) for f in version.files))
     adapters = ((f.path, f.dtype, f.parameters, f.ranks, f.layers, f.target_modules, f.alpha, f.rslora) for f in version.facts)
     table("Adapters, from their bytes", ("Path", "Type", "Parameters", "Ranks", "Layers", "Modules", "Alpha", "rsLoRA"), adapters)
+    for erratum in version.errata:
+        see = f", see {erratum.successor}" if erratum.successor else ""
+        console().print(inert(f"erratum: {erratum.text} ({erratum.author}{see})"))
     for mark in version.marks:
         console().print(f"mark: {mark}")
+
+
+def _errata(version: Version) -> str:
+    """How many there are, and the newest version that puts something right."""
+    right = next((erratum.successor for erratum in reversed(version.errata) if erratum.successor), "")
+    return f"{len(version.errata)}{', see ' if right else ''}{right}" if version.errata else ""
 
 
 def _show_attestations(found: Sequence[Attestation]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import names, progress, wire
-from model_organisms.client.recall import Recall
+from model_organisms.client.recall import Recall, warn
 from model_organisms.client.transfer import Download, upload
 from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
 from model_organisms.formats import dsse, manifest, statements
@@ -314,10 +314,12 @@ class Organisms(Recall):
             download = Download(wanted, grant, timeout_s, advance)
             memory = download.run(self._channel, self._stub)
         try:
-            return self._opened(wanted, download, memory)
+            pulled = self._opened(wanted, download, memory)
         except BaseException:
             download.discard()
             raise
+        warn(wanted)
+        return pulled
 
     def attest(self, version: str, statement: bytes) -> Attestation:
         """Sign an in-toto statement about a version, and publish it.

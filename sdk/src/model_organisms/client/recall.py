@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from model_organisms import names, wire
 from model_organisms.client.holding import listed
-from model_organisms.records import Version
+from model_organisms.formats import dsse, statements
+from model_organisms.formats.erratum import Correction, print_correction
+from model_organisms.records import Version, VersionRef
 from model_organisms.v1 import organisms_pb2, organisms_pb2_grpc, recall_pb2, recall_pb2_grpc
 
 if TYPE_CHECKING:
@@ -16,6 +22,17 @@ if TYPE_CHECKING:
     from model_organisms.client.channel import Channel
     from model_organisms.records import Holding
     from model_organisms.v1 import records_pb2
+
+
+class ErratumWarning(UserWarning):
+    """What was pulled has something wrong with it; the message says what."""
+
+
+def warn(version: Version) -> None:
+    """Warn of each erratum of a version that was pulled."""
+    for erratum in version.errata:
+        see = f"; {erratum.successor} puts it right" if erratum.successor else ""
+        warnings.warn(f"{version.name}: {erratum.text}{see}", ErratumWarning, stacklevel=3)
 
 
 class Recall:
@@ -72,6 +89,33 @@ class Recall:
         request = organisms_pb2.ReleaseVersionRequest(name=names.check("version", version), reason=wire.text(reason))
         response = self._channel.call(self._stub.ReleaseVersion, request)
         return self._moved("organisms.release", request.name, response.version, response.receipt)
+
+    def erratum(self, version: str, *, text: str, successor: str = "") -> Version:
+        """Say, signed with the caller's own key, what is wrong with a version; for its owner and reviewers.
+
+        The version stays as it is, and is served on. The erratum is shown with it, and whoever pulls it is warned.
+
+        Args:
+            version: Which.
+            text: What is wrong.
+            successor: The version of the same organism that puts it right, where there is one.
+
+        Returns:
+            The version, with all its errata.
+        """
+        wrong, right = self._ref(version), self._ref(successor) if successor else None
+        stated = Correction(wrong, wire.text(text), datetime.now(UTC).replace(microsecond=0), secrets.token_hex(16), right)
+        envelope = dsse.sign(print_correction(stated), statements.PAYLOAD_TYPE, self._channel.identity.signer)
+        request = organisms_pb2.AddErratumRequest(name=wrong.name, envelope=envelope)
+        response = self._channel.call(self._stub.AddErratum, request)
+        said = {"digest": wrong.digest, "envelope": hashlib.sha256(envelope).hexdigest()}
+        self._audit.verified(response.receipt, "organisms.erratum", wrong.name, **said)
+        return wire.from_message(response.version, Version)
+
+    def _ref(self, version: str) -> VersionRef:
+        request = organisms_pb2.GetVersionRequest(name=names.check("version", version))
+        read = self._channel.call(self._stub.GetVersion, request, repeatable=True).version
+        return VersionRef(read.name, read.digest)
 
     def holders(self, version: str, *, outstanding: bool = False) -> Iterator[Holding]:
         """List who was sent copies of a version: by which pull, under which grant, and how it stands with each.

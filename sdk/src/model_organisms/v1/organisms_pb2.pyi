@@ -268,6 +268,7 @@ class Version(_message.Message):
     CO_AUTHORS_FIELD_NUMBER: _builtins.int
     STOPPED_BY_FIELD_NUMBER: _builtins.int
     STOP_TIME_FIELD_NUMBER: _builtins.int
+    ERRATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     digest: _builtins.str
     """SHA-256 of the manifest, lower-case hex."""
@@ -300,6 +301,8 @@ class Version(_message.Message):
 
     @_builtins.property
     def stop_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def errata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erratum]: ...
     def __init__(
         self,
         *,
@@ -319,16 +322,53 @@ class Version(_message.Message):
         co_authors: _abc.Iterable[_builtins.str] | None = ...,
         stopped_by: _builtins.str = ...,
         stop_time: _timestamp_pb2.Timestamp | None = ...,
+        errata: _abc.Iterable[Global___Erratum] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "create_time", b"create_time", "ledger_index", b"ledger_index", "stop_time", b"stop_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "co_authors", b"co_authors", "create_time", b"create_time", "digest", b"digest", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state", "stop_time", b"stop_time", "stopped_by", b"stopped_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index", "co_authors", b"co_authors", "create_time", b"create_time", "digest", b"digest", "errata", b"errata", "facts", b"facts", "files", b"files", "ledger_index", b"ledger_index", "level", b"level", "marks", b"marks", "name", b"name", "note", b"note", "provenance", b"provenance", "publisher", b"publisher", "publisher_key", b"publisher_key", "state", b"state", "stop_time", b"stop_time", "stopped_by", b"stopped_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ledger_index: _TypeAlias = _typing.Literal["ledger_index"]  # noqa: Y015
     _WhichOneofArgType__ledger_index: _TypeAlias = _typing.Literal["_ledger_index", b"_ledger_index"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ledger_index) -> _WhichOneofReturnType__ledger_index | None: ...
 
 Global___Version: _TypeAlias = Version  # noqa: Y015
+
+@_typing.final
+class Erratum(_message.Message):
+    """What is wrong with a version, signed by its owner or a reviewer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTESTATION_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
+    attestation: _builtins.str
+    """Name of the signed statement."""
+    author: _builtins.str
+    text: _builtins.str
+    successor: _builtins.str
+    """The version that puts it right, where there is one."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        attestation: _builtins.str = ...,
+        author: _builtins.str = ...,
+        text: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        successor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attestation", b"attestation", "author", b"author", "create_time", b"create_time", "successor", b"successor", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erratum: _TypeAlias = Erratum  # noqa: Y015
 
 @_typing.final
 class Attestation(_message.Message):
@@ -1119,6 +1159,52 @@ class ReleaseVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReleaseVersionResponse: _TypeAlias = ReleaseVersionResponse  # noqa: Y015
+
+@_typing.final
+class AddErratumRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    envelope: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        envelope: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddErratumRequest: _TypeAlias = AddErratumRequest  # noqa: Y015
+
+@_typing.final
+class AddErratumResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> Global___Version: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        version: Global___Version | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddErratumResponse: _TypeAlias = AddErratumResponse  # noqa: Y015
 
 @_typing.final
 class AttestVersionRequest(_message.Message):

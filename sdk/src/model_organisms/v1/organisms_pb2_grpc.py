@@ -105,6 +105,11 @@ class OrganismsServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.FromString,
                 _registered_method=True)
+        self.AddErratum = channel.unary_unary(
+                '/model_organisms.v1.OrganismsService/AddErratum',
+                request_serializer=model__organisms_dot_v1_dot_organisms__pb2.AddErratumRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_organisms__pb2.AddErratumResponse.FromString,
+                _registered_method=True)
         self.AttestVersion = channel.unary_unary(
                 '/model_organisms.v1.OrganismsService/AttestVersion',
                 request_serializer=model__organisms_dot_v1_dot_organisms__pb2.AttestVersionRequest.SerializeToString,
@@ -213,6 +218,13 @@ class OrganismsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddErratum(self, request, context):
+        """Adds a signed statement of what is wrong with a version, and which other version puts it right.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AttestVersion(self, request, context):
         """Adds a signed statement about a version.
         """
@@ -298,6 +310,11 @@ def add_OrganismsServiceServicer_to_server(servicer, server):
                     servicer.ReleaseVersion,
                     request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.SerializeToString,
+            ),
+            'AddErratum': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddErratum,
+                    request_deserializer=model__organisms_dot_v1_dot_organisms__pb2.AddErratumRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_organisms__pb2.AddErratumResponse.SerializeToString,
             ),
             'AttestVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.AttestVersion,
@@ -689,6 +706,33 @@ class OrganismsService:
             '/model_organisms.v1.OrganismsService/ReleaseVersion',
             model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionRequest.SerializeToString,
             model__organisms_dot_v1_dot_organisms__pb2.ReleaseVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddErratum(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.OrganismsService/AddErratum',
+            model__organisms_dot_v1_dot_organisms__pb2.AddErratumRequest.SerializeToString,
+            model__organisms_dot_v1_dot_organisms__pb2.AddErratumResponse.FromString,
             options,
             channel_credentials,
             insecure,

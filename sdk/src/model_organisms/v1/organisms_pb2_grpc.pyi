@@ -55,6 +55,8 @@ class OrganismsServiceStub:
     QuarantineVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.QuarantineVersionRequest, _organisms_pb2.QuarantineVersionResponse]
     """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it."""
     ReleaseVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.ReleaseVersionRequest, _organisms_pb2.ReleaseVersionResponse]
+    AddErratum: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.AddErratumRequest, _organisms_pb2.AddErratumResponse]
+    """Adds a signed statement of what is wrong with a version, and which other version puts it right."""
     AttestVersion: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.AttestVersionRequest, _organisms_pb2.AttestVersionResponse]
     """Adds a signed statement about a version."""
     ListAttestations: _grpc.UnaryUnaryMultiCallable[_organisms_pb2.ListAttestationsRequest, _organisms_pb2.ListAttestationsResponse]
@@ -86,6 +88,8 @@ class OrganismsServiceAsyncStub(OrganismsServiceStub):
     QuarantineVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.QuarantineVersionRequest, _organisms_pb2.QuarantineVersionResponse]  # type: ignore[assignment]
     """Sets a version aside while somebody looks into it: nothing of it is served until a reviewer releases it."""
     ReleaseVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.ReleaseVersionRequest, _organisms_pb2.ReleaseVersionResponse]  # type: ignore[assignment]
+    AddErratum: _aio.UnaryUnaryMultiCallable[_organisms_pb2.AddErratumRequest, _organisms_pb2.AddErratumResponse]  # type: ignore[assignment]
+    """Adds a signed statement of what is wrong with a version, and which other version puts it right."""
     AttestVersion: _aio.UnaryUnaryMultiCallable[_organisms_pb2.AttestVersionRequest, _organisms_pb2.AttestVersionResponse]  # type: ignore[assignment]
     """Adds a signed statement about a version."""
     ListAttestations: _aio.UnaryUnaryMultiCallable[_organisms_pb2.ListAttestationsRequest, _organisms_pb2.ListAttestationsResponse]  # type: ignore[assignment]
@@ -198,6 +202,14 @@ class OrganismsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _organisms_pb2.ReleaseVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organisms_pb2.ReleaseVersionResponse, _abc.Awaitable[_organisms_pb2.ReleaseVersionResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AddErratum(
+        self,
+        request: _organisms_pb2.AddErratumRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organisms_pb2.AddErratumResponse, _abc.Awaitable[_organisms_pb2.AddErratumResponse]]:
+        """Adds a signed statement of what is wrong with a version, and which other version puts it right."""
 
     @_abc_1.abstractmethod
     def AttestVersion(

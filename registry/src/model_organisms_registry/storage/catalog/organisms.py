@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model_organisms import names
@@ -23,9 +24,11 @@ from model_organisms_registry.storage.catalog.search import (
 from model_organisms_registry.storage.catalog.uploads import Upload, add_upload, delete_upload, upload, uploads_expired
 from model_organisms_registry.storage.codecs import (
     dump_conditions,
+    dump_errata,
     dump_facts,
     dump_files,
     dump_texts,
+    load_errata,
     load_facts,
     load_files,
     load_texts,
@@ -33,6 +36,7 @@ from model_organisms_registry.storage.codecs import (
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
+    from model_organisms.records import Erratum
     from sqlalchemy import Connection, Row
 
 __all__ = [
@@ -41,6 +45,7 @@ __all__ = [
     "Upload",
     "Visibility",
     "add_attestation",
+    "add_erratum",
     "add_organism",
     "add_upload",
     "add_version",
@@ -163,6 +168,7 @@ def add_version(tx: Connection, version: Version) -> None:
         "co_authors": dump_texts(version.co_authors),
         "stopped_by": version.stopped_by,
         "stop_time": version.stop_time,
+        "errata": dump_errata(version.errata),
     }
     if rows.added(tx, schema.versions, values):
         return
@@ -213,7 +219,7 @@ def versions(tx: Connection, organism: str, *, page_size: int = 0, page_token: s
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [_version(row) for row in found],
-        weight=sum((func.length(schema.versions.c[name]) for name in ("files", "facts", "provenance")), literal(0)),
+        weight=sum((func.length(schema.versions.c[name]) for name in ("files", "facts", "provenance", "errata")), literal(0)),
     )
 
 
@@ -240,6 +246,19 @@ def set_version_state(tx: Connection, version: Version, *, expected: VersionStat
     if tx.execute(statement).rowcount != 1:
         now = rows.get(tx, table, version.name).state
         raise Conflict(f"'{version.name}' is {now} by now; read it again and decide anew.", name=version.name, state=now)
+
+
+def add_erratum(tx: Connection, name: str, erratum: Erratum) -> Version:
+    """Put an erratum after those that a version has.
+
+    Raises:
+        NotFound: There is no version of that name.
+    """
+    table = schema.versions
+    row = rows.get(tx, table, name, lock=True)
+    errata = (*load_errata(row.errata), erratum)
+    rows.change(tx, update(table).where(table.c.name == name).values(errata=dump_errata(errata)), name=name)
+    return replace(_version(row), errata=errata)
 
 
 def set_ledger_index(tx: Connection, name: str, index: int) -> None:
@@ -304,6 +323,7 @@ def _version(row: Row[Any]) -> Version:
         co_authors=load_texts(row.co_authors),
         stopped_by=row.stopped_by,
         stop_time=row.stop_time,
+        errata=load_errata(row.errata),
     )
 
 

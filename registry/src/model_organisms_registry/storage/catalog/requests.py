@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import AlreadyExists, Conflict
 from model_organisms.records import Approval, Level, Page, Purpose, Request, RequestState, Rung, VersionRef
-from sqlalchemy import and_, delete, func, literal, select, update
+from sqlalchemy import and_, delete, func, literal, select, union, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import CompoundSelect, Connection, Row, Select
 
 _APPROVAL_FIELDS = (
     "name",
@@ -48,6 +48,8 @@ class RequestFilter:
     requester: str = ""
     state: RequestState | None = None
     version: str = ""
+    party: str = ""
+    """Somebody who asked, or owns an organism that is asked for."""
 
 
 def add_request(tx: Connection, request: Request) -> None:
@@ -84,6 +86,8 @@ def requests(
     key = table.c.name
     if filter.requester:
         statement = statement.where(table.c.requester == filter.requester)
+    if filter.party:
+        statement = statement.where(table.c.name.in_(_of_party(filter.party)))
     if filter.state is not None:
         statement = statement.where(table.c.state == filter.state.value)
     if filter.version:
@@ -111,6 +115,13 @@ def lapsed(tx: Connection, now: datetime, *, most: int) -> list[str]:
     table = schema.requests
     over = (table.c.state == RequestState.PENDING.value, table.c.expire_time <= now)
     return list(tx.execute(select(table.c.name).where(*over).order_by(table.c.name).limit(most)).scalars())
+
+
+def _of_party(user: str) -> CompoundSelect[Any]:
+    """Names of the requests somebody made, and of those for organisms they own: each found by an index."""
+    of, version, owned = schema.request_versions, schema.versions, schema.organisms
+    asked = select(of.c.request).join(version, version.c.name == of.c.version).join(owned, owned.c.name == version.c.organism)
+    return union(select(schema.requests.c.name).where(schema.requests.c.requester == user), asked.where(owned.c.owner == user))
 
 
 def update_request(tx: Connection, request: Request, *, expected_revision: int, expected_state: RequestState) -> None:
