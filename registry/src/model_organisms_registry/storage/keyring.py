@@ -115,7 +115,7 @@ class Keyring:
         keeper = self._makes
         if len(self._keepers) > 1:  # each keeper looks for its own marks only
             refuse(self.held(kek_id), kek_id)
-            keeper = next(each for each in self._keepers.values() if each.state(kek_id) is KeyState.LIVE)
+            keeper = next((each for each in self._keepers.values() if each.state(kek_id) is KeyState.LIVE), keeper)
         return Wrapped(kek_id, keeper.wrap(kek_id, data_key, aad))
 
     def unwrap(self, wrapped: Wrapped, aad: bytes) -> bytes:
