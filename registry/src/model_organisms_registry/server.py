@@ -26,8 +26,7 @@ from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.isolation.pool import CellPool
 from model_organisms_registry.issuers import Issuers
-from model_organisms_registry.ledger.public import PublicFiles
-from model_organisms_registry.ledger.web import Site
+from model_organisms_registry.ledger.public import public_site
 from model_organisms_registry.ports import Shown, port
 from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
@@ -115,8 +114,7 @@ class Registry:
         self.gate = Gate(policies, record_denial=self.changes.record_denial, conditions=self._conditions)
         self.policies = Policies(self.changes, self.gate, folder)
         self._servers = self._build()
-        files = PublicFiles(self.storage.blobs, entries=config.public.entries)
-        self.public = Site(config.public.listen, files.answer) if config.public.listen else None
+        self.public = public_site(self.storage.blobs, config.public)
         self.clockwork = Clockwork(
             self._clock,
             self.sandbox.end_due,

@@ -14,9 +14,10 @@ from model_organisms.formats import tiles
 from model_organisms.formats.tiles import CHECKPOINT, COSIGNED, ENTRIES, WIDTH
 
 from model_organisms_registry.ledger.tiles import PREFIX
-from model_organisms_registry.ledger.web import TEXT, Answer
+from model_organisms_registry.ledger.web import TEXT, Answer, Site
 
 if TYPE_CHECKING:
+    from model_organisms_registry.config import Public
     from model_organisms_registry.storage.blobs import Blobs
 
 _BYTES = "application/octet-stream"
@@ -53,6 +54,11 @@ class PublicFiles:
             return Answer(HTTPStatus.OK, self._blobs.get(PREFIX + name), kind, keep)
         except (InvalidArgument, NotFound):
             return _absent()
+
+
+def public_site(blobs: Blobs, settings: Public) -> Site | None:
+    """Listen for those who want the files, if the operator says where."""
+    return Site(settings.listen, PublicFiles(blobs, entries=settings.entries).answer) if settings.listen else None
 
 
 def _absent() -> Answer:
