@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2
-from model_organisms.errors import CellUnavailable, Unavailable
 from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, recall_pb2, sandbox_pb2
 
@@ -62,7 +61,7 @@ from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.recall import Recall
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
-from model_organisms_registry.workflows.shares import Shares
+from model_organisms_registry.workflows.shares import Shares, many_cells, many_pulls
 from model_organisms_registry.workflows.standing import Standing
 
 if TYPE_CHECKING:
@@ -201,9 +200,9 @@ class Registry:
         acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
-        cells = Shares(config.cells.each or max(1, config.cells.limit // 2), _many_cells)
+        cells = Shares(config.cells.each or max(1, config.cells.limit // 2), many_cells)
         self._standing = Standing(storage.database, self._clock, table)
-        self._pulls = Shares(limits.pulls_each, _many_pulls)
+        self._pulls = Shares(limits.pulls_each, many_pulls)
         rooms = OrganismsRooms(
             organisms, self.publishing, self.pulling, recall=recall, standing=self._standing, pulls=self._pulls
         )
@@ -300,15 +299,6 @@ def serve(config: Config) -> None:
     _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
     ended.wait()
     registry.stop()
-
-
-def _many_cells(each: int) -> CellUnavailable:
-    msg = f"You have as many sessions open as this registry gives one user ({each}); close one of them."
-    return CellUnavailable(msg, limit=str(each))
-
-
-def _many_pulls(each: int) -> Unavailable:
-    return Unavailable(f"You have as many pulls under way as one user may ({each}); let one end first.", limit=str(each))
 
 
 def _service(module: Any, name: str) -> Any:  # noqa: ANN401 - a generated module and its descriptor

@@ -7,10 +7,10 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from model_organisms.errors import CellUnavailable, Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from model_organisms.errors import Unavailable
 
 
 class Shares:
@@ -49,3 +49,14 @@ class Shares:
             with self._lock:
                 self._held[user] -= 1
                 self._held += Counter()  # forgets who holds nothing
+
+
+def many_cells(each: int) -> CellUnavailable:
+    """Refuse a session to who has as many as one may."""
+    msg = f"You have as many sessions open as this registry gives one user ({each}); close one of them."
+    return CellUnavailable(msg, limit=str(each))
+
+
+def many_pulls(each: int) -> Unavailable:
+    """Refuse a pull to who has as many under way as one may."""
+    return Unavailable(f"You have as many pulls under way as one user may ({each}); let one end first.", limit=str(each))
