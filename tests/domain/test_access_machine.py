@@ -1,7 +1,7 @@
-"""Any order of asking, deciding, amending, raising, withdrawing, revoking and waiting: nobody gets in whom a model keeps out.
+"""Any order of asking, deciding, amending, raising, conditioning, revoking and waiting: nobody gets in whom a model keeps out.
 
-The model knows people and numbers only: who said yes to which revision and until when, and when a grant ends. It shares no code
-with the rules.
+The model knows people and numbers only: who said yes to which revision and until when, what is asked of users and what they
+promise, and when a grant ends. It shares no code with the rules.
 """
 
 from __future__ import annotations
@@ -13,9 +13,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 from model_organisms.errors import ModelOrganismsError
-from model_organisms.records import GrantState, Level, Purpose, RequestState, Role, Rung, UserState, VersionState
+from model_organisms.records import (
+    Condition,
+    GrantState,
+    Level,
+    Modifier,
+    Purpose,
+    RequestState,
+    Role,
+    Rung,
+    Stated,
+    UserState,
+    VersionState,
+)
 from model_organisms_registry.domain import access, organisms, recall
 from model_organisms_registry.domain.organisms import Subject
+from model_organisms_registry.domain.waiting import clock
 
 from tests.domain.cast import HOUR, NOW, WHY, opaque, organism, statement, user, version
 
@@ -25,6 +38,11 @@ REVIEWERS = {"bob", "eve", "olga", "pat", "rex", "sam"}
 SUSPENDED = "sam"
 ASKERS = st.sampled_from(["ada", "eve", "olga"])
 RUNGS = st.sampled_from([Rung.SAMPLE, Rung.PROBE, Rung.PULL])
+BLINDED, PROJECT = "blinded", "project"
+CONDITIONS = {BLINDED: Condition(Modifier.BLINDED), PROJECT: Condition(Modifier.PROJECT, name="probe")}
+PROMISES = st.sampled_from(["nothing", "keeps", "refuses"])
+ASKS = st.sampled_from([frozenset(), frozenset({BLINDED}), frozenset({PROJECT}), frozenset({BLINDED, PROJECT})])
+ASSERTED_FOR = 400 * 24
 MOST_AT_ONCE = 2
 """Few requests with many decisions each say more than many with one."""
 NEEDED = {1: 1, 2: 1, 3: 2, 4: 2}
@@ -39,6 +57,14 @@ class Model:
     level: int
     lapses: float
     lasts: float
+    asks: frozenset = frozenset()
+    """What was asked of users when it was asked or amended."""
+    promise: str = "nothing"
+    """What the requester says of being blinded."""
+    project: bool = False
+    stated_at: float = 0.0
+    ends: float | None = None
+    """When the project is over."""
     revision: int = 1
     yes: dict[str, float] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
@@ -46,8 +72,23 @@ class Model:
     grant_ends: float | None = None
     revoked: bool = False
 
-    def may_say(self, who, *, now, approve, now_level, suspended, gone):
+    def fits(self, asks):
+        """yes, no, or a person must say."""
+        if (BLINDED in asks and self.promise == "refuses") or (PROJECT in asks and not self.project):
+            return "no"
+        return "person" if PROJECT in asks or (BLINDED in asks and self.promise == "nothing") else "yes"
+
+    def outlives(self, now):
+        """Whether the grant would last longer than what was stated for it."""
+        known = [self.ends] if self.ends is not None else []
+        if self.project or self.promise == "keeps":
+            known.append(self.stated_at + ASSERTED_FOR)
+        return any(now + self.lasts >= end for end in known)
+
+    def may_say(self, who, *, now, approve, now_level, suspended, gone, asks):
         if self.over or gone or now_level != self.level or who not in REVIEWERS or who in suspended:
+            return False
+        if asks != self.asks or (approve and self.outlives(now)):
             return False
         if who == self.asker or who in self.said or (approve and self.level == 4 and self.rung == 4):
             return False
@@ -64,7 +105,12 @@ class Model:
             return False
         standing = {who for who, until in self.yes.items() if now < until and who not in suspended}
         voices = len({HOUSES[who] for who in standing}) if self.level >= 3 else len(standing)
-        return voices >= (0 if (self.level, self.rung) == (1, 2) else NEEDED[self.level])
+        return voices >= self.needed
+
+    @property
+    def needed(self):
+        by_level = 0 if (self.level, self.rung) == (1, 2) else NEEDED[self.level]
+        return max(by_level, 1 if self.fits(self.asks) == "person" else 0)
 
 
 class AccessMachine(RuleBasedStateMachine):
@@ -76,6 +122,7 @@ class AccessMachine(RuleBasedStateMachine):
         self.organism = organism(owner=OWNER)
         self.version = version(self.organism, publisher=MAKER)
         self.suspended = set()
+        self.asks = frozenset()
         self.requests = []
         self.models = []
         self.grants = {}
@@ -110,6 +157,14 @@ class AccessMachine(RuleBasedStateMachine):
         except ModelOrganismsError:
             return None
 
+    def stated(self, promise, ends, *, project):
+        return Stated(
+            project="probe" if project else "",
+            accepts=(CONDITIONS[BLINDED],) if promise == "keeps" else (),
+            declines=(Modifier.BLINDED,) if promise == "refuses" else (),
+            until=None if ends is None else NOW + timedelta(hours=ends),
+        )
+
     def settle(self, at):
         """What the workflow does after every step that could complete a request."""
         model, request = self.models[at], self.requests[at]
@@ -121,14 +176,27 @@ class AccessMachine(RuleBasedStateMachine):
             self.grants[at] = grant
             model.over, model.grant_ends = True, self.hours + model.lasts
 
-    @initialize(level=st.sampled_from([1, 2, 3, 3, 4]))
-    def publish(self, level):
-        self.organism = organism(owner=OWNER, level=Level(level))
+    @initialize(level=st.sampled_from([1, 1, 2, 3, 3, 4]), asks=ASKS)
+    def publish(self, level, asks):
+        self.asks = asks
+        asked = tuple(CONDITIONS[name] for name in sorted(asks))
+        self.organism = replace(organism(owner=OWNER, level=Level(level)), conditions=asked)
         self.version = version(self.organism, publisher=MAKER)
 
     @precondition(lambda self: sum(not model.over for model in self.models) < MOST_AT_ONCE)
-    @rule(target=asked, who=ASKERS, rung=RUNGS, lasts=st.integers(1, 24 * 20))
-    def ask(self, who, rung, lasts):
+    @rule(
+        target=asked,
+        who=ASKERS,
+        rung=RUNGS,
+        lasts=st.integers(1, 24 * 20),
+        promise=PROMISES,
+        project=st.booleans(),
+        ends=st.sampled_from([None, None, 24 * 2, 24 * 30]),
+    )
+    def ask(self, *, who, rung, lasts, promise, project, ends):
+        level = int(max(self.organism.level, self.version.level))
+        over = None if ends is None else self.hours + ends
+        model = Model(who, int(rung), level, self.hours + 30 * 24, lasts, self.asks, promise, project, self.hours, over)
         made = self.tried(
             lambda: access.open_request(
                 opaque("requests", len(self.requests) + 1),
@@ -139,15 +207,17 @@ class AccessMachine(RuleBasedStateMachine):
                 justification=WHY,
                 need=WHY,
                 duration=lasts * HOUR,
+                stated=self.stated(promise, over, project=project),
                 now=self.now,
             )
         )
-        level = int(max(self.organism.level, self.version.level))
-        assert (made is None) == (self.gone or (level == 4 and rung == 4))
+        refused = model.fits(self.asks) == "no" or model.outlives(self.hours)
+        assert (made is None) == (self.gone or (level == 4 and rung == 4) or refused)
         if made is None:
             return multiple()
         self.requests.append(made)
-        self.models.append(Model(who, int(rung), level, self.hours + 30 * 24, lasts))
+        assert made.needed == model.needed
+        self.models.append(model)
         self.settle(len(self.requests) - 1)
         return len(self.requests) - 1
 
@@ -163,7 +233,7 @@ class AccessMachine(RuleBasedStateMachine):
         decided = self.decided(request, signed, who)
         level = int(max(self.organism.level, self.version.level))
         allowed = self.hours < model.lapses and model.may_say(
-            who, now=self.hours, approve=approve, now_level=level, suspended=self.suspended, gone=self.gone
+            who, now=self.hours, approve=approve, now_level=level, suspended=self.suspended, gone=self.gone, asks=self.asks
         )
         assert (decided is not None) == allowed
         if decided is not None:
@@ -183,23 +253,35 @@ class AccessMachine(RuleBasedStateMachine):
         for signed in (stale, *([foreign] if other != at else [])):
             assert not self.decided(request, signed, who)
 
-    @rule(at=asked, lasts=st.integers(1, 24 * 20))
-    def amend(self, at, lasts):
+    @rule(at=asked, lasts=st.integers(1, 24 * 20), promise=st.none() | PROMISES)
+    def amend(self, at, lasts, promise):
+        """Change the time, and perhaps what is stated; what is not stated anew keeps its age."""
         model, request = self.models[at], self.requests[at]
         level = int(max(self.organism.level, self.version.level))
+        changes = {"lasts": lasts, "asks": self.asks} | ({"promise": promise, "stated_at": self.hours} if promise else {})
+        would = replace(model, **changes)
+        anew = self.stated(promise, model.ends, project=model.project) if promise else None
         changed = self.tried(
             lambda: access.amend(
-                request, revision=request.revision, subjects=self.subjects(), duration=lasts * HOUR, now=self.now
+                request,
+                revision=request.revision,
+                subjects=self.subjects(),
+                duration=lasts * HOUR,
+                stated=anew,
+                now=self.now,
             )
         )
-        allowed = not model.over and not self.gone and self.hours < model.lapses and (level, model.rung) != (4, 4)
+        fits = would.fits(self.asks) != "no" and not would.outlives(self.hours)
+        allowed = fits and not model.over and not self.gone and self.hours < model.lapses and (level, model.rung) != (4, 4)
         if changed is None:
             # A budget asked under a lower level may be too large now; nothing else is the model's to know.
             assert not allowed or level > model.level
             return
         assert allowed
         self.requests[at] = changed
-        model.level, model.lasts, model.lapses = level, lasts, self.hours + 30 * 24
+        for name, value in changes.items():
+            setattr(model, name, value)
+        model.level, model.lapses = level, self.hours + 30 * 24
         model.revision += 1
         model.yes.clear()
         model.said.clear()
@@ -235,6 +317,56 @@ class AccessMachine(RuleBasedStateMachine):
         if changed is not None:
             self.organism, (self.version,) = changed
 
+    @rule(asks=ASKS)
+    def condition(self, asks):
+        """The owner asks something else of users: what waits must be amended, what was granted stays."""
+        changed = self.tried(
+            lambda: organisms.condition(self.organism, purposes=(), conditions=[CONDITIONS[name] for name in sorted(asks)])
+        )
+        assert (changed is None) == (asks == self.asks)
+        if changed is not None:
+            self.organism, self.asks = changed, asks
+
+    @rule(target=asked, at=asked)
+    def ask_again(self, at):
+        """What is over and was not granted is asked again, with what was stated and its age."""
+        model, request = self.models[at], self.requests[at]
+        level = int(max(self.organism.level, self.version.level))
+        new = Model(
+            model.asker,
+            model.rung,
+            level,
+            self.hours + 30 * 24,
+            model.lasts,
+            self.asks,
+            model.promise,
+            model.project,
+            model.stated_at,
+            model.ends,
+        )
+        made = self.tried(
+            lambda: access.reapply(
+                request,
+                opaque("requests", len(self.requests) + 1),
+                requester=self.person(model.asker),
+                subjects=self.subjects(),
+                now=self.now,
+            )
+        )
+        ended = model.over or self.hours >= model.lapses
+        fits = new.fits(self.asks) != "no" and not new.outlives(self.hours)
+        allowed = ended and at not in self.grants and not self.gone and fits and (level, model.rung) != (4, 4)
+        if made is None:
+            # A budget asked under a lower level may be too large now; nothing else is the model's to know.
+            assert not allowed or level > model.level
+            return multiple()
+        assert allowed
+        assert (made.previous, made.approvals) == (request.name, ())
+        self.requests.append(made)
+        self.models.append(new)
+        self.settle(len(self.requests) - 1)
+        return len(self.requests) - 1
+
     @rule()
     def suspend_a_reviewer(self):
         self.suspended.add(SUSPENDED)
@@ -268,6 +400,42 @@ class AccessMachine(RuleBasedStateMachine):
                 assert (held is not None) == lets
 
     @invariant()
+    def those_who_are_told_of_are_those_who_may_decide(self):
+        level = int(max(self.organism.level, self.version.level))
+        for model, request in zip(self.models, self.requests, strict=True):
+            if model.over:
+                continue
+            stands = clock(
+                access.lapse(request, now=self.now),
+                subjects=self.subjects(),
+                people=[person for person in self.people() if person.state is UserState.ACTIVE],
+                now=self.now,
+                witnessed=True,
+            )
+            could = {
+                who
+                for who in HOUSES
+                if self.hours < model.lapses
+                and model.may_say(
+                    who,
+                    now=self.hours,
+                    approve=True,
+                    now_level=level,
+                    suspended=self.suspended,
+                    gone=self.gone,
+                    asks=self.asks,
+                )
+            }
+            assert stands.reviewers == len(could)
+            assert set(stands.organisations) == {f"organisations/{HOUSES[who]}" for who in could}
+
+    @invariant()
+    def grants_carry_what_they_were_given_under(self):
+        for at, grant in self.grants.items():
+            assert set(grant.conditions) == {CONDITIONS[name] for name in self.models[at].asks}
+            assert not self.models[at].ends or self.models[at].grant_ends < self.models[at].ends
+
+    @invariant()
     def states_agree(self):
         for at, (request, model) in enumerate(zip(self.requests, self.models, strict=True)):
             assert request.revision == model.revision
@@ -280,4 +448,4 @@ class AccessMachine(RuleBasedStateMachine):
 
 
 TestAccess = AccessMachine.TestCase
-TestAccess.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestAccess.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
