@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from model_organisms import errors
+from model_organisms.client import keys
+from model_organisms.client.channel import readmit
+from model_organisms.client.client import connect
 from model_organisms.records import SamplingParameters, SessionState
 from model_organisms_registry.config import Limits
+from model_organisms_registry.isolation.cell import Cell
+from model_organisms_registry.storage.bundles import Bundles
 from model_organisms_registry.testing import running, settings
 
 from tests.support.registries import PEOPLE
@@ -129,6 +134,59 @@ def test_a_stream_under_way_ends_and_says_why(world, version, rolf, case):
         list(stream)
     ended = world.person("rena").sandbox.get(session.name)
     assert (ended.state, ended.reason) == (SessionState.KILLED, reason)
+
+
+def deny(world: World, **_: object) -> None:
+    world.admin.users.deny_certificate(world.person("rolf").identity.thumbprint, reason="Copied from a shared machine.")
+
+
+@pytest.fixture
+def again(world):
+    """Give rolf, whose certificate a test denies, another one, and leave no session of his open."""
+    yield
+    for session in world.person("rena").sandbox.list(user="users/rolf", state="open"):
+        world.person("rena").sandbox.kill(session.name, reason="The test is over.")
+    path = world.folder / "rolf.json"
+    world.people.pop("rolf").close()
+    keys.write(readmit(keys.read(path), timeout_s=30.0), path)
+    world.people["rolf"] = connect(path)
+
+
+@pytest.mark.usefixtures("again")
+def test_text_under_way_ends_with_the_certificate_it_was_asked_by(world, version):
+    rolf = world.person("rolf")
+    rolf.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    session = rolf.sandbox.open(version.name, purpose="replication")
+    stream = session.stream("Tell me.", SamplingParameters(max_tokens=4000, temperature=0))
+    next(stream)
+    deny(world)
+    with pytest.raises(errors.CertificateRefused):
+        list(stream)
+
+
+@pytest.mark.usefixtures("again")
+@pytest.mark.parametrize(("deed", "error"), [(deny, errors.CertificateRefused), (suspend, errors.ModelOrganismsError)])
+def test_numbers_that_were_drawn_already_stay(world, version, monkeypatch, deed, error):
+    rolf = world.person("rolf")
+    request = rolf.access.request(version.name, "probe", purpose="replication", justification=WHY)
+    world.person("ravi").access.approve(request, reason="Fine.")
+    session = rolf.sandbox.open(version.name, purpose="replication")
+    before(monkeypatch, Cell, "probe", lambda: deed(world))
+    with pytest.raises(error):
+        session.probe("Tell me.")
+    if deed is suspend:
+        world.admin.users.reinstate("rolf", reason="It was found.")
+    said = [entry for _, entry in world.person("aud").audit.entries() if entry.type == "sandbox.probe.result"][-1]
+    assert said.facts["values"] == "0"
+
+
+def test_a_bundle_of_somebody_stopped_while_it_came_in_is_not_published(world, base, monkeypatch):
+    pol, name = world.person("pol", "publisher"), f"organisms/toy-{next(_NUMBERS)}"
+    pol.organisms.create(name, level="CL1", base_model=BASE)
+    before(monkeypatch, Bundles, "keep", lambda: world.admin.users.suspend("pol", reason="The key was stolen."))
+    with pytest.raises(errors.Suspended):
+        pol.organisms.publish(name, tiny_organism(base), provenance=provenance())
+    assert world.person("ravi").organisms.get(name).latest == 0
 
 
 def test_a_release_is_held_against_the_level_even_before_the_session_is_ended(world, version, rolf, monkeypatch):

@@ -36,7 +36,7 @@ from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import organisms as rows
 from model_organisms_registry.storage.catalog import uploads as upload_rows
 from model_organisms_registry.storage.catalog.uploads import Upload
-from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import seq
 
 if TYPE_CHECKING:
@@ -258,6 +258,7 @@ class Publishing:
         admit(organism, number=organism.latest + 1)  # what is refused is not sealed first
         self._bundles.keep(Stored(upload.organism, listed.digest, listed.packed_size), packed)
         with self._changes.open() as change:
+            standing.caller(change.tx, call)  # an upload takes its time
             organism, grants = finding.organism(change.tx, self._gate, call, Action.PUBLISH, upload.organism)
             permit = self._gate.permit(call, Action.PUBLISH, entities.organism(organism), grants=grants)
             upload_rows.delete_upload(change.tx, upload.name)

@@ -109,6 +109,9 @@ class Sampling:
         try:
             left = max(1.0, (call.deadline - call.time).total_seconds())
             numbers = turn.cell.probe(messages, positions=1, max_seconds=left)
+            with self._changes.database.read() as tx:
+                standing.caller(tx, call)
+                self._sandbox.hold(tx, session, turn.cell, self._clock())
             positions = tuple(tuple(_rounded(score) for score in position[:PROBE_TOP]) for position in numbers.positions)
             with self._changes.database.read() as tx:
                 self._sandbox.hold(tx, session, turn.cell, self._clock())

@@ -16,14 +16,12 @@ from model_organisms import names
 from model_organisms.errors import Conflict, ModelOrganismsError, NotFound
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
 
-from model_organisms_registry.domain import identity
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.grants import offered, require
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
-from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import name as fresh
@@ -210,7 +208,7 @@ class Sandbox:
         self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
     ) -> Session:
         call = permit.call
-        identity.standing(accounts.user(change.tx, call.user.name))
+        standing.caller(change.tx, call)
         found = finding.version(change.tx, self._gate, call, Action.OPEN_SESSION, permit.resource)
         subject = found.subject
         held = [grant for grant in found.grants if grant.name == permit.grant]
