@@ -14,12 +14,14 @@ from model_organisms import errors, names, records, wire
 from model_organisms.formats import (
     capsule,
     checkpoint,
+    conditions,
     config,
     content,
     dsse,
     enrolment,
     entry,
     manifest,
+    motions,
     note,
     paths,
     patterns,
@@ -29,6 +31,7 @@ from model_organisms.formats import (
     strict_json,
     tensors,
     tiles,
+    witness,
 )
 from model_organisms.formats.capsule import MAGIC, PAYLOAD_TYPE
 from model_organisms.formats.note import COSIGNATURE, SigningKey
@@ -37,6 +40,7 @@ from model_organisms.v1 import access_pb2, organisms_pb2, records_pb2, sandbox_p
 from model_organisms_registry.config import AccountRule, Issuer
 from model_organisms_registry.domain import oidc
 from model_organisms_registry.isolation import frames
+from model_organisms_registry.ledger import memory
 from model_organisms_registry.storage import paging
 
 from tests.support.capsules import RELEASE, open_capsule
@@ -156,6 +160,31 @@ def statement(data: bytes) -> None:
 def review(data: bytes) -> None:
     """A reviewer's statement."""
     assert statements.print_review(statements.parse_review(data)) == data
+
+
+def vote(data: bytes) -> None:
+    """A statement on a motion."""
+    assert motions.print_vote(motions.parse_vote(data)) == data
+
+
+def condition(data: bytes) -> None:
+    """A condition of use, as it is typed."""
+    read = conditions.parse_condition(_text(data))
+    assert conditions.parse_condition(conditions.print_condition(read)) == read
+
+
+def submission(data: bytes) -> None:
+    """What a log sends to a witness, and what comes back."""
+    read = witness.parse_submission(data)
+    assert witness.print_submission(read) == data
+    witness.accept(read.note, b"", WITNESS.verifier)
+
+
+def signer_memory(data: bytes) -> None:
+    """What the ledger's signer remembers, after a disk had its way with it."""
+    size, root, slot = memory.read_head(data, origin=ORIGIN)
+    assert size >= 0
+    assert (len(root), slot in {0, 1}) == (32, True)
 
 
 def tensors_(data: bytes) -> None:
@@ -293,7 +322,8 @@ def message(data: bytes) -> None:
 
 _ALL = (
     *(note_, vkey, checkpoint_, receipt_, entry_, bundle, tile_path),
-    *(json_, dsse_, provenance_, statement, review),
+    *(json_, dsse_, provenance_, statement, review, vote, condition),
+    *(submission, signer_memory),
     *(manifest_, tensors_, adapter_config, pattern, content_),
     *(capsule_head, capsule_header, streaming, ticket, token, name, page_token, frame, message),
 )

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pytest
 from model_organisms_registry.storage.database import Database
@@ -62,6 +63,14 @@ class PostgresServer:
 
     def start(self) -> None:
         """Serve, and make the template that every test's database is copied from."""
+        self.serve()
+        self.execute("CREATE DATABASE migrated")
+        database = Database(self.url("migrated"), patience_s=PATIENCE_S)
+        database.migrate()
+        database.close()
+
+    def serve(self) -> None:
+        """Serve what is there; after a stop or a kill, too."""
         settings = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._folder),
@@ -75,10 +84,13 @@ class PostgresServer:
         with self._log.open("wb") as output:
             self._process = subprocess.Popen([*self._as, *serve], cwd=self._folder, stdout=output, stderr=output)
         self._wait()
-        self.execute("CREATE DATABASE migrated")
-        database = Database(self.url("migrated"), patience_s=PATIENCE_S)
-        database.migrate()
-        database.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and to every process of it."""
+        if self._process is not None:
+            for process in (psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
 
     def stop(self) -> None:
         """End it, kindly first."""

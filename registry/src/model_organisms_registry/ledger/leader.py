@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import LedgerUnavailable, ModelOrganismsError
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -83,7 +84,7 @@ class Leadership:
     def release(self) -> None:
         """Let it go; another may take it at once."""
         held, self._held, self._tx = self._held, ExitStack(), None
-        with suppress(ModelOrganismsError):  # a connection that is gone holds no lock
+        with suppress(ModelOrganismsError, SQLAlchemyError):  # a connection that is gone holds no lock
             held.close()
         if self._file is not None:
             os.close(self._file)
