@@ -168,7 +168,6 @@ def test_a_registry_fails_closed_and_goes_on_when_its_database_is(world, server,
     refusals = [error for worker in workers for error in worker.refused]
     allowed = (errors.Unavailable, errors.DeadlineExceeded, errors.AlreadyExists, errors.Conflict)
     assert all(isinstance(error, allowed) for error in refusals), refusals
-    assert refusals or fault == "frozen"  # whose calls may have had the patience
     assert max(worker.slowest for worker in workers) < TIMEOUT_S + 10
     acknowledged = {name for worker in workers for name in worker.acknowledged}
     assert acknowledged

@@ -94,11 +94,11 @@ def few(cases: Sequence[Case]) -> list[Case]:
     groups: dict[tuple[str, str], list[Case]] = defaultdict(list)
     for case in cases:
         groups[case.story, case.call].append(case)
-    kinds = list(KINDS)
+    kinds, calls = list(KINDS), sorted({case.call for case in cases})
     return [
         next((case for case in group[7 * n % len(group) :] if case.kind == kinds[n % len(kinds)]), group[-1])
         for n, group in enumerate(groups.values())
-        if n % 2 == STORIES.index(group[0].story) % 2
+        if (calls.index(group[0].call) + STORIES.index(group[0].story)) % 2 == 0
     ]
 
 
