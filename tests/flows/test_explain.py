@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 from model_organisms import errors
 from model_organisms_registry.__main__ import cli
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate.table import SHAPES
 
 from tests.support.stories import WHY, published
 from tests.support.terminal import typed
@@ -65,6 +67,20 @@ def test_a_withdrawn_version_and_what_nothing_changes_are_said_so(world):
     world.person("ravi").organisms.withdraw(version.name, reason="It was wrong.")
     told = rosa.access.explain("request", version.name, rung="sample")
     assert (told.reason, told.changes) == ("WITHDRAWN", ("a version that is published; this one is withdrawn",))
+
+
+def test_every_action_can_be_asked_about_but_a_motion_that_has_no_name_yet(world):
+    rosa = world.person("rosa")
+    nobody = "0" * 26
+    names = {"registry": "registry", "ledger": "ledger", "user": "users/nobody", "organism": "organisms/none"}
+    names |= {"version": "organisms/none/versions/1"}
+    for action in set(Action) - {Action.PROPOSE_MOTION}:
+        kind = next(iter(SHAPES[action])).lower()
+        told = rosa.access.explain(str(action), names.get(kind, f"{kind}s/{nobody}"))
+        assert told.action == action
+        assert told.allowed or told.reason
+    with pytest.raises(errors.InvalidArgument, match="name one of"):
+        rosa.access.explain("proposeMotion", f"motions/{nobody}")
 
 
 @pytest.mark.parametrize(

@@ -108,10 +108,9 @@ class Registry:
             device=cells.device,
             threads=cells.threads,
         )
-        folder = config.policies_folder
-        policies = begin(self.changes, folder, self._clock())
+        policies = begin(self.changes, config.policies_folder, self._clock())
         self.gate = Gate(policies, record_denial=self.changes.record_denial, conditions=self._conditions)
-        self.policies = Policies(self.changes, self.gate, folder)
+        self.policies = Policies(self.changes, self.gate, config.policies_folder)
         self._servers = self._build()
         self.public = public_site(self.storage.blobs, config.public)
         self.clockwork = Clockwork(

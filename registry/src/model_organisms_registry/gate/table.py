@@ -65,7 +65,7 @@ _USE: dict[str, tuple[Any, ...]] = {
     "revoked": _NO,
     "grantee": _YES,
 }
-_SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
+SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.LIST: {"Registry": _ALWAYS},
     Action.DESCRIBE: {"Organism": _ORGANISM, "Version": _VERSION},
     Action.CREATE_ORGANISM: {"Registry": _ALWAYS},
@@ -173,7 +173,7 @@ def rows() -> tuple[Row, ...]:
     """The whole table."""
     return tuple(
         Row(action, kind, facts)
-        for action, kinds in _SHAPES.items()
+        for action, kinds in SHAPES.items()
         for kind, values in kinds.items()
         for facts in _chosen(f"{action} {kind}", values)
     )

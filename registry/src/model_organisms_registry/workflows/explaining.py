@@ -22,6 +22,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.gate.entities import RUNG_OF
 from model_organisms_registry.gate.remedies import Lack, Whose
+from model_organisms_registry.gate.table import SHAPES
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import motions as motion_rows
 from model_organisms_registry.storage.catalog import organisms as organism_rows
@@ -41,27 +42,13 @@ if TYPE_CHECKING:
 
 _MANY = 1000
 """Grants and requests of one person that are looked at."""
-_VERSION = (Action.ATTEST, Action.REQUEST, Action.PULL, Action.OPEN_SESSION)
-_STATE = (Action.WITHDRAW_VERSION, Action.QUARANTINE_VERSION, Action.RELEASE_VERSION)
-_REQUEST = (Action.AMEND_REQUEST, Action.WITHDRAW_REQUEST, Action.VIEW_REQUEST, Action.REVIEW)
 _ON: dict[Action, tuple[str, ...]] = {
-    Action.LIST: ("registry",),
-    Action.CREATE_ORGANISM: ("registry",),
-    Action.DESCRIBE: ("organism", "version"),
-    Action.PUBLISH: ("organism",),
-    Action.SET_LEVEL: ("organism",),
-    Action.SET_CONDITIONS: ("organism",),
-    **dict.fromkeys((*_VERSION, *_STATE), ("version",)),
-    **dict.fromkeys(_REQUEST, ("request",)),
-    **dict.fromkeys((Action.VIEW_GRANT, Action.REVOKE_GRANT), ("grant",)),
-    **dict.fromkeys((Action.VIEW_MOTION, Action.SECOND_MOTION, Action.WITHDRAW_MOTION), ("motion",)),
-    **dict.fromkeys((Action.SAMPLE, Action.PROBE), ("session", "version")),
-    **dict.fromkeys((Action.VIEW_SESSION, Action.CLOSE_SESSION, Action.KILL_SESSION), ("session",)),
-    Action.READ_LEDGER: ("ledger",),
-    Action.VIEW_USERS: ("registry", "user"),
-    Action.MANAGE_USERS: ("user",),
+    action: tuple(kind.lower() for kind in kinds)
+    for action, kinds in SHAPES.items()
+    if action is not Action.PROPOSE_MOTION  # it has no name yet
 }
-"""On what each action is; the collection and the ledger have no name but these words. A motion that is proposed has none yet."""
+"""On what each action is; the collection and the ledger have no name but these words."""
+_ON |= dict.fromkeys((Action.SAMPLE, Action.PROBE), ("session", "version"))
 _LACKING = {
     Lack.JAIL: "every wall of the sandbox stands; the operator sees to that",
     Lack.WITNESS: "a witness has cosigned the ledger's head",
