@@ -28,7 +28,7 @@ OTHERS = {
 
 EVERYBODY = {"list registry", "describe organism", "describe version"}
 OVERSEES = {"viewRequest request", "viewGrant grant", "viewSession session", "readLedger ledger"}
-OVERSEES |= {"viewUsers registry", "viewUsers account", *(f"viewMotion {kind}" for kind in MotionKind)}
+OVERSEES |= {"viewHolders version", "viewUsers registry", "viewUsers account", *(f"viewMotion {kind}" for kind in MotionKind)}
 STOPS = {"withdrawVersion version", "quarantineVersion version", "revokeGrant grant", "killSession session"}
 
 
@@ -41,7 +41,7 @@ MAY = {
     Role.REVIEWER: OVERSEES
     | STOPS
     | signs("lower-level", "destroy-key")
-    | {"attest version", "setLevel organism", "releaseVersion version", "review request"},
+    | {"attest version", "setLevel organism", "releaseVersion version", "addErratum version", "review request"},
     Role.PUBLISHER: {"attest version", "createOrganism registry"},
     Role.AUDITOR: OVERSEES,
     Role.ADMIN: OVERSEES
