@@ -12,8 +12,10 @@ import pytest
 from model_organisms.client.monitor import WATCHED, Monitor
 from model_organisms.client.published import Published
 from model_organisms.errors import ConfigurationInvalid
+from model_organisms.formats import entry as entries
 from model_organisms.formats import note
 from model_organisms.formats.note import COSIGNATURE, SigningKey
+from model_organisms.records import Entry
 from model_organisms_registry.config import Public
 from model_organisms_registry.ledger.public import PublicFiles
 from model_organisms_registry.testing import running, settings
@@ -200,3 +202,27 @@ def test_what_is_no_source_is_refused(source, key):
 def test_the_words_of_the_command_are_checked():
     assert typed("audit", "verify", "--files", ".")[0] == 2
     assert typed("audit", "verify", "--key", "x")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "why"),
+    [
+        ("identity.invite", {"roles": "researcher"}, ""),
+        ("identity.invite", {"roles": "researcher,reviewer"}, "reviewers"),
+        ("identity.recover", {}, "reviewers"),
+        ("identity.reinstate", {}, "reviewers"),
+        ("identity.enrol", {}, ""),
+        ("policies.adopt", {}, "policies"),
+        ("organisms.level", {}, "levels"),
+        ("motions.carry", {"kind": "appoint"}, "motions"),
+        ("organisms.create", {}, ""),
+    ],
+)
+def test_what_is_watched_by_name(kind, facts, why, url, key):
+    entry = Entry(seq=1, time=NOW, type=kind, actor="users/ada", subject="things/1", facts=facts)
+    with Published(url, key) as source:
+        made = Monitor(source, note.parse_vkey(key), "registry.test")
+        found = list(made._notable(5, entries.encode(entry), new=True))
+        assert [(alarm.index, alarm.entry) for alarm in found] == ([(5, entry)] if why else [])
+        assert all(WATCHED[why] in alarm.message for alarm in found)
+        assert list(made._notable(5, entries.encode(entry), new=False)) == []

@@ -42,6 +42,7 @@ WATCHED = {
 _TYPES = {"levels": "organisms.level", "motions": "motions.*"}
 _POWERFUL = {"reviewer", "admin"}
 _RESTORING = {"identity.reinstate", "identity.recover"}
+_ADOPTED = "policies.adopt"
 
 
 class Source(Protocol):
@@ -202,7 +203,7 @@ class Monitor:
         others = bool(ruled and self._policies and ruled != self._policies)
         self._policies = ruled or self._policies
         for name in self.watch if new else ():
-            if others if name == "policies" else _matches(name, entry):
+            if others or entry.type == _ADOPTED if name == "policies" else _matches(name, entry):
                 why = WATCHED.get(name, f"it is of a type that is watched ({name})")
                 yield Alarm("watched", f"Entry {index}, {entry.type} of {entry.subject} by {entry.actor}: {why}.", index, entry)
                 return
