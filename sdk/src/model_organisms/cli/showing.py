@@ -48,6 +48,7 @@ def show_request(request_: Request) -> None:
             *((f"{names.short(given.reviewer)} said", _said(given)) for given in request_.approvals),
             ("Grant", request_.grant or "none yet"),
             *([("Reason", request_.reason)] if request_.reason else []),
+            *([("Asks again", request_.previous)] if request_.previous and not request_.history else []),
             *(("Asks again", _past(old)) for old in request_.history),
         ]
     )
