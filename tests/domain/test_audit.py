@@ -33,7 +33,8 @@ def test_every_event_makes_an_entry_and_is_found_again_by_its_type(event):
     entry = fitting(event)
     assert audit.BY_TYPE[entry.type] is event
     assert (entry.actor, entry.time) == ("users/ada", NOW)
-    assert entry.type.split(".")[0] in {"registry", "identity", "organisms", "access", "keys", "motions", "sandbox", "gate"}
+    rooms = {"registry", "identity", "organisms", "access", "keys", "motions", "policies", "sandbox", "gate"}
+    assert entry.type.split(".")[0] in rooms
 
 
 def test_no_two_events_share_a_type():
