@@ -123,7 +123,7 @@ def test_a_sample_that_is_killed_stays_unfinished_and_leaves_no_cell(talkative, 
         request = rosa.access.request(version, "sample", purpose="replication", justification="A toy.", budget=asked)
         grant = request.grant or ravi.access.approve(request.name).grant
         session = rosa.sandbox.open(version, purpose="replication")
-        cells = talkative.below()
+        cells = talkative.cells()
         heard = []
         with pytest.raises(errors.Unavailable):
             heard.extend(killing(talkative, session.stream("Go on.", SamplingParameters(max_tokens=3000, temperature=0))))

@@ -94,7 +94,7 @@ def test_no_piece_of_the_weights_lies_on_disk_while_it_is_used_or_after(tmp_path
         with steps(sys.executable, "-c", CLIENT, str(tmp_path / "rosa.json"), str(base)) as (client, words):
             for word in words:
                 heard.append(word)
-                assert bool(registry.below()) is (word == "sampled")
+                assert bool(registry.cells()) is (word == "sampled")
                 assert found(client) == set(), word
         assert heard == ["pulled", "loaded", "dropped", "sampled", "closed"]
     assert holding(places, needles, since=began) == set()

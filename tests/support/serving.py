@@ -48,8 +48,12 @@ class Serving:
         self.process.wait(timeout=30)
 
     def below(self) -> list[psutil.Process]:
-        """Everything it started that runs: wrappers and cells."""
+        """Everything it started that runs: its signer, wrappers and cells."""
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def cells(self) -> list[psutil.Process]:
+        """What it started for sessions: wrappers and cells."""
+        return [one for one in self.below() if "signer" not in one.cmdline()]
 
 
 @contextmanager
