@@ -63,19 +63,10 @@ class Recall:
         """Take a version back for good: nothing of it is served from now on, and its sessions end."""
         with self._changes.open() as change:
             version, permit = self._found(change, call, Action.WITHDRAW_VERSION, name)
-            withdrawn = self.withdrawn(change, version, permit, reason=reason)
+            withdrawn = rules.withdraw(version, reason=reason, by=call.user, now=call.time)
+            self._moved(change, Event.WITHDRAW_VERSION, version, withdrawn, permit, reason=withdrawn.note)
         self._stopped(name, "the version was withdrawn", call.time)
         return withdrawn, change.receipt
-
-    def withdrawn(self, change: Change, version: Version, permit: Permit, *, reason: str) -> Version:
-        """Withdraw in somebody's transaction, for a workflow that does more with it; `ended` is theirs to call after it."""
-        withdrawn = rules.withdraw(version, reason=reason, by=permit.call.user, now=permit.call.time)
-        self._moved(change, Event.WITHDRAW_VERSION, version, withdrawn, permit, reason=withdrawn.note)
-        return withdrawn
-
-    def ended(self, name: str, now: datetime) -> None:
-        """End what runs on a version that was withdrawn in somebody's transaction."""
-        self._stopped(name, "the version was withdrawn", now)
 
     def quarantine(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
         """Set a version aside: nothing of it is served until it is released, and its sessions end."""
