@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -150,18 +152,29 @@ def test_a_left_key_under_another_key_is_a_conflict(store):
     put(store, key_id="other")
 
 
+@pytest.fixture
+def jostling():
+    """Threads take turns a thousand times as often, so that they meet between any two steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("jostling")
 def test_writers_at_once_leave_a_blob_that_opens(store):
-    def write(n: int) -> bool:
+    def write(path: str, n: int) -> bool:
         try:
-            put(store, plain=bytes([n]) * 100_000)
+            put(store, path, plain=bytes([n]) * 100_000)
         except AlreadyExists:
             return False
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        won = [n for n, first in enumerate(pool.map(write, range(8))) if first]
-    assert len(won) == 1
-    assert store.open_sealed("a/body", aad=AAD).into_memory()[:] == bytes(won) * 100_000
+        for path in (f"a/{turn}" for turn in range(25)):
+            won = [n for n, first in enumerate(pool.map(partial(write, path), range(8))) if first]
+            assert len(won) == 1
+            assert store.open_sealed(path, aad=AAD).into_memory()[:] == bytes(won) * 100_000
 
 
 def test_many_small_blobs_share_one_key(store):

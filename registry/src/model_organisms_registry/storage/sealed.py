@@ -133,7 +133,8 @@ class SealedStore:
             layout = Layout.of_sealed(self.blobs.size(path))
         except CapsuleInvalid:
             raise _broken(path) from None
-        _, data_key = self._data_key(key_path or path + _KEY)
+        record_at = key_path or path + _KEY
+        data_key = self.keys.unwrap(self.record(record_at), record_at.encode())
         return SealedBlob(path, layout, data_key, aad, self.blobs)
 
     def exists(self, path: str) -> bool:
@@ -182,15 +183,14 @@ class SealedStore:
     def _ensure_data_key(self, key_path: str, key_id: str) -> bytes:
         for _ in range(2):
             try:
-                found, data_key = self._data_key(key_path)
+                record = self.record(key_path)
             except NotFound:
-                if self.blobs.exists(key_path):  # the record is there, so the key-encryption key is not
-                    raise
+                pass  # it is made below; that the key-encryption key is gone is said by unwrapping and wrapping alone
             else:
-                if parsed(found)[0] != key_id:
-                    msg = f"The key record {key_path} is under {found}, not {key_id}; delete it and its blob, then store again."
-                    raise Conflict(msg, path=key_path)
-                return data_key
+                if parsed(record.kek)[0] != key_id:
+                    under = f"The key record {key_path} is under {record.kek}, not {key_id}"
+                    raise Conflict(f"{under}; delete it and its blob, then store again.", path=key_path)
+                return self.keys.unwrap(record, key_path.encode())
             data_key = os.urandom(KEY_BYTES)
             try:
                 self.blobs.put(key_path, _printed(self.keys.wrap(key_id, data_key, key_path.encode())))
@@ -199,10 +199,6 @@ class SealedStore:
             return data_key
         msg = f"The key record {key_path} comes and goes; let one caller at a time store and delete there, then try again."
         raise Conflict(msg, path=key_path)
-
-    def _data_key(self, key_path: str) -> tuple[str, bytes]:
-        record = self.record(key_path)
-        return record.kek, self.keys.unwrap(record, key_path.encode())
 
 
 def key_record(path: str) -> str:
