@@ -112,6 +112,23 @@ def test_without_an_account_the_whole_is_verified_over_http(url, key, world, tmp
         published(world)
 
 
+def test_what_a_monitor_cannot_read_it_says(world):
+    identity = world.folder / "rosa.json"
+    world.person("rosa")
+    words = ("--identity", identity, "audit", "monitor", "--once", "--watch", "none.*", "--watch", "never.*")
+    status, out, _ = typed(*words, "--json")
+    line = json.loads(out)
+    assert (status, line["alarm"]) == (0, None)
+    assert 0 < line["unread"] < line["size"]
+    said = f"{line['unread']} entries cannot be read here, so none.*, never.* were not watched in them"
+    assert said in line["message"]
+    assert said in typed(*words)[1]
+    admin = ("--identity", world.folder / "aud.json", *words[2:])
+    world.person("aud")
+    read = json.loads(typed(*admin, "--json")[1])
+    assert (read["unread"], "cannot be read" in read["message"]) == (0, False)
+
+
 def test_an_alarm_reaches_the_operators_program_and_the_exit_status(url, key, world, tmp_path):
     words = ("audit", "monitor", "--files", url, "--key", key, "--pin", tmp_path / "pin", "--once")
     assert typed(*words)[0] == 1  # the people of the first day

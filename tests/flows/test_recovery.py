@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -16,6 +17,7 @@ from model_organisms_registry.testing import running, settings
 from tests.support.refusals import refused
 from tests.support.registries import PEOPLE
 from tests.support.stories import WHY, published
+from tests.support.terminal import typed
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,22 @@ def test_a_suspended_account_gets_new_keys_and_stays_suspended(world, tmp_path):
             again.users.me()
         world.admin.users.reinstate("sol", reason="They have new keys.")
         assert again.users.me().state is UserState.ACTIVE
+
+
+@pytest.mark.parametrize("flag", [(), ("--json",)])
+def test_who_is_suspended_is_told_that_they_are_enrolled(world, tmp_path, flag):
+    name = f"sul{len(flag)}"
+    world.person(name, "researcher")
+    world.admin.users.suspend(name, reason="The key was stolen.")
+    status, out, err = typed("--identity", tmp_path / "again.json", "login", replaced(world, name).outcome["ticket"], *flag)
+    assert (status, err) == (0, "")
+    if flag:
+        said = json.loads(out)
+        assert (said["user"], said["suspended"]) == (f"users/{name}", True)
+    else:
+        assert f"users/{name}" in out
+        assert "Your account is suspended until an admin reinstates it." in out
+    assert keys.read(tmp_path / "again.json").user == f"users/{name}"
 
 
 def test_a_ticket_for_a_lost_key_is_void_once_the_key_was_exchanged(world, tmp_path):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from model_organisms import errors
 from model_organisms.client.client import connect, login
+from model_organisms.client.monitor import Monitor
+from model_organisms.formats import note
 from model_organisms_registry.founding import found
 from model_organisms_registry.server import Registry
 from model_organisms_registry.testing import World, settings
@@ -52,6 +54,11 @@ def test_a_folder_set_back_is_noticed_before_the_first_change(tmp_path, lost):
                 with pytest.raises(errors.LedgerForked):
                     seen.organisms.create("organisms/new", level="CL1", base_model=BASE)
             assert entries(behind) == before
+            monitor = Monitor(seen.audit, note.parse_vkey(seen.identity.ledger_key), seen.identity.origin)
+            (alarm,) = monitor.look(datetime.now(UTC))
+            shorter = registry.storage.log.size() < seen.audit._newest.size
+            assert alarm.kind == ("rollback" if shorter else "fork")
+            assert monitor.seen == registry.storage.log.size()
             assert "organisms/kept" in before
             assert not {"organisms/lost-0", "organisms/new"} & set(before)
     finally:

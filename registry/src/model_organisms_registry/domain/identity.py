@@ -181,7 +181,7 @@ def enrol(user: User, *, replaces: str, identity_key: bytes, sealing_key: bytes)
     """
     first, held = user.state is UserState.INVITED, key_id(user.identity_key) if user.identity_key else ""
     if held != replaces or not (first or replaces):
-        raise EnrolmentRefused("This enrolment code is wrong, used or expired; ask an admin for a new one.")
+        raise EnrolmentRefused("This ticket is wrong, used or expired; ask an admin for a new one.")
     _check_keys(user, identity_key, sealing_key)
     state = UserState.ACTIVE if first else user.state
     return replace(user, state=state, identity_key=identity_key, sealing_key=sealing_key)
@@ -237,7 +237,7 @@ def standing(user: User) -> User:
     if user.state is UserState.SUSPENDED:
         raise Suspended("Your account is suspended; ask an admin of this registry.", user=user.name)
     if user.state is not UserState.ACTIVE:
-        raise Unauthenticated("This account is not enrolled; run `mo login` with your enrolment code.")
+        raise Unauthenticated("This account is not enrolled; run `mo login` with your ticket.")
     return user
 
 
@@ -254,7 +254,11 @@ def admitted(user: User, *, key: str, denied: bool) -> User:
         Suspended: The account was stopped.
     """
     if denied or key_id(user.identity_key) != key:
-        raise CertificateRefused("Your certificate was revoked; ask an admin for a new enrolment code.")
+        msg = (
+            "Your certificate was revoked; two admins let you in again (`mo motions propose replace-keys`): run `mo login` with "
+            "the ticket that it gives."
+        )
+        raise CertificateRefused(msg)
     return standing(user)
 
 

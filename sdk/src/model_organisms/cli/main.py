@@ -17,7 +17,7 @@ from model_organisms.cli import access, audit, holding, keyring, motions, organi
 from model_organisms.cli.context import NEW_PASSPHRASE, Context, new_passphrase
 from model_organisms.cli.render import emit, facts, inert, plain
 from model_organisms.client import client, keys
-from model_organisms.errors import ModelOrganismsError, Unavailable, VerificationFailed
+from model_organisms.errors import ModelOrganismsError, Suspended, Unavailable, VerificationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,12 +62,19 @@ def login(context: Context, *, ticket: str, issuer: str, token_file: TextIO | No
     token = token_file.read().strip() if token_file else ""
     locked = new_passphrase() if passphrase else ""
     with client.login(text, context.identity, passphrase=locked, issuer=issuer, token=token) as connected:
-        who, unread = connected.identity, holding.unread(connected)
+        who = connected.identity
+        try:
+            unread, suspended = holding.unread(connected), False
+        except Suspended:  # whose keys were lost is let in again before an admin reinstates them
+            unread, suspended = 0, True
     if context.as_json:
-        emit({"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires})
-    else:
-        facts([("Enrolled as", who.user), ("at", who.registry), ("keys in", context.identity), ("key id", who.key_id)])
-        holding.told_of(unread)
+        said = {"user": who.user, "identity": str(context.identity), "certificate_expires": who.certificate_expires}
+        emit({**said, "suspended": suspended})
+        return
+    facts([("Enrolled as", who.user), ("at", who.registry), ("keys in", context.identity), ("key id", who.key_id)])
+    if suspended:
+        click.echo("Your account is suspended until an admin reinstates it.")
+    holding.told_of(unread)
 
 
 @cli.command()

@@ -121,8 +121,8 @@ def _followed(made: Monitor, *, every: float | None, command: str, as_json: bool
     while True:
         now = datetime.now(UTC)
         alarms = made.look(now)
-        size, root = (made.head.size, made.head.root) if made.head else (0, merkle.EMPTY_ROOT)
-        at: dict[str, object] = {"time": now.isoformat(timespec="seconds"), "origin": made.origin, "size": size}
+        at: dict[str, object] = {"time": now.isoformat(timespec="seconds"), "origin": made.origin, "size": made.seen}
+        at |= {"unread": made.unread}
         for alarm in alarms:
             line = {**at, "alarm": alarm.kind, "message": inert(alarm.message)}
             line |= {"index": alarm.index, "entry": plain(alarm.entry)} if alarm.index >= 0 else {}
@@ -130,10 +130,19 @@ def _followed(made: Monitor, *, every: float | None, command: str, as_json: bool
             if command:
                 _run(command, line)
         if not alarms:
-            _print({**at, "alarm": None, "message": f"all is well; the root is {root.hex()}"}, as_json=as_json)
+            _print({**at, "alarm": None, "message": _fine(made)}, as_json=as_json)
         if every is None or {alarm.kind for alarm in alarms} & {"fork", "rollback"}:
             return _status(alarms)
         time.sleep(every)
+
+
+def _fine(made: Monitor) -> str:
+    """Say that nothing is wrong, and what was not looked at."""
+    root = made.head.root if made.head else merkle.EMPTY_ROOT
+    said = f"all is well; the root is {root.hex()}"
+    if made.unread and made.watch:
+        said += f"; {made.unread} entries cannot be read here, so {', '.join(made.watch)} were not watched in them"
+    return said
 
 
 def _print(line: dict[str, object], *, as_json: bool) -> None:

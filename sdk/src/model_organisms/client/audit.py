@@ -216,18 +216,20 @@ class Audit:
             if newest is not None:
                 older, newer = sorted((newest, head), key=lambda seen: seen.size)
                 if receipt is None or not receipts.continues(receipt, head, newest):
-                    self._check_extension(older, newer)
+                    self._check_extension(older, newer, shown=head)
             if newest is None or head.size > newest.size:
                 self._newest = head
                 self._write_pin(head)
             self._recognised = True
         return head
 
-    def _check_extension(self, older: Checkpoint, newer: Checkpoint) -> None:
-        proof: list[bytes] = []
-        if 0 < older.size < newer.size:
-            proof = self._extension(older, newer)
-        checkpoints.consistent(older, newer, proof)
+    def _check_extension(self, older: Checkpoint, newer: Checkpoint, *, shown: Checkpoint) -> None:
+        try:
+            proof = self._extension(older, newer) if 0 < older.size < newer.size else []
+            checkpoints.consistent(older, newer, proof)
+        except LedgerForked as error:
+            error.details["size"] = str(shown.size)
+            raise
 
     def _extension(self, older: Checkpoint, newer: Checkpoint) -> list[bytes]:
         """Ask for the proof; who cannot give it, and is not only a moment behind, no longer has what was seen."""
@@ -241,7 +243,7 @@ class Audit:
             f"The registry's ledger had {newer.size} entries and now has fewer: history was cut, or a backup was restored. "
             "Keep your pin file and tell."
         )
-        raise LedgerForked(msg)
+        raise LedgerForked(msg, kind="rollback")
 
     def _write_pin(self, head: Checkpoint) -> None:
         if self._pin is None:

@@ -95,6 +95,10 @@ class Monitor:
     watch: Sequence[str] = tuple(WATCHED)
     head: Checkpoint | None = None
     """The last head that was verified."""
+    seen: int = 0
+    """Entries under the newest signed head that was shown, whether it is of this history or not."""
+    unread: int = 0
+    """Entries that may not be read here: their hashes are verified, and nothing in them is watched."""
     _frontier: merkle.Frontier = field(default_factory=merkle.Frontier)
     _roots: dict[int, bytes] = field(default_factory=dict)
     _policies: str = ""
@@ -114,14 +118,17 @@ class Monitor:
             Alarms, the gravest first; none means that all is well.
         """
         try:
-            last, head = self.head or self._pinned(), self.source.checkpoint()
+            last = self.head or self._pinned()
+            self.seen = last.size if last else 0
+            head = self.source.checkpoint()
             note = self.source.cosigned() if self.quorum else b""
             found = self._follow(head, last, now)
             if note and (cosigned := checkpoints.verified(note, self.key, origin=self.origin)).size > head.size:
                 found += self._follow(cosigned, self.head, now)
             return [*self._witnessed(note, now), *self._stale(now), *found]
         except LedgerForked as error:
-            return [Alarm("rollback" if "went back" in error.message else "fork", error.message)]
+            self.seen = int(error.details.get("size", self.seen))
+            return [Alarm(error.details.get("kind", "fork"), error.message)]
         except VerificationFailed as error:
             return [Alarm("invalid", error.message)]
         except Unavailable as error:
@@ -129,9 +136,10 @@ class Monitor:
 
     def _follow(self, head: Checkpoint, last: Checkpoint | None, now: datetime) -> list[Alarm]:
         """Steps 2 and 3; gives the entries to look at."""
+        self.seen = head.size
         if last is not None and head.size < last.size:
             msg = f"The ledger went back from {last.size} to {head.size} entries; keep both checkpoints as evidence."
-            raise LedgerForked(msg)
+            raise LedgerForked(msg, kind="rollback")
         found: list[Alarm] = []
         for leaf, body in self.source.leaves(self._frontier.size, head.size):
             index = self._frontier.size
@@ -151,6 +159,7 @@ class Monitor:
         if (self._frontier.size, self._frontier.root()) != (head.size, head.root):
             self._frontier = merkle.Frontier()  # what was read is of another history, or was changed: read it anew
             self._roots.clear()
+            self.unread = 0
             raise LedgerForked(f"The leaves do not give the signed head of {head.size} entries; keep both as evidence.")
         self._roots[head.size] = head.root
         while len(self._roots) > _KEPT:
@@ -193,6 +202,7 @@ class Monitor:
     def _notable(self, index: int, body: bytes, *, new: bool) -> Iterator[Alarm]:
         """Choose what a person should look at among the entries that may be read."""
         if not body:
+            self.unread += 1
             return
         try:
             entry = entries.parse(body)

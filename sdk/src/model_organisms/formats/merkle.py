@@ -197,7 +197,8 @@ def verify_consistency(proof: Sequence[bytes], *, old_size: int, old_root: bytes
         LedgerForked: The newer tree does not continue the older one, or the proof does not show it.
     """
     if not 0 <= old_size <= new_size <= MAX_SIZE:
-        raise LedgerForked(f"The ledger went back from {old_size} to {new_size} entries; keep both checkpoints as evidence.")
+        msg = f"The ledger went back from {old_size} to {new_size} entries; keep both checkpoints as evidence."
+        raise LedgerForked(msg, kind="rollback")
     if any(len(node) != HASH_SIZE for node in (old_root, new_root, *proof)):
         raise LedgerForked("A hash of the consistency proof is not 32 bytes; ask for it again.")
     if (old_size == 0 and old_root != EMPTY_ROOT) or (new_size == 0 and new_root != EMPTY_ROOT):

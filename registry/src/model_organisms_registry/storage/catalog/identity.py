@@ -163,7 +163,7 @@ def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> tuple[str, s
     used = update(codes).where(*fresh).values(use_time=now).returning(codes.c.user, codes.c.replaces)
     found = tx.execute(used).one_or_none()
     if found is None:
-        raise EnrolmentRefused("The enrolment code is wrong, used or expired; ask an administrator for a new one.")
+        raise EnrolmentRefused("The ticket is wrong, used or expired; ask an admin for a new one.")
     return found.user, found.replaces or ""
 
 
