@@ -64,9 +64,10 @@ def test_stopping_the_other_admin_helps_after_a_week_which_everybody_saw(world):
         user = accounts.user(tx, "users/second")
         for ago, counted in ((ADMIN_COUNTS_ON - timedelta(hours=1), 2), (ADMIN_COUNTS_ON + timedelta(hours=1), 1)):
             now = user.create_time
-            accounts.set_user_state(tx, user.name, user.state.SUSPENDED, suspend_time=now - ago)
+            stopped = replace(user, state=user.state.SUSPENDED)
+            accounts.change_user(tx, stopped, expected=user, suspend_time=now - ago)
             assert accounts.counted_admins(tx, suspended_since=now - ADMIN_COUNTS_ON) == counted
-        accounts.set_user_state(tx, user.name, user.state)
+            accounts.change_user(tx, user, expected=stopped)
 
 
 def test_carrying_ones_own_appointment(world):

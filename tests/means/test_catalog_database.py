@@ -39,7 +39,8 @@ with Database(sys.argv[1]).write() as tx:
     identity.add_user(tx, make.user("kept"))
 with Database(sys.argv[1]).write() as tx:
     identity.add_user(tx, make.user("half"))
-    identity.set_user_state(tx, "users/kept", make.UserState.SUSPENDED)
+    kept = make.user("kept")
+    identity.change_user(tx, make.user("kept", state=make.UserState.SUSPENDED), expected=kept)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -49,11 +50,28 @@ def test_state_and_keys_change(database):
     ada = make.user("ada", roles=frozenset({Role.ADMIN}))
     with database.write() as tx:
         identity.add_user(tx, ada)
-        identity.set_user_state(tx, ada.name, UserState.SUSPENDED)
-        identity.set_user_keys(tx, ada.name, b"k" * 32, b"s" * 1216)
-        changed = identity.user(tx, ada.name)
-        assert (changed.state, changed.identity_key, changed.sealing_key) == (UserState.SUSPENDED, b"k" * 32, b"s" * 1216)
-        identity.set_user_keys(tx, ada.name, b"k" * 32, b"t" * 1216)
+        stopped = replace(ada, state=UserState.SUSPENDED)
+        identity.change_user(tx, stopped, expected=ada)
+        changed = replace(stopped, identity_key=b"k" * 32, sealing_key=b"s" * 1216)
+        identity.change_user(tx, changed, expected=stopped)
+        assert identity.user(tx, ada.name) == changed
+        identity.change_user(tx, replace(changed, sealing_key=b"t" * 1216), expected=changed)
+        for read in (ada, stopped, replace(changed, state=UserState.ACTIVE), replace(changed, identity_key=b"")):
+            with pytest.raises(Conflict, match="changed meanwhile"):
+                identity.change_user(tx, replace(read, state=UserState.ACTIVE), expected=read)
+        assert identity.user(tx, ada.name) == replace(changed, sealing_key=b"t" * 1216)
+
+
+def test_who_has_no_key_yet_is_stopped_and_stands_again(database):
+    waiting = make.user("ada", identity_key=b"", sealing_key=b"", state=UserState.INVITED)
+    with database.write() as tx:
+        identity.add_user(tx, waiting)
+        identity.add_user(tx, make.user("bob", identity_key=b"", sealing_key=b""))
+        stopped = replace(waiting, state=UserState.SUSPENDED)
+        identity.change_user(tx, stopped, expected=waiting)
+        assert identity.user(tx, "users/ada") == stopped
+        identity.change_user(tx, waiting, expected=stopped)
+        assert identity.user(tx, "users/ada") == waiting
 
 
 def test_the_other_active_admins_are_counted_however_many_accounts_there_are(database):
@@ -66,8 +84,9 @@ def test_the_other_active_admins_are_counted_however_many_accounts_there_are(dat
             identity.add_user(tx, account)
         assert identity.other_active_admins(tx, "users/zoe") == 2
         assert identity.other_active_admins(tx, "users/a0000") == 3
-        identity.set_user_state(tx, "users/zac", UserState.SUSPENDED)
-        identity.set_user_state(tx, "users/admin", UserState.SUSPENDED)
+        for name in ("users/zac", "users/admin"):
+            stands = identity.user(tx, name)
+            identity.change_user(tx, replace(stands, state=UserState.SUSPENDED), expected=stands)
         assert identity.other_active_admins(tx, "users/zoe") == 0
 
 
@@ -78,10 +97,14 @@ def test_admins_count_who_are_enrolled_and_stand_or_were_stopped_only_lately(dat
             identity.add_user(tx, make.user(name, roles=roles))
         identity.add_user(tx, make.user("dora", roles=admin, identity_key=b"", state=UserState.INVITED))
         assert identity.counted_admins(tx, suspended_since=yesterday) == 2
-        identity.set_user_state(tx, "users/bob", UserState.SUSPENDED, suspend_time=make.NOW)
+        bob = identity.user(tx, "users/bob")
+        stopped = replace(bob, state=UserState.SUSPENDED)
+        identity.change_user(tx, stopped, expected=bob, suspend_time=make.NOW)
+        fresh = replace(stopped, identity_key=b"k" * 32)
+        identity.change_user(tx, fresh, expected=stopped)  # what does not change his state says nothing of since when
         assert identity.counted_admins(tx, suspended_since=yesterday) == 2
         assert identity.counted_admins(tx, suspended_since=make.NOW) == 1
-        identity.set_user_state(tx, "users/bob", UserState.ACTIVE)
+        identity.change_user(tx, replace(fresh, state=UserState.ACTIVE), expected=fresh)
         assert identity.counted_admins(tx, suspended_since=make.LATER) == 2
 
 
@@ -96,19 +119,18 @@ def test_a_key_belongs_to_one_user(database):
     with database.write() as tx:
         identity.add_user(tx, make.user("ada"))
         identity.add_user(tx, make.user("bob"))
+        taken = replace(make.user("bob"), identity_key=make.user("ada").identity_key)
         with pytest.raises(AlreadyExists, match="mo login"):
-            identity.set_user_keys(tx, "users/bob", make.user("ada").identity_key, b"")
+            identity.change_user(tx, taken, expected=make.user("bob"))
         with pytest.raises(AlreadyExists):
             identity.add_user(tx, make.user("cleo", identity_key=make.user("ada").identity_key))
         assert identity.user(tx, "users/bob") == make.user("bob")
 
 
 def test_what_is_not_there_cannot_change(database):
-    with database.write() as tx:
-        with pytest.raises(NotFound):
-            identity.set_user_state(tx, "users/ada", UserState.ACTIVE)
-        with pytest.raises(NotFound):
-            identity.set_user_keys(tx, "users/ada", b"k", b"s")
+    ada = make.user("ada")
+    with database.write() as tx, pytest.raises(NotFound):
+        identity.change_user(tx, replace(ada, state=UserState.SUSPENDED), expected=ada)
 
 
 def test_a_code_enrols_once_and_in_time(database):

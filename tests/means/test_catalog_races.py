@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from model_organisms import names
 from model_organisms.errors import AlreadyExists, BudgetExhausted, Conflict, EnrolmentRefused
-from model_organisms.records import Budget, RequestState, SessionState
+from model_organisms.records import Budget, RequestState, Role, SessionState, UserState
 from model_organisms_registry.storage.catalog import access, identity, oidc, organisms, sandbox
 from model_organisms_registry.storage.database import Database
 
@@ -164,12 +164,41 @@ def test_a_name_and_a_key_are_given_once_under_a_race(doors):
     assert len(won(results, lost=AlreadyExists)) == 1
 
     def take_key(tx: Connection, number: int) -> None:
-        identity.set_user_keys(tx, f"users/r{number}", b"the same key", b"")
+        mine = make.user(f"r{number}")
+        identity.change_user(tx, replace(mine, identity_key=b"the same key"), expected=mine)
 
     # the asking before is only for the wording: it is the index that refuses
     results = race(doors, take_key, callers=12)
     assert sum(result is None for result in results) == 1
     assert {type(result) for result in results if result is not None} <= {AlreadyExists, Conflict}
+
+
+def test_of_admins_who_stop_each_other_at_one_moment_one_is_left(doors):
+    admins = [make.user(f"admin-{number}", roles=frozenset({Role.ADMIN})) for number in range(6)]
+    with doors[0].write() as tx:
+        for admin in admins:
+            identity.add_user(tx, admin)
+
+    def stop(tx: Connection, number: int) -> None:
+        name = admins[(number + 1) % len(admins)].name
+        others = identity.other_active_admins(tx, name)
+        found = identity.user(tx, name, lock=True)
+        if not others or found.state is UserState.SUSPENDED:
+            raise Conflict("The last, or stopped already.")
+        identity.change_user(tx, replace(found, state=UserState.SUSPENDED), expected=found)
+
+    assert len(won(race(doors, stop, callers=len(admins)), lost=Conflict)) == len(admins) - 1
+    with doors[0].read() as tx:
+        assert identity.other_active_admins(tx, "users/ada") == 1
+
+
+def test_of_many_changes_of_one_account_as_it_was_read_one_is_made(doors):
+    ada = make.user("ada")
+
+    def change(tx: Connection, number: int) -> None:
+        identity.change_user(tx, replace(ada, identity_key=bytes([number]) * 32), expected=ada)
+
+    assert len(won(race(doors, change, callers=12), lost=Conflict)) == 1
 
 
 def test_publishers_at_one_moment_get_numbers_without_a_gap(doors):

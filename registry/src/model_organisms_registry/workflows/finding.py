@@ -43,27 +43,29 @@ class Found:
     grants: tuple[Grant, ...]
 
 
-def organism(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> tuple[Organism, tuple[Grant, ...]]:
-    """Read an organism and the caller's grants on its versions.
+def organism(
+    tx: Connection, gate: Gate, call: Call, action: Action, name: str, *, lock: bool = False
+) -> tuple[Organism, tuple[Grant, ...]]:
+    """Read an organism and the caller's grants on its versions; locked, it stays as it is until the transaction ends.
 
     Raises:
         NotFound: There is none, in the same words as for one that is hidden.
     """
     try:
-        found = organism_rows.organism(tx, name)
+        found = organism_rows.organism(tx, name, lock=lock)
     except NotFound:
         gate.absent(call, action, "organism", name)
     return found, _grants_on(tx, call, found)
 
 
-def version(tx: Connection, gate: Gate, call: Call, action: Action, name: str) -> Found:
-    """Read a version, its organism, and the caller's grants on it.
+def version(tx: Connection, gate: Gate, call: Call, action: Action, name: str, *, lock: bool = False) -> Found:
+    """Read a version, its organism, and the caller's grants on it; locked, the version stays as it is until the transaction ends.
 
     Raises:
         NotFound: There is none, in the same words as for one that is hidden.
     """
     try:
-        record = organism_rows.version(tx, name)
+        record = organism_rows.version(tx, name, lock=lock)
         of = organism_rows.organism(tx, names.parse_version(name).organism)
     except NotFound:
         gate.absent(call, action, "version", name)

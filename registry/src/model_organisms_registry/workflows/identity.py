@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.authority import Authority
     from model_organisms_registry.storage.contents import Contents
-    from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Changes
 
 
@@ -113,11 +112,10 @@ class Identity:
         _, not_after = rules.certificate_times(now)
         with self._changes.open() as change:
             name, lost = accounts.use_enrolment(change.tx, rules.code_hash(code), now)
-            found = accounts.user(change.tx, name)
+            found = accounts.user(change.tx, name, lock=True)
             user = rules.enrol(found, replaces=lost, identity_key=identity_key, sealing_key=sealing_key)
-            certificate, facts = self._rekeyed(change.tx, user, request, now, not_after)
-            if user.state is not found.state:
-                accounts.set_user_state(change.tx, user.name, user.state)
+            accounts.change_user(change.tx, user, expected=found)
+            certificate, facts = self._certified(user, request, now, not_after)
             facts |= {"replaces": lost} if lost else {}
             change.enter(entry(Event.ENROL, None, time=now, seq=seq(), subject=user.name, facts=facts))
         if lost:
@@ -137,19 +135,17 @@ class Identity:
             check_proof(key, proof, statement)
         _, not_after = rules.certificate_times(call.time)
         with self._changes.open() as change:
-            found = rules.admitted(accounts.user(change.tx, call.user.name), key=call.key_id, denied=False)
+            found = rules.admitted(accounts.user(change.tx, call.user.name, lock=True), key=call.key_id, denied=False)
             user = rules.rotate(found, identity_key=identity_key, sealing_key=sealing_key)
-            certificate, facts = self._rekeyed(change.tx, user, request, call.time, not_after)
+            accounts.change_user(change.tx, user, expected=found)
+            certificate, facts = self._certified(user, request, call.time, not_after)
             facts |= {"replaces": call.key_id}
             change.enter(entry(Event.ROTATE, call, seq=seq(), subject=user.name, facts=facts))
         return user, certificate, not_after, change.receipt
 
-    def _rekeyed(
-        self, tx: Connection, user: User, request: bytes, now: datetime, not_after: datetime
-    ) -> tuple[bytes, dict[str, str]]:
-        """Give an account keys and a certificate, and say what the ledger says of them."""
+    def _certified(self, user: User, request: bytes, now: datetime, not_after: datetime) -> tuple[bytes, dict[str, str]]:
+        """Issue a certificate for new keys, and say what the ledger says of both."""
         certificate = self._issue(user, request, now, not_after)
-        accounts.set_user_keys(tx, user.name, user.identity_key, user.sealing_key)
         return certificate, {
             "identity_key": key_id(user.identity_key),
             "sealing_key": key_id(user.sealing_key),
@@ -205,8 +201,9 @@ class Identity:
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         with self._changes.open() as change:
             others = accounts.other_active_admins(change.tx, name)
-            user = rules.suspend(accounts.user(change.tx, name), by=call.user, other_active_admins=others)
-            accounts.set_user_state(change.tx, name, user.state, suspend_time=call.time)
+            found = accounts.user(change.tx, name, lock=True)
+            user = rules.suspend(found, by=call.user, other_active_admins=others)
+            accounts.change_user(change.tx, user, expected=found, suspend_time=call.time)
             commit = self._contents.commit(change.tx, name, reason)
             change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit, commit=commit))
         self._suspended(name, call.time)
@@ -217,8 +214,9 @@ class Identity:
         reason = plain(reason, "reason", limit=REASON_LIMIT)
         permit = self._gate.permit(call, Action.MANAGE_USERS, entities.account(name))
         with self._changes.open() as change:
-            user = rules.reinstate(accounts.user(change.tx, name), by=call.user)
-            accounts.set_user_state(change.tx, name, user.state)
+            found = accounts.user(change.tx, name, lock=True)
+            user = rules.reinstate(found, by=call.user)
+            accounts.change_user(change.tx, user, expected=found)
             commit = self._contents.commit(change.tx, name, reason)
             change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit, commit=commit))
         return user, change.receipt

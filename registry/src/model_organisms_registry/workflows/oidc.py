@@ -84,8 +84,7 @@ class Oidc:
     @staticmethod
     def _rekeyed(change: Change, found: User, user: User) -> dict[str, str]:
         """Give an account the keys it has now, and say what the ledger says of them."""
-        accounts.set_user_keys(change.tx, user.name, user.identity_key, user.sealing_key)
-        accounts.set_user_state(change.tx, user.name, user.state)
+        accounts.change_user(change.tx, user, expected=found)
         facts = {"identity_key": key_id(user.identity_key), "sealing_key": key_id(user.sealing_key)}
         return facts | ({"replaces": key_id(found.identity_key)} if found.identity_key else {})
 
@@ -94,7 +93,7 @@ class Oidc:
         """Find the subject's account, or make it. What the rules say today must still give it one."""
         wanted, subject = oidc.newcomer(token, issuer), token.claims["sub"]
         if name := subjects.user_of(change.tx, issuer.issuer, subject):
-            return accounts.user(change.tx, name)
+            return accounts.user(change.tx, name, lock=True)
         user = rules.invite(
             wanted.name, display_name=wanted.display_name, organisation=wanted.organisation, roles=wanted.roles, now=now
         )

@@ -137,8 +137,11 @@ class Organisms:
         return {"level": to.name}
 
     def _graded(self, tx: Connection, call: Call, name: str, level: Level) -> _Graded:
-        """Read an organism with its versions, and ask whether the caller may set this level."""
-        organism, grants = finding.organism(tx, self._gate, call, Action.SET_LEVEL, name)
+        """Read an organism with its versions, hold it, and ask whether the caller may set this level.
+
+        Of two who raise it at one moment, the second must not lower what the first raised.
+        """
+        organism, grants = finding.organism(tx, self._gate, call, Action.SET_LEVEL, name, lock=True)
         versions = rows.versions(tx, name, page_size=1000).items
         now = max((rules.effective_level(organism, version) for version in versions), default=organism.level)
         permit = self._gate.permit(call, Action.SET_LEVEL, entities.organism(organism), grants=grants, lowering=level < now)

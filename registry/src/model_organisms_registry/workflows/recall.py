@@ -105,7 +105,7 @@ class Recall:
         return after, change.receipt
 
     def _found(self, change: Change, call: Call, action: Action, name: str) -> tuple[Version, Permit]:
-        found = finding.version(change.tx, self._gate, call, action, name)
+        found = finding.version(change.tx, self._gate, call, action, name, lock=True)
         return found.subject.version, self._gate.permit(call, action, found.resource, grants=found.grants)
 
     def _moved(self, change: Change, event: Event, before: Version, after: Version, permit: Permit, *, reason: str) -> None:

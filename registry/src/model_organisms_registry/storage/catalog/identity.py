@@ -6,13 +6,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import AlreadyExists, EnrolmentRefused, NotFound
+from model_organisms.errors import AlreadyExists, Conflict, EnrolmentRefused, NotFound
 from model_organisms.records import Page, Role, User, UserState
-from sqlalchemy import bindparam, exists, func, or_, select, update
+from sqlalchemy import and_, bindparam, exists, func, or_, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import rows
 from model_organisms_registry.storage.codecs import dump_texts
+from model_organisms_registry.storage.database import held
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
@@ -45,18 +46,23 @@ def add_user(tx: Connection, user: User) -> None:
         "create_time": user.create_time,
         "identity_key": user.identity_key,
         "sealing_key": user.sealing_key,
-        "key_id": key_id(user.identity_key) if user.identity_key else None,
+        "key_id": _key_id(user),
     }
     rows.add(tx, schema.users, values, name=user.name)
 
 
-def user(tx: Connection, name: str) -> User:
+def user(tx: Connection, name: str, *, lock: bool = False) -> User:
     """Read an account.
+
+    Args:
+        tx: The transaction.
+        name: Its name.
+        lock: Keep it as it is until the transaction ends; for who decides on it what becomes of it.
 
     Raises:
         NotFound: There is none of that name.
     """
-    return _user(rows.get(tx, schema.users, name))
+    return _user(rows.get(tx, schema.users, name, lock=lock))
 
 
 def caller(tx: Connection, name: str, thumbprint: str) -> tuple[User, bool]:
@@ -94,11 +100,14 @@ def reviewers(tx: Connection) -> list[User]:
 
 
 def other_active_admins(tx: Connection, name: str) -> int:
-    """Count the active admins besides one account."""
+    """Count the active admins besides one account, and in a writing transaction hold them all.
+
+    Two admins who stop each other at one moment must not each count the other.
+    """
     table = schema.users
     admin = table.c.roles.contains(f'"{Role.ADMIN}"')  # one of the quoted texts in their list
-    standing = (table.c.state == UserState.ACTIVE.value, table.c.name != name, admin)
-    return int(tx.execute(select(func.count()).select_from(table).where(*standing)).scalar_one())
+    standing = select(table.c.name).where(table.c.state == UserState.ACTIVE.value, admin).order_by(table.c.name)
+    return sum(found != name for found in tx.scalars(held(tx, standing)))
 
 
 def counted_admins(tx: Connection, *, suspended_since: datetime) -> int:
@@ -109,29 +118,31 @@ def counted_admins(tx: Connection, *, suspended_since: datetime) -> int:
     return int(tx.execute(select(func.count()).select_from(table).where(admin, table.c.key_id.is_not(None), counts)).scalar_one())
 
 
-def set_user_state(tx: Connection, name: str, state: UserState, *, suspend_time: datetime | None = None) -> None:
-    """Activate or suspend an account.
+def change_user(tx: Connection, user: User, *, expected: User, suspend_time: datetime | None = None) -> None:
+    """Give an account another state, other keys, or both, if it stands as the caller read it (compare and swap).
+
+    Args:
+        tx: The transaction.
+        user: As it shall be.
+        expected: As it was read.
+        suspend_time: Since when it is stopped, where that is what changes.
 
     Raises:
         NotFound: There is none of that name.
-    """
-    values = {"state": state.value, "suspend_time": suspend_time}
-    rows.change(tx, update(schema.users).where(schema.users.c.name == name).values(values), name=name)
-
-
-def set_user_keys(tx: Connection, name: str, identity_key: bytes, sealing_key: bytes) -> None:
-    """Give an account its keys, in place of any it had.
-
-    Raises:
-        NotFound: There is no account of that name.
         AlreadyExists: Another account has this identity key.
+        Conflict: Its state or its keys were changed in between.
     """
-    table = schema.users
+    table, name, key, before = schema.users, user.name, _key_id(user), _key_id(expected)
     # asked first for the message only: of two accounts that race for a key, the unique index stops the second
-    if tx.execute(select(exists().where(table.c.key_id == key_id(identity_key), table.c.name != name))).scalar_one():
+    if key != before and tx.execute(select(exists().where(table.c.key_id == key, table.c.name != name))).scalar_one():
         raise AlreadyExists("This identity key belongs to another account; make new keys with `mo login`.", name=name)
-    values = {"identity_key": identity_key, "sealing_key": sealing_key, "key_id": key_id(identity_key)}
-    rows.change(tx, update(table).where(table.c.name == name).values(values), name=name)
+    values: dict[str, Any] = {"identity_key": user.identity_key, "sealing_key": user.sealing_key, "key_id": key}
+    if user.state is not expected.state:
+        values |= {"state": user.state.value, "suspend_time": suspend_time}
+    still = and_(table.c.state == expected.state.value, table.c.key_id.is_not_distinct_from(before))
+    if tx.execute(update(table).where(table.c.name == name, still).values(values)).rowcount != 1:
+        now = rows.get(tx, table, name).state
+        raise Conflict(f"'{name}' was changed meanwhile and is {now} by now; read it again.", name=name, state=now)
 
 
 def add_enrolment(tx: Connection, code_hash: str, user: str, expire_time: datetime, replaces: str = "") -> None:
@@ -170,6 +181,10 @@ def use_enrolment(tx: Connection, code_hash: str, now: datetime) -> tuple[str, s
 def deny_certificate(tx: Connection, thumbprint: str, reason: str, time: datetime) -> None:
     """Refuse a certificate from now on; the first reason is kept."""
     rows.added(tx, schema.denied_certificates, {"thumbprint": thumbprint, "reason": reason, "create_time": time})
+
+
+def _key_id(user: User) -> str | None:
+    return key_id(user.identity_key) if user.identity_key else None
 
 
 def _user(row: Row[Any]) -> User:

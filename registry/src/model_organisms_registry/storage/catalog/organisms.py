@@ -95,13 +95,13 @@ def add_organism(tx: Connection, organism: Organism) -> None:
     rows.add_all(tx, schema.organism_words, found_by)
 
 
-def organism(tx: Connection, name: str) -> Organism:
-    """Read an organism, hidden or not.
+def organism(tx: Connection, name: str, *, lock: bool = False) -> Organism:
+    """Read an organism, hidden or not; locked, it stays as it is until the transaction ends.
 
     Raises:
         NotFound: There is none of that name.
     """
-    return read_organism(rows.get(tx, schema.organisms, name))
+    return read_organism(rows.get(tx, schema.organisms, name, lock=lock))
 
 
 def set_conditions(tx: Connection, organism: Organism) -> None:
@@ -178,13 +178,13 @@ def add_version(tx: Connection, version: Version) -> None:
     raise AlreadyExists(f"There is a '{version.name}' already; publish under the next number.", name=version.name)
 
 
-def version(tx: Connection, name: str) -> Version:
-    """Read a version.
+def version(tx: Connection, name: str, *, lock: bool = False) -> Version:
+    """Read a version; locked, it stays as it is until the transaction ends.
 
     Raises:
         NotFound: There is none of that name.
     """
-    return _version(rows.get(tx, schema.versions, name))
+    return _version(rows.get(tx, schema.versions, name, lock=lock))
 
 
 def version_by_digest(tx: Connection, organism: str, digest: str) -> Version | None:
