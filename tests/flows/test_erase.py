@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
+from model_organisms.formats import webhooks
 from model_organisms.formats.provenance import BaseModel, Provenance
+from model_organisms_registry.config import Notify
 from model_organisms_registry.erasing import erase
 from model_organisms_registry.inspection import copy, inspect, put_back
 from model_organisms_registry.storage.blobs import Blobs
+from model_organisms_registry.storage.catalog import outbox
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.database import Database
@@ -84,4 +89,8 @@ def test_a_session_is_erased_and_its_neighbour_is_not(world, qwen, qwen_files, t
     assert any(SECRET.encode() in text for text in texts(restored, kept))
     with pytest.raises(errors.NotFound):
         texts(restored, gone)
-    assert erase(config, gone, now=datetime.now(UTC)).texts >= 3
+    (config.folder / "secret").write_text(webhooks.print_secret(bytes(32)))
+    told = replace(config, notify=(Notify("tracker", "https://example.org/", "secret", ("sandbox.erase",)),))
+    assert erase(told, gone, now=datetime.now(UTC)).texts >= 3
+    with world.registry.storage.database.read() as tx:
+        assert [json.loads(letter.body)["data"]["subject"] for letter in outbox.pending(tx, most=9)] == [gone]

@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
+from model_organisms.errors import NotFound
 from model_organisms.formats import webhooks
 from model_organisms_registry.__main__ import cli
 from model_organisms_registry.config import Notify
+from model_organisms_registry.rewrapping import rewrap
 from model_organisms_registry.server import Registry
 from model_organisms_registry.storage.catalog import outbox
 from model_organisms_registry.storage.catalog import requests as request_rows
@@ -74,6 +76,22 @@ def test_a_request_that_nobody_decided_lapses_in_the_ledger_and_is_told(config):
         types = [entry.type for _, entry in world.person("aud").audit.entries() if entry.subject == request.name]
         assert types == ["access.request", "access.lapse"]
         assert world.person("rosa").access.get(request.name).state.value == "expired"
+
+
+def test_what_belongs_to_no_change_is_told_too_also_by_command(config):
+    kinds = ("gate.deny", "registry.start", "registry.stop", "registry.rewrap.intent", "registry.rewrap.result")
+    with receiving() as receiver:
+        all_of_it = told(config, receiver.url, events=kinds)
+        with running(all_of_it, people=PEOPLE) as world:
+            with pytest.raises(NotFound):
+                world.person("rosa").users.suspend("ravi", reason="I may not.")
+            until(lambda: len(receiver.taken) == 2)
+        rewrap(all_of_it, versions=(), to="", now=datetime.now(UTC), tell=lambda *_: None)
+        registry = Registry(all_of_it)
+        registry.start()
+        until(lambda: len(receiver.taken) == 6)
+        registry.stop(grace_s=1.0)
+    assert sorted(message["type"] for _, message in receiver.taken) == sorted([*kinds, "registry.start"])
 
 
 def run(config, *words):

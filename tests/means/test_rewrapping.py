@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from model_organisms.errors import ConfigurationInvalid, NotFound, Unavailable, VerificationFailed
 from model_organisms_registry.config import Keys
 from model_organisms_registry.rewrapping import turn
-from model_organisms_registry.storage.keyring import open_keyring
+from model_organisms_registry.storage.key_files import FileKeys
+from model_organisms_registry.storage.keyring import Keyring, open_keyring
 from model_organisms_registry.storage.keys import KeyState
 from model_organisms_registry.storage.sealed import SealedStore
 
@@ -173,6 +175,78 @@ def test_killed_at_a_sync_everything_opens_and_the_next_run_finishes(folders, nu
     assert readable(again)
     assert len(list((tmp_path / "kek/live").iterdir())) == 2
     sealed.keys.close()
+
+
+class Interrupted(FileKeys):
+    """Keys in a folder, to which another process comes before one call or after it."""
+
+    def __init__(self, folder, call, when, step):
+        super().__init__(folder)
+        self._at, self._steps = (*call, when), [step]
+
+    def _between(self, *now):
+        if now == self._at and self._steps:
+            self._steps.pop()()
+
+    def state(self, kek_id):
+        self._between("state", kek_id, "before")
+        found = super().state(kek_id)
+        self._between("state", kek_id, "after")
+        return found
+
+    def create(self, kek_id):
+        self._between("create", kek_id, "before")
+        super().create(kek_id)
+        self._between("create", kek_id, "after")
+
+    def wrap(self, kek_id, data_key, aad):
+        self._between("wrap", kek_id, "before")
+        wrapped = super().wrap(kek_id, data_key, aad)
+        self._between("wrap", kek_id, "after")
+        return wrapped
+
+    def destroy(self, kek_id):
+        self._between("destroy", kek_id, "before")
+        super().destroy(kek_id)
+        self._between("destroy", kek_id, "after")
+
+
+def assert_erased(blobs, tmp_path):
+    """One key is gone, for whoever opens the folder anew; the other is not."""
+    again = store(blobs, Keys(), tmp_path)
+    assert again.keys.state("one") is KeyState.DESTROYED
+    for path in ("one/0", "one/1"):
+        with pytest.raises(NotFound, match="destroyed"):
+            again.open_sealed(path, aad=path.encode())
+    assert bytes(again.open_sealed("two/0", aad=b"two/0").into_memory()).startswith(PLAIN["two/0"])
+    assert not list((tmp_path / "kek/live").glob("one*"))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [("state", "one"), ("state", "one.2"), ("create", "one.2"), ("wrap", "one.2")])
+def test_a_key_that_is_erased_while_it_is_turned_stays_destroyed(folders, call, when):
+    blobs, tmp_path = folders
+    other = filled(blobs, Keys(), tmp_path).keys
+    keeper = Interrupted(tmp_path / "kek", call, when, lambda: other.destroy("one"))
+    turn(SealedStore(blobs, Keyring(keeper)), set(), "file", lazy=False, tell=tell)
+    assert_erased(blobs, tmp_path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [("state", "one"), ("state", "one.2"), ("destroy", "one")])
+def test_a_key_that_is_turned_while_it_is_erased_is_destroyed(folders, call, when):
+    """The rewrap wraps anew, and has not yet come to destroying the older rotation."""
+    blobs, tmp_path = folders
+    other = filled(blobs, Keys(), tmp_path)
+
+    def rewrap():
+        with suppress(NotFound):  # the erasing came first
+            fresh = other.keys.turn("one", "file")
+            for path in ("one/0.key", "one/1.key"):
+                other.rewrap(path, fresh)
+
+    Keyring(Interrupted(tmp_path / "kek", call, when, rewrap)).destroy("one")
+    assert_erased(blobs, tmp_path)
 
 
 def test_what_does_not_unwrap_is_told_and_no_older_key_is_destroyed(folders):

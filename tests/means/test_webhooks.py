@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import socket
+import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import model_organisms_registry
 import pytest
-from model_organisms.errors import ConfigurationInvalid
+from model_organisms.errors import ConfigurationInvalid, Unavailable
 from model_organisms.formats import webhooks
 from model_organisms.records import Entry
 from model_organisms_registry import hooks
 from model_organisms_registry.config import Notify
 from model_organisms_registry.domain import outbox as rules
+from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.domain.outbox import Letter
+from model_organisms_registry.ledger.log import Log
+from model_organisms_registry.ledger.signer import Signer
+from model_organisms_registry.storage.blobs import Blobs
 from model_organisms_registry.storage.catalog import outbox as rows
+from model_organisms_registry.storage.database import Database
+from model_organisms_registry.workflows.changes import Changes
 from model_organisms_registry.workflows.notifying import Notifier, Outbox
 
 from tests.support.receiver import KEY, receiving
@@ -125,6 +136,63 @@ def test_what_was_undone_is_not_told(sqlite_database, folder):
     assert left(sqlite_database) == []
 
 
+@pytest.fixture
+def log(sqlite_database, tmp_path):
+    (tmp_path / "blobs").mkdir()
+    Signer.create(tmp_path / "signer", origin="ledger.test")
+    made = Log(sqlite_database, Blobs(f"file://{tmp_path / 'blobs'}"), Signer.open(tmp_path / "signer"))
+    made.start()
+    yield made
+    made.close()
+
+
+def test_every_event_that_a_setting_may_name_is_told_with_a_change_and_without_one(sqlite_database, folder, log):
+    every = tuple(event.type for event in Event)
+    opened = hooks.opened([setting("http://127.0.0.1:9/", events=every)], folder)
+    changes = Changes(sqlite_database, log, wait_s=20, outbox=Outbox(opened))
+    for number, kind in enumerate(every):
+        assert changes.enter(entry(2 * number, kind)).index == 2 * number
+        with changes.open() as change:
+            change.enter(entry(2 * number + 1, kind))
+    with sqlite_database.read() as tx:
+        told = [letter.type for letter in rows.pending(tx, most=1000)]
+    assert sorted(told) == sorted(every * 2)
+
+
+def test_nothing_enters_the_ledger_past_those_who_tell():
+    source = Path(model_organisms_registry.__file__).parent
+    ways = re.compile(r"\blog\.(?:record|append)\(|\badd_pending\(")
+    found = {str(path.relative_to(source)) for path in source.rglob("*.py") if ways.search(path.read_text())}
+    assert found == {"ledger/log.py", "ledger/rows.py", "workflows/changes.py", "erasing.py"}
+
+
+def test_a_refusal_that_nobody_is_told_of_takes_no_transaction(folder, log, tmp_path):
+    opened = hooks.opened([setting("http://127.0.0.1:9/")], folder)
+    busy = Database(f"sqlite:///{tmp_path / 'busy.db'}", patience_s=0.1)
+    changes = Changes(busy, log, wait_s=20, outbox=Outbox(opened))
+    with busy.write():
+        changes.record_denial(entry(1, Event.DENY.type))
+        with pytest.raises(Unavailable, match="busy"):
+            changes.record_denial(entry(2))
+    assert log.size() == 1
+    busy.close()
+
+
+def test_what_waits_for_a_receiver_that_was_taken_out_is_given_up_and_in_time_forgotten(database, folder):
+    opened = hooks.opened([setting("http://127.0.0.1:9/", name=name) for name in ("gone", "stays")], folder)
+    put(database, opened, entry(1))
+    with database.write() as tx:
+        rows.add(tx, [Letter("old", "gone", "access.grant", b"{}", datetime.now(UTC) - rules.KEPT - SECOND)])
+    notifier = Notifier(database, opened[1:], lambda: datetime.now(UTC), round_s=60)
+    notifier.start()
+    notifier.stop()
+    assert {letter.hook: (bool(letter.next_time), letter.error) for letter in left(database)} == {
+        "gone": (False, "not in the settings"),
+        "stays": (True, ""),
+    }
+    assert len(left(database)) == 2
+
+
 def test_pauses_grow_and_an_old_notice_is_given_up():
     letter = Letter("id", "tracker", "access.grant", b"{}", NOW)
     pauses = [rules.next_time(replace(letter, attempts=made), first=5 * SECOND, now=NOW) - NOW for made in range(1, 40)]
@@ -179,6 +247,26 @@ def test_a_loopback_address_is_called_only_where_the_settings_say_so(folder):
         refused = hooks.post(replace(hook, private=False), b"{}", identifier="id", now=datetime.now(UTC))
         assert "may not call" in refused
         assert len(receiver.asked) == 1
+
+
+def test_a_name_that_is_looked_up_for_too_long_lets_no_receiver_drip_without_end(folder, monkeypatch):
+    real, said = socket.getaddrinfo, []
+
+    def slow(*asked, **how):
+        time.sleep(0.6)
+        return real(*asked, **how)
+
+    with receiving("drip") as receiver:
+        (hook,) = hooks.opened([setting(receiver.url, timeout_s=0.2)], folder)
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        post = threading.Thread(
+            target=lambda: said.append(hooks.post(hook, b"{}", identifier="id", now=datetime.now(UTC))), daemon=True
+        )
+        post.start()
+        post.join(10)
+        assert not post.is_alive()
+        assert receiver.asked == []
+    assert said == ["_TooLate: there was no answer in time"]
 
 
 def test_nobody_there_is_said_in_words(folder):

@@ -16,6 +16,7 @@ from model_organisms.errors import Conflict
 from model_organisms.formats import entry as entries
 from model_organisms.records import SessionState
 
+from model_organisms_registry import hooks
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.ledger import rows as ledger_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
@@ -23,6 +24,7 @@ from model_organisms_registry.storage.contents import key_of
 from model_organisms_registry.storage.database import Database
 from model_organisms_registry.storage.keyring import open_keyring
 from model_organisms_registry.workflows.changes import seq
+from model_organisms_registry.workflows.notifying import Outbox
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,10 +50,12 @@ def erase(config: Config, session: str, *, now: datetime) -> Erased:
         now: The time.
 
     Raises:
+        ConfigurationInvalid: A `[[notify]]` that cannot be used.
         NotFound: There is no such session.
         Conflict: It is still open.
         Unavailable: The database, or who keeps the key, cannot be reached.
     """
+    outbox = Outbox(hooks.opened(config.notify, config.folder))
     database, keyring = Database(config.database_url), open_keyring(config.keys, config.kek_folder)
     try:
         with database.write() as tx:
@@ -61,6 +65,7 @@ def erase(config: Config, session: str, *, now: datetime) -> Erased:
             facts = {"key": key_of(session), "texts": str(texts)}
             done = entry(Event.ERASE_SESSION, None, time=now, seq=seq(), subject=session, facts=facts)
             ledger_rows.add_pending(tx, entries.encode(done))
+            outbox.put(tx, done)
         keyring.destroy(key_of(session))
     finally:
         database.close()

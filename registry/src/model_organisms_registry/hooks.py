@@ -82,13 +82,18 @@ class _Line:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self._is_cut = False
 
     def ask(self, hook: Hook, body: bytes, headers: dict[str, str]) -> int:
         host, port = hook.address.hostname or "", hook.address.port or _PORTS[hook.address.scheme]
-        self._socket = sock = socket.create_connection((_resolved(hook, host, port), port), timeout=hook.timeout_s)
+        address = _resolved(hook, host, port)
+        self._refuse_cut()
+        self._socket = sock = socket.create_connection((address, port), timeout=hook.timeout_s)
+        self._refuse_cut()
         if hook.address.scheme == "https":
             wrapped = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             self._socket = sock = wrapped
+            self._refuse_cut()
             wrapped.do_handshake()
         connection = http.client.HTTPConnection(host, port, timeout=hook.timeout_s)
         connection.sock = sock
@@ -97,10 +102,16 @@ class _Line:
         return connection.getresponse().status
 
     def cut(self) -> None:
+        self._is_cut = True  # before the look: who takes a socket up after it sees this
         if self._socket is not None:
             with suppress(OSError):  # it ended by itself
                 self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
+
+    def _refuse_cut(self) -> None:
+        """Go no further where the time ended while there was no socket to shut, as when a name was looked up."""
+        if self._is_cut:
+            raise _TooLate("there was no answer in time")
 
 
 def _resolved(hook: Hook, host: str, port: int) -> str:
@@ -110,6 +121,10 @@ def _resolved(hook: Hook, host: str, port: int) -> str:
         msg = f"{host} is at {', '.join(found)}, which this hook may not call"
         raise _Forbidden(msg)
     return found[0]
+
+
+class _TooLate(OSError):
+    """The time was up before there was a connection."""
 
 
 class _Forbidden(OSError):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import NotFound, VerificationFailed
 
+from model_organisms_registry import hooks
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.founding import Storage
 from model_organisms_registry.storage.bundles import Stored
@@ -24,6 +25,7 @@ from model_organisms_registry.storage.keyring import keeper_of, parsed
 from model_organisms_registry.storage.keys import KeyState
 from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.changes import Changes, seq
+from model_organisms_registry.workflows.notifying import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,14 +74,15 @@ def rewrap(config: Config, *, versions: Sequence[str], to: str, now: datetime, t
         What was done.
 
     Raises:
+        ConfigurationInvalid: A `[[notify]]` that cannot be used.
         LedgerUnavailable: The registry runs; stop it.
         NotFound: There is no such version.
         Unavailable: A keeper cannot be reached; run it again.
     """
-    storage = Storage.open(config)
+    outbox, storage = Outbox(hooks.opened(config.notify, config.folder)), Storage.open(config)
     try:
         storage.log.start()
-        changes = Changes(storage.database, storage.log, wait_s=config.limits.ledger_wait_s)
+        changes = Changes(storage.database, storage.log, wait_s=config.limits.ledger_wait_s, outbox=outbox)
         with storage.database.read() as tx:
             chosen = {Stored.of(organism_rows.version(tx, name)).key_id for name in versions}
         keeper = to or config.keys.provider
@@ -143,7 +146,10 @@ def _turned(sealed: SealedStore, key_id: str, to: str, failed: dict[str, str]) -
     state = sealed.keys.state(key_id)
     if state is KeyState.MISSING:
         failed[key_id] = "the key is lost"
-    return sealed.keys.turn(key_id, to) if state is KeyState.LIVE else ""
+    try:
+        return sealed.keys.turn(key_id, to) if state is KeyState.LIVE else ""
+    except NotFound:  # destroyed meanwhile, as `mo-registry erase` does
+        return ""
 
 
 def _records(sealed: SealedStore, chosen: set[str], failed: dict[str, str]) -> dict[str, Wrapped]:

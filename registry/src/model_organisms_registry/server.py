@@ -95,8 +95,8 @@ class Registry:
         limits = config.limits
         self.storage.log.start()
         self.notifier = Notifier(self.storage.database, receivers, self._clock)
-        told = Outbox(receivers).put
-        self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s, told=told)
+        outbox = Outbox(receivers)
+        self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s, outbox=outbox)
         cells = config.cells
         self._bases = {name: Path(folder) for name, folder in cells.base_models.items()}
         self.pool = CellPool(

@@ -83,7 +83,7 @@ def pending(*, folder: Path, as_json: bool) -> None:
     for letter in found:
         again = f"again at {letter.next_time:%Y-%m-%d %H:%M:%S} UTC" if letter.next_time else "given up"
         click.echo(f"{letter.id} {letter.type} for {letter.hook}: {letter.attempts} attempts, {again} {letter.error}".rstrip())
-    click.echo(f"{len(found)} not taken.")
+    click.echo(f"{'At least ' if len(found) == _MOST else ''}{len(found)} not taken.")
 
 
 def _plain(value: object) -> object:

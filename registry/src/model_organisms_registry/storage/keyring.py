@@ -137,10 +137,12 @@ class Keyring:
     def destroy(self, key_id: str) -> None:
         """Destroy a key for good, all rotations of it; doing it again, or to a key never made, is no error."""
         last, _ = self._found(key_id)
-        while self.held(named(key_id, last + 1)) is KeyState.LIVE:  # a rotation that was cut off
-            last += 1
         for rotation in range(1, last + 1):
             self._destroy(named(key_id, rotation))
+        # Looked for only now: a rotation that was cut off, or is made meanwhile; one made after this look, `turn` takes back.
+        while self.held(named(key_id, last + 1)) is KeyState.LIVE:
+            last += 1
+            self._destroy(named(key_id, last))
 
     def turn(self, key_id: str, to: str) -> str:
         """Make the next rotation of a key, or find the one that an attempt before made.
@@ -151,15 +153,22 @@ class Keyring:
 
         Returns:
             Its id, for `wrap_under`; then `retire` the older.
+
+        Raises:
+            NotFound: There is no such key, or it is destroyed meanwhile: then the next rotation is too.
         """
         rotation, state = self._found(key_id)
         refuse(state, key_id)
+        older = named(key_id, rotation)
         keeper, fresh = self._keeper(to), named(key_id, rotation + 1)
         while self.held(fresh) is not KeyState.MISSING and keeper.state(fresh) is not KeyState.LIVE:
             rotation += 1  # an attempt before was on its way to another keeper
             fresh = named(key_id, rotation + 1)
         with suppress(AlreadyExists):
             keeper.create(fresh)
+        if self.held(older) is KeyState.DESTROYED:  # by someone who may have looked for this one too early
+            self.destroy(key_id)
+            refuse(KeyState.DESTROYED, key_id)
         return fresh
 
     def retire(self, fresh: str) -> None:

@@ -19,9 +19,10 @@ from model_organisms import names
 from model_organisms.errors import Internal
 
 from model_organisms_registry.domain.audit import SEQ_BITS
+from model_organisms_registry.workflows.notifying import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
 
     from model_organisms.records import Entry, Receipt
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 class Change:
     """One transaction that is under way, and afterwards its receipt."""
 
-    def __init__(self, tx: Connection, log: Log, told: Callable[[Connection, Entry], None]) -> None:
+    def __init__(self, tx: Connection, log: Log, outbox: Outbox) -> None:
         """Keep the transaction; nothing is written yet."""
         self.tx = tx
         self._log = log
-        self._told = told
+        self._outbox = outbox
         self.tickets: list[Ticket] = []
         self.receipts: list[Receipt] = []
         self.denials: list[Entry] = []
@@ -45,7 +46,7 @@ class Change:
     def enter(self, entry: Entry) -> None:
         """Put an entry into the ledger with this change, and what other systems are told of it into the outbox."""
         self.tickets.append(self._log.append(self.tx, entry))
-        self._told(self.tx, entry)
+        self._outbox.put(self.tx, entry)
 
     @property
     def receipt(self) -> Receipt:
@@ -62,19 +63,12 @@ class Changes:
         database: Where state is.
         log: The ledger.
         wait_s: Longest wait for the ledger, in seconds.
-        told: Puts down, in a change, what other systems are told of it.
+        outbox: Where what other systems are told is put down; without one, nobody is told.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        log: Log,
-        *,
-        wait_s: float,
-        told: Callable[[Connection, Entry], None] = lambda _tx, _entry: None,
-    ) -> None:
+    def __init__(self, database: Database, log: Log, *, wait_s: float, outbox: Outbox | None = None) -> None:
         """Keep them; nothing is opened yet."""
-        self._told = told
+        self._outbox = outbox or Outbox(())
         self.database = database
         self.log = log
         self._wait_s = wait_s
@@ -93,7 +87,7 @@ class Changes:
         change: Change | None = None
         try:
             with self.database.write() as tx:
-                change = self._mine.change = Change(tx, self.log, self._told)
+                change = self._mine.change = Change(tx, self.log, self._outbox)
                 yield change
         finally:
             self._mine.change = None
@@ -103,7 +97,11 @@ class Changes:
         change.receipts = [self.log.cosigned(receipt) for receipt in receipts] if witnessed else receipts
 
     def enter(self, entry: Entry) -> Receipt:
-        """Put an entry that changes no state into the ledger, and wait for it."""
+        """Put an entry that changes no state into the ledger, and wait for it; it takes a transaction only where it is told."""
+        if self._outbox.wants(entry):
+            with self.open() as change:
+                change.enter(entry)
+            return change.receipt
         return self.log.record(entry, timeout_s=self._wait_s)
 
     def record_denial(self, entry: Entry) -> None:

@@ -41,8 +41,12 @@ class Outbox:
         """Keep who wants to know of what."""
         self._receivers = receivers
 
+    def wants(self, entry: Entry) -> bool:
+        """Whether anybody is told of an entry."""
+        return any(entry.type in hook.events for hook in self._receivers)
+
     def put(self, tx: Connection, entry: Entry) -> None:
-        """Put down what an entry's change tells, in that change."""
+        """Put down what an entry tells, in the transaction that puts it into the ledger."""
         wanting = [hook for hook in self._receivers if entry.type in hook.events]
         if wanting:
             said, now = body(entry), entry.time
@@ -66,6 +70,7 @@ class Notifier:
         self._database = database
         self._clock = clock
         self._round_s = round_s
+        self._names = [hook.name for hook in receivers]
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(hook,), name=f"notify-{hook.name}", daemon=True) for hook in receivers
@@ -73,7 +78,10 @@ class Notifier:
         self._patience_s = max((hook.timeout_s for hook in receivers), default=0.0) + 1.0
 
     def start(self) -> None:
-        """Start it; what was left from before is due already."""
+        """Start it; what was left from before is due already, and given up where its receiver is no longer in the settings."""
+        with self._database.write() as tx:
+            if dropped := rows.orphan(tx, self._names, before=self._clock() - KEPT):
+                _LOG.error("%d letters were given up: the settings name their receivers no longer", dropped)
         for thread in self._threads:
             thread.start()
 

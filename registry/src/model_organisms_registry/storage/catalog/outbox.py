@@ -56,6 +56,16 @@ def shed(tx: Connection, hook: str, *, most: int, before: datetime) -> int:
     return tx.execute(update(_TABLE).where(_TABLE.c.id.in_(oldest)).values(next_time=None, error="too many waited")).rowcount
 
 
+def orphan(tx: Connection, hooks: Sequence[str], *, before: datetime) -> int:
+    """Give up what waits for receivers other than these, so that it is not sent as news when one comes back; say how much.
+
+    What was given up before a time is forgotten, whoever it was for.
+    """
+    tx.execute(delete(_TABLE).where(_TABLE.c.next_time.is_(None), _TABLE.c.create_time < before))
+    waiting = (_TABLE.c.hook.not_in(hooks), _TABLE.c.next_time.is_not(None))
+    return tx.execute(update(_TABLE).where(*waiting).values(next_time=None, error="not in the settings")).rowcount
+
+
 def pending(tx: Connection, *, most: int) -> list[Letter]:
     """Read what was not taken yet, given up included, the oldest first."""
     return [_letter(row) for row in tx.execute(select(_TABLE).order_by(_TABLE.c.id).limit(most))]
