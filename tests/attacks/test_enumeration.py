@@ -6,10 +6,13 @@ What is hidden and what never was are asked for in every way there is; the two a
 import statistics
 import time
 from base64 import urlsafe_b64encode
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from model_organisms import errors
 from model_organisms.formats import dsse, manifest
+from model_organisms.formats.erratum import Correction, print_correction
 from model_organisms.formats.statements import PAYLOAD_TYPE, Statement, print_statement
 from model_organisms.records import Level, VersionRef
 from model_organisms.v1 import access_pb2, organisms_pb2, records_pb2, sandbox_pb2
@@ -92,6 +95,12 @@ def attested(person, name):
     return organisms("AttestVersion", name="{}/versions/1", envelope=envelope)(person, name)
 
 
+def corrected(person, name):
+    said = Correction(VersionRef(f"{name}/versions/1", "ab" * 32), "Wrong.", datetime(2026, 5, 4, tzinfo=UTC), "0" * 32)
+    envelope = dsse.sign(print_correction(said), PAYLOAD_TYPE, person.identity.signer)
+    return organisms("AddErratum", name="{}/versions/1", envelope=envelope)(person, name)
+
+
 def opened(person, name):
     request = sandbox_pb2.OpenSessionRequest(version=f"{name}/versions/1", purpose=PURPOSE)
     return person.sandbox._channel.call(person.sandbox._stub.OpenSession, request)
@@ -108,6 +117,10 @@ BY_NAME = {
     "pull-it-under-a-grant": organisms("PullVersion", name="{}/versions/1", grant=f"grants/{NOBODYS}"),
     "withdraw-it": organisms("WithdrawVersion", name="{}/versions/1", reason=REASON),
     "attest-it": attested,
+    "quarantine-it": organisms("QuarantineVersion", name="{}/versions/1", reason=REASON),
+    "release-it": organisms("ReleaseVersion", name="{}/versions/1", reason=REASON),
+    "set-its-conditions": organisms("SetConditions", name="{}"),
+    "say-what-is-wrong-with-it": corrected,
     "raise-its-level": organisms("SetLevel", name="{}", level=records_pb2.LEVEL_CL3, reason=REASON),
     "publish-into-it": organisms("CreateUpload", parent="{}", manifest=LISTED, provenance=b"{}"),
     "ask-for-it": asked,
@@ -122,6 +135,40 @@ def test_a_hidden_organism_answers_as_one_that_never_was_to(secret, attempt):
         there, absent = answer(BY_NAME[attempt], person, HIDDEN), answer(BY_NAME[attempt], person, ABSENT)
         assert there == absent
         assert there[0] in {errors.NotFound, errors.Denied}, there
+
+
+def written_of(attempt, person, name, clock):
+    """What one's own entries say of an attempt, but for the name that was asked for, the time and the number of the entry."""
+    before = sum(1 for _ in person.audit.entries())
+    answer(attempt, person, name)
+    own = [entry for _, entry in person.audit.entries()][before:]
+    return [replace(entry, seq=0, time=clock, subject=entry.subject.replace(name, "IT")) for entry in own]
+
+
+@pytest.mark.parametrize("attempt", BY_NAME)
+def test_ones_own_refusals_in_the_ledger_tell_no_more_than_the_answer_to(secret, attempt):
+    clock = datetime.now(UTC)
+    for person in people(secret):
+        there, absent = (written_of(BY_NAME[attempt], person, name, clock) for name in (HIDDEN, ABSENT))
+        assert there == absent
+        assert there
+
+
+def test_an_erratum_finds_no_hidden_successor(secret):
+    """Whoever owns any organism may write errata, and name whatever they like as what puts it right."""
+    paul = secret.person("paul", "publisher", organisation="other-nursery")
+    paul.organisms.create("organisms/pauls-own", level="CL1", base_model=BASE)
+    own = paul.organisms.publish("organisms/pauls-own", tiny_bundle(seed=740), provenance=provenance())
+
+    def attempt(person, name):
+        right = VersionRef(f"{name}/versions/1", "ab" * 32)
+        said = Correction(VersionRef(own.name, own.digest), "Wrong.", datetime(2026, 5, 4, tzinfo=UTC), "0" * 32, right)
+        envelope = dsse.sign(print_correction(said), PAYLOAD_TYPE, person.identity.signer)
+        return organisms("AddErratum", name=own.name, envelope=envelope)(person, name)
+
+    there, absent = answer(attempt, paul, HIDDEN), answer(attempt, paul, ABSENT)
+    assert there == absent
+    assert there[0] is errors.InvalidArgument
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +204,15 @@ def test_another_persons_thing_answers_as_one_that_never_was_to(secret, theirs, 
     kind, call = OF_OTHERS[attempt]
     for person in people(secret):
         assert answer(call, person, theirs[kind]) == answer(call, person, f"{kind}/{NOBODYS}")
+
+
+@pytest.mark.parametrize("attempt", OF_OTHERS)
+def test_ones_own_refusals_in_the_ledger_tell_no_other_persons_thing_from_none_to(secret, theirs, attempt):
+    kind, call = OF_OTHERS[attempt]
+    clock = datetime.now(UTC)
+    for person in people(secret):
+        there, absent = (written_of(call, person, name, clock) for name in (theirs[kind], f"{kind}/{NOBODYS}"))
+        assert there == absent
 
 
 LISTINGS = {

@@ -197,8 +197,8 @@ def denial(
         subject: Of which resource; here the true name stands, also where the caller was told that there is none.
         reason: Reason of the error the caller got.
         policies: Digest of the policy set.
-        reasons: Ids of the policies that forbade it; none where no policy allowed it.
-        grant: The grant that did not suffice, if there was one.
+        reasons: Ids of the policies that forbade it; none where no policy allowed it, or the caller was told that there is none.
+        grant: The grant that did not suffice, if there was one and the caller may know of it.
     """
     _check(Event.DENY.value, {"action": action, "reason": reason}, "", -1)
     return Entry(

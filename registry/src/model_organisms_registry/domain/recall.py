@@ -98,12 +98,22 @@ def release(version: Version, *, reason: str, by: User) -> Version:
     return replace(version, state=VersionState.PUBLISHED, note="", stopped_by="", stop_time=None)
 
 
+def check_successor(version: Version, successor: VersionRef) -> None:
+    """Refuse a successor by its name alone, before it is looked for: whether another organism's is there, is not told.
+
+    Raises:
+        InvalidArgument: It is the version itself or another organism's.
+    """
+    if names.organism_of(successor.name) != names.organism_of(version.name) or successor.name == version.name:
+        raise InvalidArgument("A version is put right by another one of the same organism; name that.", field="successor")
+
+
 def check_erratum(version: Version, stated: Correction, successor: Version | None) -> None:
     """Hold an erratum against the version it is about, and the one it points to. Whoever may, the gate says.
 
     Raises:
         Conflict: It is about other bytes, points to other bytes, or there are as many as a version has.
-        InvalidArgument: It points to the version itself or to another organism's, or its text is not plain.
+        InvalidArgument: Its text is not plain.
     """
     if stated.version != VersionRef(version.name, version.digest):
         raise Conflict(f"The erratum is not about {version.name} as it is; make it anew.", version=version.name)
@@ -112,8 +122,6 @@ def check_erratum(version: Version, stated: Correction, successor: Version | Non
     plain(stated.text, "text", limit=REASON_LIMIT)
     if successor is None:
         return
-    if names.organism_of(successor.name) != names.organism_of(version.name) or successor.name == version.name:
-        raise InvalidArgument("A version is put right by another one of the same organism; name that.", field="successor")
     if stated.successor != VersionRef(successor.name, successor.digest):
         raise Conflict(f"The erratum points to other bytes than {successor.name} has; make it anew.", version=successor.name)
 

@@ -228,8 +228,7 @@ class Gate:
         error = self._error(asked, decision, there=there)
         if isinstance(error, (NotFound, *_ABOUT_THE_CALLER)):
             # The other reasons might say what is there.
-            by = () if isinstance(error, NotFound) else (error.details["policy"],)
-            return Explanation(error, by, asked.policies.digest)
+            return Explanation(error, _naming(error), asked.policies.digest)
         if decision.allowed:
             return Explanation(None, decision.reasons, asked.policies.digest)
         remedies = find(asked.request(), asked.entities(), rung=RUNG_OF.get(action), allows=asked.policies.allows)
@@ -237,6 +236,8 @@ class Gate:
 
     def _refuse(self, asked: Question, decision: Decision, *, there: bool = True) -> NoReturn:
         error = self._error(asked, decision, there=there)
+        # Whoever was refused may read the entry: it says no more to them than the error does.
+        untold = isinstance(error, (NotFound, *_ABOUT_THE_CALLER))
         entry = audit.denial(
             asked.call,
             seq=secrets.randbits(audit.SEQ_BITS),
@@ -244,8 +245,8 @@ class Gate:
             subject=asked.resource.name,
             reason=error.reason,
             policies=asked.policies.digest,
-            reasons=decision.reasons,
-            grant=asked.grant_name,
+            reasons=_naming(error) if untold else decision.reasons,
+            grant="" if untold else asked.grant_name,
         )
         try:
             self._record(entry)
@@ -277,6 +278,11 @@ class Gate:
         if error is not None and decision.reasons:
             error.details["policy"] = decision.reasons[0]
         return error
+
+
+def _naming(error: ModelOrganismsError) -> tuple[str, ...]:
+    """The policy that an error about the caller names; none of what the caller may not know of."""
+    return () if isinstance(error, NotFound) else (error.details["policy"],)
 
 
 def _told(policies: PolicySet, reasons: tuple[str, ...]) -> ModelOrganismsError | None:

@@ -93,6 +93,8 @@ class Recall:
         statement = f"{name}/attestations/{printed}"
         with self._changes.open() as change:
             version, permit = self._found(change, call, Action.ADD_ERRATUM, name)
+            if stated.successor:
+                rules.check_successor(version, stated.successor)
             successor = rows.version(change.tx, stated.successor.name) if stated.successor else None
             rules.check_erratum(version, stated, successor)
             pointed = successor.name if successor else ""
