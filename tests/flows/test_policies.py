@@ -156,6 +156,32 @@ def test_a_set_that_is_swapped_under_a_motion_is_not_adopted(world, folder):
         propose(world)
 
 
+ALL = "permit (principal, action, resource);"
+NONE = "forbid (principal, action, resource);"
+BARRING = 'forbid (principal == User::"users/{}", action in [Action::"proposeMotion", Action::"secondMotion"], resource);'
+
+
+@pytest.mark.parametrize(("file", "rule"), [("access.cedar", ALL), ("local.cedar", NONE), ("local.cedar", BARRING.format("ann"))])
+def test_a_set_that_allows_what_must_be_refused_or_that_nobody_could_undo_is_not_proposed(world, folder, file, rule):
+    with (folder / file).open("a") as written:
+        written.write(f'\n@id("slipped-in") @advice("Ask somebody else.")\n{rule}\n')
+    stood, ann = world.registry.gate.digest, world.person("ann")
+    facts = {"from": stood, "to": PolicySet.read(folder).digest}
+    with pytest.raises(errors.ConfigurationInvalid, match="shipped cases" if rule is ALL else "nobody could undo"):
+        ann.motions.propose("adopt-policies", "registry", facts)
+    assert world.registry.gate.digest == stood
+
+
+def test_a_set_that_bars_the_second_admin_is_not_carried_and_they_can_say_no(world, folder):
+    (folder / "local.cedar").write_text(f'@id("local-bar") @advice("Ask somebody else.")\n{BARRING.format("ann")}\n')
+    stood, ann = world.registry.gate.digest, world.person("ann")
+    motion = propose(world)
+    with pytest.raises(errors.ConfigurationInvalid, match="nobody could undo"):
+        ann.motions.second(motion)
+    assert ann.motions.reject(motion, reason="It bars me.").state is MotionState.REJECTED
+    assert world.registry.gate.digest == stood
+
+
 def test_who_is_no_admin_proposes_no_policies(world, folder):
     (folder / "local.cedar").write_text(NO_PULLS)
     facts = {"from": SHIPPED, "to": PolicySet.read(folder).digest}

@@ -11,7 +11,7 @@ from model_organisms.errors import ConfigurationInvalid, Internal
 from model_organisms_registry.domain.hazard import TABLE, tightened
 from model_organisms_registry.domain.permits import Call
 from model_organisms_registry.gate import cases
-from model_organisms_registry.gate.cedar import PolicySet, shipped_folder
+from model_organisms_registry.gate.cedar import PolicySet
 from model_organisms_registry.gate.difference import Difference, compare
 from model_organisms_registry.gate.gate import Gate
 from model_organisms_registry.storage.catalog import identity as accounts
@@ -69,7 +69,7 @@ def check(folder: Path, standing: PolicySet) -> Check:
     try:
         found = PolicySet.read(folder)
         own = list(cases.read(folder))
-        shipped = [case for case in cases.read(shipped_folder()) if not case.allowed]
+        shipped = cases.shipped_refusals()
     except ConfigurationInvalid as error:
         return Check("", 0, 0, (error.message,), None)
     wrong = [case.shortcoming(found) for case in own] + [case.shortcoming(found, by=False) for case in shipped]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import ConfigurationInvalid
 
+from model_organisms_registry.gate.cedar import shipped_folder
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -87,3 +89,15 @@ def read(folder: Path) -> Iterator[Case]:
         if path.parent.name not in {"allow", "deny"}:
             raise ConfigurationInvalid(f"{path} lies neither in allow nor in deny; move it.")
         yield Case.read(path)
+
+
+def shipped_refusals() -> list[Case]:
+    """What every set must refuse, whoever of its policies does.
+
+    Raises:
+        ConfigurationInvalid: They were not installed, so that nothing would be held against them.
+    """
+    found = [case for case in read(shipped_folder()) if not case.allowed]
+    if not found:
+        raise ConfigurationInvalid("The policies' cases were not installed with the registry; install its wheel again.")
+    return found

@@ -3,6 +3,7 @@
 - The set a registry first starts with is adopted by that. After it, nothing in the folder decides before it was adopted: the set
   that stands lies in the database, under the digest that was signed.
 - The program's own set changes with the program; so do the schema and `never.cedar`, which no folder changes.
+- No set is adopted that allows what the shipped cases refuse, or under which those who sign could not adopt another.
 - What is adopted is what was read when the last signature came, and its digest is the one that was signed.
 """
 
@@ -10,16 +11,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import Conflict, ModelOrganismsError
+from model_organisms.errors import ConfigurationInvalid, Conflict, ModelOrganismsError
 from model_organisms.records import PolicyStatus, Role
 
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.motions import Stakes
 from model_organisms_registry.domain.permits import Action
-from model_organisms_registry.gate import entities
+from model_organisms_registry.gate import cases, entities
 from model_organisms_registry.gate.cedar import PolicySet
+from model_organisms_registry.gate.entities import Conditions
+from model_organisms_registry.gate.question import Question
 from model_organisms_registry.storage.catalog import policies as rows
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.motions import Act
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.changes import Change, Changes
 
 _LOG = logging.getLogger(__name__)
+_FINDINGS = 3
+"""Findings about a set that an error tells."""
+_OTHER = "users/somebody-else"
 _OVERSEE = frozenset({Role.REVIEWER, Role.AUDITOR, Role.ADMIN})
 
 
@@ -126,12 +133,14 @@ class Policies:
         return Act(self._weigh, self._adopt, lambda _, now: self.follow(now))
 
     def _weigh(self, tx: Connection, call: Call, motion: Motion) -> Stakes:
-        del call  # who may, `policies/motions.cedar` says
-        self._about(tx, motion)
+        _, policies = self._about(tx, motion)  # who may, `policies/motions.cedar` says
+        if call.user.name == motion.proposer:  # and not whoever says no
+            _check_way_back(policies, call, motion)
         return Stakes()
 
     def _adopt(self, change: Change, call: Call, motion: Motion) -> dict[str, str]:
         number, policies = self._about(change.tx, motion)
+        _check_way_back(policies, call, motion)
         _adopt(change, number + 1, policies, call.time)
         facts = {"from": motion.facts["from"], "to": policies.digest, "motion": motion.name}
         change.enter(entry(Event.ADOPT_POLICIES, call, seq=seq(), subject="registry", facts=facts))
@@ -149,6 +158,7 @@ class Policies:
             raise Conflict(msg, policies=policies.digest)
         if policies.digest == stands:
             raise Conflict("These policies stand already; there is nothing to adopt.", policies=stands)
+        _check_refusals(policies)
         return adopted.number if adopted else 0, policies
 
     def _look(self) -> tuple[str, str]:
@@ -170,6 +180,35 @@ class Policies:
 
 def _restored(adopted: Adopted) -> PolicySet:
     return PolicySet.restored(adopted.texts) if adopted.texts else PolicySet.read()
+
+
+def _check_refusals(policies: PolicySet) -> None:
+    """Refuse a set that allows what the shipped cases refuse.
+
+    Raises:
+        ConfigurationInvalid: It does; the first findings say which.
+    """
+    found = [told for case in cases.shipped_refusals() if (told := case.shortcoming(policies, by=False))]
+    if found:
+        msg = f"The set breaks {len(found)} shipped cases; correct it (mo-registry policy check): {'; '.join(found[:_FINDINGS])}"
+        raise ConfigurationInvalid(msg)
+
+
+def _check_way_back(policies: PolicySet, call: Call, motion: Motion) -> None:
+    """Refuse a set under which the proposer, or who signs last, could no longer move to adopt another.
+
+    Raises:
+        ConfigurationInvalid: It is one.
+    """
+    own, others = entities.motion(replace(motion, proposer=call.user.name)), entities.motion(replace(motion, proposer=_OTHER))
+    for action, about in ((Action.PROPOSE_MOTION, own), (Action.VIEW_MOTION, others), (Action.SECOND_MOTION, others)):
+        decision = Question(policies, call, action, about, conditions=Conditions(ledger=True)).decide()
+        if not decision.allowed:
+            by = ", ".join(decision.reasons) or "no policy"
+            msg = (
+                f"Under this set {call.user.name} may not {action} to adopt another ({by}), so nobody could undo it; correct it."
+            )
+            raise ConfigurationInvalid(msg)
 
 
 def _adopt(change: Change, number: int, policies: PolicySet, now: datetime) -> None:
