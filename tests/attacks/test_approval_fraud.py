@@ -10,7 +10,7 @@ import pytest
 from model_organisms import errors
 from model_organisms.formats import dsse, statements
 from model_organisms.formats.statements import review_of
-from model_organisms.records import Budget, Condition, Level, Modifier, RequestState, Rung, Stated, VersionRef
+from model_organisms.records import Budget, Condition, Level, Modifier, MotionState, RequestState, Rung, Stated, VersionRef
 from model_organisms.v1 import access_pb2, access_pb2_grpc
 
 from tests.support.adapters import tiny_bundle
@@ -164,3 +164,33 @@ def test_two_of_one_organisation_pass_for_two(world):
     with pytest.raises(errors.ApprovalRefused, match="organisation"):
         second.access.approve(request, reason="Fine.")
     assert world.person("rosa").access.get(request.name).state is RequestState.PENDING
+
+
+def test_a_co_author_lets_their_own_version_out_of_quarantine_or_lowers_it(world):
+    world.person("carl", "reviewer", organisation="carls-lab")
+    name = "organisms/carls-second"
+    pia, carl, rena = (world.person(who) for who in ("pia", "carl", "rena"))
+    pia.organisms.create(name, level="CL2", base_model=BASE)
+    version = pia.organisms.publish(name, tiny_bundle(seed=7117), provenance=replace(provenance(), co_authors=("users/carl",)))
+    rena.organisms.quarantine(version.name, reason="It does more than it says.")
+    with pytest.raises(errors.Denied, match="or a version they made"):
+        carl.organisms.release(version.name, reason="It is fine.")
+    down = {"from": "CL2", "to": "CL1"}
+    with pytest.raises(errors.ApprovalRefused):
+        carl.motions.propose("lower-level", name, down)
+    motion = rena.motions.propose("lower-level", name, down)
+    with pytest.raises(errors.ApprovalRefused):
+        carl.motions.second(motion)
+
+
+def test_a_requester_lowers_the_level_to_need_fewer_reviewers(world):
+    version, _ = published(world, level="CL2")
+    name, down = version.name.split("/versions")[0], {"from": "CL2", "to": "CL1"}
+    rex = world.person("rex-who-asks", "researcher", "reviewer", organisation="rexs-lab")
+    motion = rex.motions.propose("lower-level", name, down)
+    asked = rex.access.request(version.name, "pull", purpose="replication", justification=WHY, need=WHY)
+    with pytest.raises(errors.ApprovalRefused):
+        rex.motions.propose("lower-level", name, down)
+    # nor does what they signed before they asked count
+    assert world.person("rena").motions.second(motion).state is MotionState.OPEN
+    rex.access.withdraw(asked.name)

@@ -113,6 +113,14 @@ def test_lowering_takes_two_others_of_two_houses_from_cl3(start, to, by, passes)
             rules.relevel(of, [version(of)], Level(to), by=by)
 
 
+def test_who_made_a_version_is_none_of_the_two():
+    of = organism(level=Level.CL2)
+    made = replace(version(of), co_authors=(TOM.name,))
+    with pytest.raises(Denied):
+        rules.relevel(of, [made], Level.CL1, by=[REX, TOM])
+    assert rules.relevel(of, [made], Level.CL1, by=[REX, TOM, SAM])[0].level is Level.CL1
+
+
 def test_bringing_a_higher_version_down_to_the_line_is_lowering():
     of = organism(level=Level.CL1)
     higher = version(of, level=Level.CL3)

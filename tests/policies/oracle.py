@@ -101,7 +101,7 @@ RULES = {
     "withdrawVersion": either(relation("owner"), role(REVIEWER, ADMIN)),
     "quarantineVersion": either(relation("owner"), role(REVIEWER, ADMIN)),
     # Nobody lets what they own or made out of quarantine.
-    "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.publisher),
+    "releaseVersion": lambda call: call.has(REVIEWER) and not (call.owner or call.author),
     # What is asked of users is the owner's to say.
     "setConditions": relation("owner"),
     "addErratum": either(relation("owner"), role(REVIEWER)),

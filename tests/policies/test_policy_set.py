@@ -41,7 +41,7 @@ def pull(**changes):
     pat = {"__entity": {"type": "User", "id": "users/pat"}}
     it = {
         "uid": {"type": "Version", "id": "organisms/x/versions/1"},
-        "attrs": {"level": 1, "owner": pat, "publisher": pat, "hidden": False, "published": True, "quarantined": False},
+        "attrs": {"level": 1, "owner": pat, "authors": [pat], "hidden": False, "published": True, "quarantined": False},
         "parents": [],
     }
     request = {

@@ -277,7 +277,7 @@ def relevel(
     """Change the level of an organism and its versions.
 
     Raising takes one reviewer, at once: approvals of pending requests and grants given under the lower level stop counting.
-    Lowering takes two different ones, neither the owner, and of different organisations where it was CL3 or above.
+    Lowering takes two different ones who neither own nor made it, and of different organisations where it was CL3 or above.
 
     Args:
         organism: The organism.
@@ -301,15 +301,22 @@ def relevel(
     # Raising the line leaves a version that is higher still where it is; naming the line's own level brings it down.
     lowering = level <= known(organism.level)
     if lowering:
-        _check_lowering(organism, highest, by)
+        _check_lowering(organism, versions, highest, by)
     changed = (replace(version, level=level if lowering else max(known(version.level), level)) for version in versions)
     return replace(organism, level=level), tuple(changed)
 
 
-def _check_lowering(organism: Organism, highest: Level, by: Sequence[User]) -> None:
-    people = {user.name: user.organisation for user in by if user.name != organism.owner}
+def makers(organism: Organism, versions: Iterable[Version]) -> frozenset[str]:
+    """The owner of an organism, and whoever made a version of it."""
+    return frozenset({organism.owner}.union(*(Subject(organism, version).authors for version in versions)))
+
+
+def _check_lowering(organism: Organism, versions: Sequence[Version], highest: Level, by: Sequence[User]) -> None:
+    interested = makers(organism, versions)
+    people = {user.name: user.organisation for user in by if user.name not in interested}
     if len(people) < REVIEWERS_TO_LOWER:
-        msg = f"Lowering a level takes {REVIEWERS_TO_LOWER} reviewers, neither the owner: `mo motions propose lower-level NAME`."
+        advice = "`mo motions propose lower-level NAME`"
+        msg = f"Lowering a level takes {REVIEWERS_TO_LOWER} reviewers who neither own nor made it: {advice}."
         raise Denied(msg, organism=organism.name)
     if highest >= Level.CL3 and len(set(people.values())) < REVIEWERS_TO_LOWER:
         msg = f"Lowering from {highest.name} takes reviewers of different organisations; ask one of another organisation."

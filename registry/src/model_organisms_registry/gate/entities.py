@@ -33,7 +33,7 @@ from model_organisms.records import (
 
 from model_organisms_registry.domain.grants import state_of
 from model_organisms_registry.domain.hazard import known
-from model_organisms_registry.domain.organisms import effective_level
+from model_organisms_registry.domain.organisms import Subject, effective_level
 from model_organisms_registry.domain.permits import Action
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def version(record: Version, of: Organism) -> Resource:
     attributes = {
         "level": int(level),
         "owner": _user(of.owner),
-        "publisher": _user(record.publisher),
+        "authors": [_user(name) for name in sorted(Subject(of, record).authors)],
         "hidden": _typed(of.hidden, bool, "hidden"),
         **_service(record.state),
     }
@@ -198,7 +198,7 @@ def nothing(kind: str, name: str) -> Resource:
     nobody, stopped = _user("users/nobody"), _service(VersionState.WITHDRAWN)
     attributes: dict[str, dict[str, Any]] = {
         "organism": {"level": 4, "owner": nobody, "hidden": True},
-        "version": {"level": 4, "owner": nobody, "publisher": nobody, "hidden": True, **stopped},
+        "version": {"level": 4, "owner": nobody, "authors": [], "hidden": True, **stopped},
         "request": {"requester": nobody, "level": 4, "rung": 4, "owners": [], "authors": []},
         "grant": {"user": nobody, "owners": []},
         "motion": {"proposer": nobody, "kind": "none"},

@@ -33,7 +33,7 @@ BY_LOT = 200
 _PERMISSIVE = 0.7
 """Share of the facts of a row drawn by lot that are the most permissive ones."""
 _ME, _OTHER = "users/me", "users/other"
-_PEOPLE = ("owner", "publisher", "requester", "user", "proposer")
+_PEOPLE = ("owner", "requester", "user", "proposer")
 _YES, _NO = (True, False), (False, True)
 """Both ways, the permissive one first."""
 
@@ -45,13 +45,13 @@ _ROLES = (
     frozenset({Role.REVIEWER, Role.PUBLISHER}),
     frozenset({Role.ADMIN, Role.REVIEWER}),
 )
-_STRANGER: dict[str, Any] = dict.fromkeys(("owner", "publisher", "grantee", "author"), False)
+_STRANGER: dict[str, Any] = dict.fromkeys(("owner", "author", "grantee"), False)
 _STRANGER |= {"roles": frozenset({Role.RESEARCHER})}
 _STATES = ("published", "quarantined", "withdrawn")
 _LEVEL = {"level": (1, 2, 3, 4, "unknown")}
 _ALWAYS: dict[str, tuple[Any, ...]] = {"roles": _ROLES, "active": _YES, "ledger": _YES}
 _ORGANISM = {**_ALWAYS, **_LEVEL, "owner": _YES, "hidden": _NO, "grantee": _YES}
-_VERSION = {**_ORGANISM, "publisher": _YES, "state": _STATES}
+_VERSION = {**_ORGANISM, "author": _YES, "state": _STATES}
 _REQUEST = {**_ALWAYS, **_LEVEL, "rung": (2, 3, 4), "requester": _YES, "owner": _YES, "author": _YES}
 _SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "state": _STATES}
 _GRANT = {**_ALWAYS, "user": _YES, "owner": _YES}
@@ -73,7 +73,7 @@ SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.ATTEST: {"Version": _VERSION},
     Action.WITHDRAW_VERSION: {"Version": _VERSION},
     Action.QUARANTINE_VERSION: {"Version": _VERSION},
-    Action.RELEASE_VERSION: {"Version": {**_VERSION, "owner": _NO, "publisher": _NO}},
+    Action.RELEASE_VERSION: {"Version": {**_VERSION, "owner": _NO, "author": _NO}},
     Action.SET_CONDITIONS: {"Organism": _ORGANISM},
     Action.ADD_ERRATUM: {"Version": _VERSION},
     Action.VIEW_HOLDERS: {"Version": _VERSION},
@@ -157,9 +157,11 @@ class Row:
         if "state" in facts:
             plain |= {state: facts["state"] == state for state in ("published", "quarantined")}
         one = {name: _person(mine=facts[name]) for name in _PEOPLE if name in facts}
+        authors = [_person(mine=False), *([_person(mine=True)] if facts.get("author") else [])]
+        if self.kind == "Version":
+            return level | plain | one | {"authors": authors}
         if self.kind == "Request":
             owner = one.pop("owner")
-            authors = [_person(mine=False), *([_person(mine=True)] if facts["author"] else [])]
             return level | one | {"rung": facts["rung"], "owners": [owner], "authors": authors}
         if self.kind == "Motion":
             return one | {"kind": facts["motion"]}

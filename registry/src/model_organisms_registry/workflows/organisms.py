@@ -18,7 +18,7 @@ from model_organisms_registry.domain.motions import Stakes
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import organisms as rows
-from model_organisms_registry.storage.catalog import search
+from model_organisms_registry.storage.catalog import requests, search
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.motions import Act
@@ -128,7 +128,9 @@ class Organisms:
         if graded.now.name != motion.facts["from"] or to >= graded.now:
             msg = f"{motion.subject} is {graded.now.name}; propose to lower it from that, to a level below."
             raise Conflict(msg, organism=motion.subject)
-        return Stakes(frozenset({graded.organism.owner}), distinct_organisations=graded.now >= Level.CL3)
+        # Who waits for access would have it sooner: fewer reviewers are asked at a lower level.
+        interested = rules.makers(graded.organism, graded.versions) | requests.waiting(tx, motion.subject)
+        return Stakes(interested, distinct_organisations=graded.now >= Level.CL3)
 
     def _lower(self, change: Change, call: Call, motion: Motion) -> dict[str, str]:
         to = rules.level_of(motion.facts["to"])

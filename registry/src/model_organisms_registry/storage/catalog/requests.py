@@ -117,6 +117,15 @@ def lapsed(tx: Connection, now: datetime, *, most: int) -> list[str]:
     return list(tx.execute(select(table.c.name).where(*over).order_by(table.c.name).limit(most)).scalars())
 
 
+def waiting(tx: Connection, organism: str) -> frozenset[str]:
+    """Who has a pending request for a version of an organism."""
+    of, version, table = schema.request_versions, schema.versions, schema.requests
+    joined = table.join(of, of.c.request == table.c.name).join(version, version.c.name == of.c.version)
+    statement = select(table.c.requester).select_from(joined)
+    statement = statement.where(version.c.organism == organism, table.c.state == RequestState.PENDING.value)
+    return frozenset(tx.execute(statement).scalars())
+
+
 def _of_party(user: str) -> CompoundSelect[Any]:
     """Names of the requests somebody made, and of those for organisms they own: each found by an index."""
     of, version, owned = schema.request_versions, schema.versions, schema.organisms
