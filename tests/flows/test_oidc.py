@@ -151,6 +151,8 @@ def test_the_commands_of_both_sides(trusting, identity_provider, tmp_path):
     printed = CliRunner().invoke(operator, ["ticket", "--folder", str(folder)])
     assert printed.exit_code == 0
     assert Ticket.parse(printed.output).authority == trusting.registry.storage.authority.pem.decode()
+    as_json = CliRunner().invoke(operator, ["ticket", "--folder", str(folder), "--json"])
+    assert json.loads(as_json.output) == {"ticket": printed.output.strip()}
     token, identity = tmp_path / "token", tmp_path / "robot.json"
     token.write_text(identity_provider.service_token() + "\n")
     ticket = str(public_ticket(trusting.registry.config))

@@ -51,7 +51,13 @@ def test_fsck_and_backup_of_a_running_registry(world, tmp_path):
     assert (report["clean"], report["findings"]) == (True, [])
     copied = operate("backup", "--folder", world.folder, tmp_path / "copy")
     assert copied.returncode == 0
-    assert operate("restore", tmp_path / "copy", "--folder", tmp_path / "new").returncode == 0
+    told = json.loads(operate("backup", "--folder", world.folder, tmp_path / "second", "--json").stdout)
+    assert (told["folder"], told["not_copied"]) == (str(tmp_path / "second"), [])
+    restored = operate("restore", tmp_path / "copy", "--folder", tmp_path / "new")
+    assert restored.returncode == 0
+    assert restored.stdout.splitlines()[-1].startswith("Read deploy/runbook.md before you serve this copy")
+    told = json.loads(operate("restore", tmp_path / "second", "--folder", tmp_path / "newer", "--json").stdout)
+    assert (told["clean"], "forks the ledger" in told["warning"]) == (True, True)
     entry = max((tmp_path / "new/blobs/ledger/tile/entries").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
     damaged = bytearray(entry.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -81,3 +87,28 @@ def test_a_port_that_is_taken_is_told_of(world, tmp_path):
     second = operate("serve", "--folder", config.folder)
     assert second.returncode == 2
     assert "Name other ports" in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("erase", "foo"), "'foo' is not the name of a session; write sessions/"),
+        (("erase", "sessions/01j9zq3v8r5m2k7x4c6b0d1e2f"), "There is no 'sessions/01j9zq3v8r5m2k7x4c6b0d1e2f' in this registry"),
+        (("policy", "explain", "nobody", "request"), "There is no 'users/nobody' in this registry"),
+        (("rewrap", "--all"), "Stop the registry first"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, tuple) else "",
+)
+def test_an_operator_is_told_what_is_wrong_in_their_own_words(world, words, says):
+    done = operate(*words, "--folder", world.folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert "ask its owner" not in done.stderr
+
+
+def test_a_witness_is_made_and_shown_a_ledger_for_programs(world, tmp_path):
+    folder = ("--folder", tmp_path / "witness", "--json")
+    made = json.loads(operate("witness", "init", *folder, "--name", "w.test").stdout)
+    assert made["key"].startswith("w.test+")
+    watched = json.loads(operate("witness", "add", world.registry.storage.log.vkey, *folder).stdout)
+    assert watched == {"origin": world.registry.config.origin, "watched": True}

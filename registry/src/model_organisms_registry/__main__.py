@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from model_organisms.errors import ModelOrganismsError
+from model_organisms.errors import ModelOrganismsError, NotFound
 
 from model_organisms_registry.config import Cells, Config, keepers, load
 from model_organisms_registry.signing import signer
@@ -103,14 +103,16 @@ def serve(*, folder: Path, log_level: str) -> None:
 
 @cli.command()
 @_FOLDER
-def ticket(*, folder: Path) -> None:
+@_JSON
+def ticket(*, folder: Path, as_json: bool) -> None:
     """Print the public ticket: people of an identity provider named in registry.toml log in with it.
 
     It holds no secret, but tells whom to trust: publish it where only you can write.
     """
     from model_organisms_registry.founding import public_ticket
 
-    click.echo(str(public_ticket(load(folder))))
+    made = str(public_ticket(load(folder)))
+    click.echo(json.dumps({"ticket": made}) if as_json else made)
 
 
 @cli.command()
@@ -134,7 +136,8 @@ def fsck(*, folder: Path, as_json: bool) -> None:
 @cli.command()
 @_FOLDER
 @click.argument("to", type=click.Path(path_type=Path))
-def backup(*, folder: Path, to: Path) -> None:
+@_JSON
+def backup(*, folder: Path, to: Path, as_json: bool) -> None:
     """Copy a registry into the new folder TO, while it runs, with its own keys but without those of versions.
 
     Keep FOLDER/keys/kek apart, in one copy that is brought up to date and never grows old: what is destroyed must not come back.
@@ -143,6 +146,9 @@ def backup(*, folder: Path, to: Path) -> None:
 
     config = load(folder)
     elsewhere = copy(config, to)
+    if as_json:
+        click.echo(json.dumps({"folder": str(to), "not_copied": elsewhere, "version_keys": _kept_by(config)}))
+        return
     click.echo(f"Copied to {to}, without the keys of versions ({_kept_by(config)}). Check it: mo-registry fsck --folder {to}")
     for name in elsewhere:
         click.echo(f"Not in the folder, so not in the copy: the {name}. Copy it now, by its own tools.")
@@ -156,13 +162,15 @@ def backup(*, folder: Path, to: Path) -> None:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The keys of versions as they are now: keys/kek of the old data folder, or the copy of it that is kept apart.",
 )
-def restore(*, copied: Path, folder: Path, version_keys: Path | None) -> None:
+@_JSON
+def restore(*, copied: Path, folder: Path, version_keys: Path | None, as_json: bool) -> None:
     """Make the data folder from a copy that `backup` made, and check it."""
     from model_organisms_registry.inspection import inspect, put_back
 
     put_back(copied, folder, version_keys)
     report = inspect(load(folder))
-    click.echo(report.as_text())
+    warning = "Read deploy/runbook.md before you serve this copy: a copy older than what was served forks the ledger."
+    click.echo(json.dumps(report.as_json() | {"warning": warning}, indent=1) if as_json else f"{report.as_text()}\n{warning}")
     sys.exit(0 if report.clean else 1)
 
 
@@ -303,12 +311,14 @@ cli.add_command(notify)
 @cli.command()
 @_FOLDER
 @click.argument("session")
-def erase(*, folder: Path, session: str) -> None:
+@_JSON
+def erase(*, folder: Path, session: str, as_json: bool) -> None:
     """Erase what was said in SESSION: its key is destroyed, every entry and proof stays. It cannot be taken back."""
     from model_organisms_registry.erasing import erase as run
 
     erased = run(load(folder), session, now=datetime.now(UTC))
-    click.echo(f"{erased.session}: {erased.texts} texts can be opened by nobody. Let the mirror of keys/kek follow now.")
+    said = f"{erased.session}: {erased.texts} texts can be opened by nobody. Let the mirror of keys/kek follow now."
+    click.echo(json.dumps(asdict(erased)) if as_json else said)
 
 
 cli.add_command(signer)
@@ -319,7 +329,9 @@ def main() -> None:
     try:
         cli()
     except ModelOrganismsError as error:
-        click.echo(f"mo-registry: {error.message}", err=True)
+        name = error.details.get("name") if isinstance(error, NotFound) else None
+        message = f"There is no '{name}' in this registry; check the name." if name else error.message  # an operator sees all
+        click.echo(f"mo-registry: {message}", err=True)
         sys.exit(2)
 
 

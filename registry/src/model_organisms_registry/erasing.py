@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from model_organisms import names
 from model_organisms.errors import Conflict
 from model_organisms.formats import entry as entries
 from model_organisms.records import SessionState
@@ -50,11 +51,13 @@ def erase(config: Config, session: str, *, now: datetime) -> Erased:
         now: The time.
 
     Raises:
+        InvalidName: It is no session's name.
         ConfigurationInvalid: A `[[notify]]` that cannot be used.
         NotFound: There is no such session.
         Conflict: It is still open.
         Unavailable: The database, or who keeps the key, cannot be reached.
     """
+    names.check("session", session)
     outbox = Outbox(hooks.opened(config.notify, config.folder))
     database, keyring = Database(config.database_url), open_keyring(config.keys, config.kek_folder)
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import NotFound, VerificationFailed
+from model_organisms.errors import LedgerUnavailable, NotFound, VerificationFailed
 
 from model_organisms_registry import hooks
 from model_organisms_registry.domain.audit import Event, entry
@@ -81,7 +81,10 @@ def rewrap(config: Config, *, versions: Sequence[str], to: str, now: datetime, t
     """
     outbox, storage = Outbox(hooks.opened(config.notify, config.folder)), Storage.open(config)
     try:
-        storage.log.start()
+        try:
+            storage.log.start()
+        except LedgerUnavailable as error:
+            raise LedgerUnavailable(f"Stop the registry first, then run this again. {error.message}") from error
         changes = Changes(storage.database, storage.log, wait_s=config.limits.ledger_wait_s, outbox=outbox)
         with storage.database.read() as tx:
             chosen = {Stored.of(organism_rows.version(tx, name)).key_id for name in versions}

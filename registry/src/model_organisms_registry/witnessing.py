@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ _WITNESS = click.option(
     help="Folder of the witness; if it is lost, so is the witness.",
 )
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
 
 @click.group()
 def witness() -> None:
@@ -25,21 +28,25 @@ def witness() -> None:
 @witness.command("init")
 @_WITNESS
 @click.option("--name", required=True, help="Name of its key, like witness.example.org.")
-def witness_init(*, folder: Path, name: str) -> None:
+@_JSON
+def witness_init(*, folder: Path, name: str, as_json: bool) -> None:
     """Make a witness, and print its verifier key for those who shall rely on it."""
     from model_organisms_registry.ledger.witness import create
 
-    click.echo(create(folder, name))
+    key = create(folder, name)
+    click.echo(json.dumps({"name": name, "key": key}) if as_json else key)
 
 
 @witness.command("add")
 @_WITNESS
 @click.argument("vkey")
-def witness_add(*, folder: Path, vkey: str) -> None:
+@_JSON
+def witness_add(*, folder: Path, vkey: str, as_json: bool) -> None:
     """Begin to watch the ledger with this verifier key; a witness that runs takes it up at its next start."""
     from model_organisms_registry.ledger.witness import add
 
-    click.echo(f"{add(folder, vkey)} is watched.")
+    origin = add(folder, vkey)
+    click.echo(json.dumps({"origin": origin, "watched": True}) if as_json else f"{origin} is watched.")
 
 
 @witness.command("serve")

@@ -47,18 +47,24 @@ def key(context: Context) -> None:
 
 
 @group.command("entries")
-@click.option("--start", default=0, show_default=True)
-@click.option("--count", default=50, show_default=True)
+@click.option("--start", type=click.IntRange(0), help="First index; without it, the newest are listed.")
+@click.option("--count", type=click.IntRange(1), default=50, show_default=True, help="How many indices to look at.")
 @click.pass_obj
-def list_entries(context: Context, *, start: int, count: int) -> None:
+def list_entries(context: Context, *, start: int | None, count: int) -> None:
     """List ledger entries: all for auditors, reviewers and admins; your own for others."""
     with context.connect() as client:
-        found = list(client.audit.entries(start, count))
+        size = client.audit.checkpoint().size
+        first = max(0, size - count) if start is None else start
+        found = list(client.audit.entries(first, count))
     if context.as_json:
         emit([{"index": index, "entry": entry} for index, entry in found])
         return
     rows = ((i, e.time, e.type, e.actor, e.subject, e.decision, ",".join(e.reasons)) for i, e in found)
     table("Entries", ("Index", "Time", "What", "Who", "On", "Decision", "Reasons"), rows)
+    if first:
+        click.echo(f"{min(first, size)} older: mo audit entries --start {max(0, first - count)} --count {count}")
+    if first + count < size:
+        click.echo(f"{size - first - count} newer: mo audit entries --start {first + count} --count {count}")
 
 
 @group.command()

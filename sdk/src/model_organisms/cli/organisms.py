@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import click
 from model_organisms import names
 from model_organisms.cli.render import console, emit, facts, inert, table
 from model_organisms.cli.stating import condition
+from model_organisms.client.recall import ErratumWarning, corrected
 from model_organisms.formats import provenance as statements
-from model_organisms.formats.conditions import print_condition
+from model_organisms.formats.conditions import show_condition
 from model_organisms.records import Level, Purpose
 
 if TYPE_CHECKING:
@@ -242,7 +244,9 @@ def pull(context: Context, *, version: str, grant: str, base: str) -> None:
 
     Use `client.organisms.pull(...)` from Python to work with it.
     """
-    with context.connect() as client, client.organisms.pull(version, grant=grant) as pulled:
+    with context.connect() as client, warnings.catch_warnings(action="ignore", category=ErratumWarning):  # said below instead
+        pulled = client.organisms.pull(version, grant=grant)
+    with pulled:
         report: dict[str, object] = {
             "version": pulled.version.name,
             "digest": pulled.version.digest,
@@ -254,7 +258,9 @@ def pull(context: Context, *, version: str, grant: str, base: str) -> None:
         }
         if base:
             report["modules_applied"] = pulled.load(base).modules_applied
-    emit(report) if context.as_json else facts(report.items())
+    for line in () if context.as_json else corrected(pulled.version):
+        click.echo(f"mo: erratum: {inert(line)}", err=True)
+    emit(report | {"errata": pulled.version.errata}) if context.as_json else facts(report.items())
 
 
 def _show_organism(organism: Organism, versions: list[Version]) -> None:
@@ -266,7 +272,7 @@ def _show_organism(organism: Organism, versions: list[Version]) -> None:
         ("Traits", organism.traits),
         ("Hidden", "yes" if organism.hidden else "no"),
         ("Permitted for", organism.purposes or "any purpose"),
-        ("Conditions", [print_condition(one) for one in organism.conditions] or "none"),
+        ("Conditions", [show_condition(one) for one in organism.conditions] or "none"),
         ("Description", organism.description),
     ]
     facts(shown)

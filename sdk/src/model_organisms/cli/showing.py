@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from model_organisms import names
 from model_organisms.cli.render import emit, facts
 from model_organisms.cli.stating import fits
-from model_organisms.formats.conditions import print_condition
+from model_organisms.formats.conditions import show_condition
 from model_organisms.records import BUDGET_FIELDS, RequestState, Turn
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def show_request(request_: Request) -> None:
             ("Justification", request_.justification),
             *([("Need", request_.need)] if request_.need else []),
             ("Budget", ", ".join(asked)),
-            ("For", str(timedelta(seconds=request_.duration_s))),
+            ("For", str(timedelta(seconds=request_.duration_s)).removesuffix(", 0:00:00")),
             *_stated(request_.stated),
-            *([("Conditions", [print_condition(one) for one in request_.conditions])] if request_.conditions else []),
+            *([("Conditions", [show_condition(one) for one in request_.conditions])] if request_.conditions else []),
             *(fits(request_.match) if request_.match else []),
             *((f"{names.short(given.reviewer)} said", _said(given)) for given in request_.approvals),
             ("Grant", request_.grant or "none yet"),
@@ -65,7 +65,7 @@ def show_grant(grant: Grant) -> None:
             ("Versions", [ref.name for ref in grant.versions]),
             ("Purpose", grant.purpose),
             ("Until", grant.expire_time),
-            *([("Conditions", [print_condition(one) for one in grant.conditions])] if grant.conditions else []),
+            *([("Conditions", [show_condition(one) for one in grant.conditions])] if grant.conditions else []),
             ("Spent", spent(grant)),
             *([("Reason", grant.reason)] if grant.reason else []),
         ]
@@ -76,7 +76,7 @@ def _stated(stated: Stated) -> Iterator[tuple[str, object]]:
     if stated.project:
         yield "Project", stated.project
     if stated.accepts:
-        yield "Accepts", [print_condition(condition) for condition in stated.accepts]
+        yield "Accepts", [show_condition(condition) for condition in stated.accepts]
     if stated.declines:
         yield "Declines", list(stated.declines)
     if stated.until:

@@ -52,7 +52,9 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 def condition(text: str, *, hint: str) -> Condition:
     """Read a condition; a duration may be given in days."""
-    days = _DAYS.fullmatch(text)
+    days, word = _DAYS.fullmatch(text), text.partition("=")[0]
+    if word not in (known := [modifier.value for modifier in Modifier if modifier is not Modifier.UNSPECIFIED]):
+        raise click.BadParameter(f"'{word}' is no condition; there are {', '.join(known)}.", param_hint=hint)
     try:
         return parse_condition(f"{days['what']}={int(days['days']) * _DAY_S}s" if days else text)
     except InvalidArgument as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from model_organisms import names, wire
+from model_organisms.errors import InvalidArgument
 from model_organisms.records import Role, User
 from model_organisms.v1 import identity_pb2, identity_pb2_grpc, records_pb2
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from model_organisms.client.channel import Channel
 
 _ROLE = records_pb2.DESCRIPTOR.enum_types_by_name["Role"]
+_THUMBPRINT = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Users:
         request = identity_pb2.InviteUserRequest(
             user_id=identifier,
             display_name=wire.text(display_name) or identifier,
-            organisation=organisation if "/" in organisation else f"organisations/{organisation}",
+            organisation=names.check("organisation", organisation if "/" in organisation else f"organisations/{organisation}"),
             roles=[wire.enum_value(Role(role), _ROLE) for role in asked],
         )
         response = self._channel.call(self._stub.InviteUser, request)
@@ -121,6 +124,9 @@ class Users:
             thumbprint: SHA-256 of the certificate, 64 hex digits; the ledger has it, and `mo keys show`.
             reason: Why.
         """
+        if not _THUMBPRINT.fullmatch(thumbprint.lower()):
+            msg = "A certificate is named by its SHA-256, 64 hex digits; the ledger has it, and `mo keys show`."
+            raise InvalidArgument(msg, field="thumbprint")
         request = identity_pb2.DenyCertificateRequest(thumbprint=thumbprint.lower(), reason=wire.text(reason))
         response = self._channel.call(self._stub.DenyCertificate, request)
         self._audit.verified(response.receipt, "identity.deny", "registry", certificate=request.thumbprint)

@@ -28,11 +28,16 @@ class ErratumWarning(UserWarning):
     """What was pulled has something wrong with it; the message says what."""
 
 
+def corrected(version: Version) -> list[str]:
+    """Say what is wrong with a version, and what puts it right, a line for each erratum."""
+    right = (f"; {erratum.successor} puts it right" if erratum.successor else "" for erratum in version.errata)
+    return [f"{version.name}: {erratum.text}{see}" for erratum, see in zip(version.errata, right, strict=True)]
+
+
 def warn(version: Version) -> None:
     """Warn of each erratum of a version that was pulled."""
-    for erratum in version.errata:
-        see = f"; {erratum.successor} puts it right" if erratum.successor else ""
-        warnings.warn(f"{version.name}: {erratum.text}{see}", ErratumWarning, stacklevel=3)
+    for text in corrected(version):
+        warnings.warn(text, ErratumWarning, stacklevel=3)
 
 
 class Recall:

@@ -75,6 +75,12 @@ def print_condition(condition: Condition) -> str:
     return f"{condition.modifier.value}={value}" if value else condition.modifier.value
 
 
+def show_condition(condition: Condition) -> str:
+    """Print a condition as people write it: whole days as days."""
+    days, rest = divmod(condition.duration_s, 86_400)
+    return f"{condition.modifier.value}={days}d" if days and not rest else print_condition(condition)
+
+
 def parse_condition(text: str) -> Condition:
     """Read a condition.
 
