@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
+_LOOK_S = 0.5
 _PORCH_LONGEST_S, _PORCH_SILENCE_S, _PORCH_EACH = 30.0, 5.0, 8
 """The enrolment door is for one short call: its longest deadline and silence, in seconds, and calls at once from one address."""
 VERSION = "0.1.0"
@@ -296,7 +297,8 @@ def serve(config: Config) -> None:
     signal.signal(signal.SIGHUP, lambda *_: registry.policies.reload())
     registry.start()
     _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
-    ended.wait()
+    while not ended.wait(_LOOK_S):  # a signal taken just before the wait, or by another thread, does not wake it
+        pass
     registry.stop()
 
 

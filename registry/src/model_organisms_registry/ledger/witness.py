@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LOGS = "logs"
 VKEY = "vkey"
+_LOOK_S = 0.5
 _MOST_EVIDENCE = 16
 
 
@@ -220,7 +221,8 @@ def serve(folder: Path, listen: str) -> None:
     site = Site(listen, here.answer, most_body=wire.MAX_SUBMISSION)
     site.start()
     _LOG.info("witness %s listens on %s, for %s", here.vkey, site.address, ", ".join(here.origins) or "no ledger yet")
-    ended.wait()
+    while not ended.wait(_LOOK_S):  # a signal taken just before the wait, or by another thread, does not wake it
+        pass
     site.close()
     here.close()
 
