@@ -10,9 +10,11 @@ from model_organisms import errors
 from model_organisms.client import keys
 from model_organisms.client.channel import readmit
 from model_organisms.client.client import connect
-from model_organisms.records import SamplingParameters, SessionState
+from model_organisms.records import NoticeKind, SamplingParameters, SessionState
+from model_organisms.v1 import organisms_pb2
 from model_organisms_registry.config import Limits
 from model_organisms_registry.isolation.cell import Cell
+from model_organisms_registry.storage import paging
 from model_organisms_registry.storage.bundles import Bundles
 from model_organisms_registry.testing import running, settings
 
@@ -178,6 +180,56 @@ def test_numbers_that_were_drawn_already_stay(world, version, monkeypatch, deed,
         world.admin.users.reinstate("rolf", reason="It was found.")
     said = [entry for _, entry in world.person("aud").audit.entries() if entry.type == "sandbox.probe.result"][-1]
     assert said.facts["values"] == "0"
+
+
+def pulls_of(world: World, version: Version) -> list[str]:
+    entries = [entry for _, entry in world.person("aud").audit.entries() if entry.subject == version.name]
+    return [entry.type for entry in entries if entry.type.startswith("organisms.pull.")]
+
+
+def pullable(world: World, version: Version) -> str:
+    request = world.person("rolf").access.request(version.name, "pull", purpose="replication", justification=WHY)
+    return world.person("ravi").access.approve(request, reason="Fine.").grant
+
+
+TAKEN_BACK = pytest.mark.parametrize("case", [*DEEDS, (quarantine, errors.Quarantined)], ids=lambda case: case[0].__name__)
+
+
+@TAKEN_BACK
+def test_no_copy_is_sealed_of_what_is_taken_back_as_a_pull_begins(world, version, rolf, monkeypatch, case):
+    (deed, error), grant = case, pullable(world, version)
+    before(monkeypatch, world.registry.pulling, "_intend", lambda: deed(world, version=version, grant=grant))
+    with pytest.raises(error):
+        rolf.organisms.pull(version.name)
+    assert pulls_of(world, version) == []
+
+
+@TAKEN_BACK
+@pytest.mark.parametrize("step", ["_begun", "_resumed"])
+@pytest.mark.usefixtures("rolf")
+def test_not_one_byte_leaves_of_what_is_taken_back_before_the_first(world, version, monkeypatch, case, step):
+    (deed, error), rolf, grant, pull = case, world.person("rolf"), pullable(world, version), ""
+    if step == "_resumed":
+        with rolf.organisms.pull(version.name) as copy:
+            pull = copy.header.pull
+    where = "_stream" if step == "_begun" else step
+    before(monkeypatch, world.registry.pulling, where, lambda: deed(world, version=version, grant=grant))
+    asked = organisms_pb2.PullVersionRequest(name=version.name, pull=pull)
+    came = []
+    with pytest.raises(error):
+        came.extend(rolf._channel.stream(rolf.organisms._stub.PullVersion, asked, timeout_s=30.0))
+    assert not any(message.data for message in came)
+
+
+def test_those_who_hold_an_old_version_are_told_that_its_level_was_raised(world, version, rolf, base, monkeypatch):
+    """Also where it is not on the first page of the organism's versions."""
+    organism = version.name.split("/versions/")[0]
+    rolf.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    world.person("pia").organisms.publish(organism, tiny_organism(base, rank=2), provenance=provenance())
+    monkeypatch.setattr(paging, "LARGEST_SIZE", 1)
+    raise_level(world, version=version)
+    monkeypatch.undo()
+    assert [notice.subject for notice in rolf.access.notices() if notice.kind is NoticeKind.RAISED].count(organism) == 1
 
 
 def test_a_bundle_of_somebody_stopped_while_it_came_in_is_not_published(world, base, monkeypatch):

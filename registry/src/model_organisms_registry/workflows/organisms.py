@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Conflict, InvalidProvenance
@@ -19,6 +20,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import organisms as rows
 from model_organisms_registry.storage.catalog import requests, search
+from model_organisms_registry.storage.paging import every
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.motions import Act
@@ -144,7 +146,7 @@ class Organisms:
         Of two who raise it at one moment, the second must not lower what the first raised.
         """
         organism, grants = finding.organism(tx, self._gate, call, Action.SET_LEVEL, name, lock=True)
-        versions = rows.versions(tx, name, page_size=1000).items
+        versions = tuple(every(partial(rows.versions, tx, name)))
         now = max((rules.effective_level(organism, version) for version in versions), default=organism.level)
         permit = self._gate.permit(call, Action.SET_LEVEL, entities.organism(organism), grants=grants, lowering=level < now)
         return _Graded(organism, versions, now, permit)

@@ -21,13 +21,14 @@ from model_organisms.records import Budget, Rung, VersionRef
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.grants import require
 from model_organisms_registry.domain.hazard import level_rules
+from model_organisms_registry.domain.organisms import served
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.domain.recall import check_mark
 from model_organisms_registry.storage.bundles import Stored
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.catalog.sandbox import Intent, IntentKind, Pull, PullState
-from model_organisms_registry.workflows import finding
+from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 
@@ -172,12 +173,14 @@ class Pulling:
         return Delivery(name, grant.name, size, change.receipt, marked, self._stream(copy, name, head, 0))
 
     def _intend(self, permit: Permit, stored: Stored, version: Version, name: str, *, mark: str) -> tuple[Grant, Receipt]:
-        """Spend the pull and make the intent durable."""
+        """Spend the pull and make the intent durable, if all that was permitted still stands in the very transaction."""
         call = permit.call
         with self._changes.open() as change:
+            standing.caller(change.tx, call)
             found = finding.version(change.tx, self._gate, call, Action.PULL, version.name)
+            served(found.subject.version.state, version.name)
             grant = require(
-                found.grants,
+                [held for held in found.grants if held.name == permit.grant],
                 found.subject.ref,
                 user=call.user.name,
                 level=found.subject.level,
@@ -185,7 +188,7 @@ class Pulling:
                 now=call.time,
             )
             check_mark(found.subject.level, marked=bool(mark), table=self._table)
-            grant = grant_rows.spend(change.tx, permit.grant or grant.name, _ONE)
+            grant = grant_rows.spend(change.tx, grant.name, _ONE)
             number = seq()
             rows.add_intent(change.tx, Intent(name, IntentKind.PULL, version.name, name, number, call.time))
             facts = {

@@ -47,7 +47,7 @@ class Standing:
         self._table = table
 
     def guard(self, call: Call, version: str, grant: str, pieces: Iterable[T], *, marked: bool) -> Iterator[T]:
-        """Hand the pieces of a copy on while the caller's account, the grant and the version stand.
+        """Hand the pieces of a copy on while the caller's account, the grant and the version stand: looked at before the first.
 
         Args:
             call: Whose.
@@ -66,7 +66,7 @@ class Standing:
             Quarantined: It was set aside meanwhile.
             Conflict: The copy carries no mark, and the level was raised to where copies do.
         """
-        looked = time.monotonic()
+        looked = -_EVERY_S  # a small copy is over before the first look would be due
         for piece in pieces:
             if time.monotonic() - looked >= _EVERY_S:
                 self._look(call, version, grant, marked=marked)
