@@ -13,7 +13,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidArgument
-from model_organisms.records import Entry, Role, User, UserState
+from model_organisms.records import Entry, User, UserState
+
+from model_organisms_registry.domain.identity import OVERSIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,6 @@ FACT_LIMIT = 300
 """Characters of one fact: a resource name, a digest, a count or a short list of them."""
 REGISTRY = "registry"
 """Actor of what the registry does by itself: it starts, it lets a session expire."""
-READERS = frozenset({Role.AUDITOR, Role.REVIEWER, Role.ADMIN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def _is_digest(text: str) -> bool:
 
 def reads_all(user: User) -> bool:
     """Whether a user may read every entry, not only their own."""
-    return user.state is UserState.ACTIVE and not READERS.isdisjoint(user.roles)
+    return user.state is UserState.ACTIVE and not OVERSIGHT.isdisjoint(user.roles)
 
 
 def readable(user: User, what: Entry) -> bool:

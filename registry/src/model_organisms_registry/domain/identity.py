@@ -41,6 +41,8 @@ CODE_ENTROPY_BYTES = 20
 
 IDENTITY_KEY_BYTES = 32
 SEALING_KEY_BYTES = 1216
+OVERSIGHT = frozenset({Role.REVIEWER, Role.AUDITOR, Role.ADMIN})
+"""Who sees everybody's requests, grants, copies and motions, and reads every entry; the policies of oversight say the same."""
 APPOINTED = frozenset({Role.REVIEWER, Role.ADMIN})
 """Roles that decide about others."""
 ADMIN_COUNTS_ON = timedelta(days=7)

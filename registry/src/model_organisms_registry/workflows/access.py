@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Denied, NotFound
 from model_organisms.formats import dsse, statements
-from model_organisms.records import Page, Request, RequestState, Role
+from model_organisms.records import Page, Request, RequestState
 
 from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain import purposes
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.domain.waiting import clock
 from model_organisms_registry.gate import entities
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 _ROUND = 100
 """Requests that are ended in one round of the clockwork."""
-_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
 
 class Access:
@@ -121,7 +121,7 @@ class Access:
     def list(self, call: Call, *, requester: str, state: RequestState | None, page_size: int, page_token: str) -> Page[Request]:
         """List requests: one's own and those for one's organisms, or for reviewers those of all."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        party = "" if _SEE_ALL & call.user.roles else call.user.name
+        party = "" if OVERSIGHT & call.user.roles else call.user.name
         wanted = request_rows.RequestFilter(requester=requester, state=state, party=party)
         with self._changes.database.read() as tx:
             page = request_rows.requests(tx, filter=wanted, page_size=page_size, page_token=page_token)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from model_organisms.records import Grant, GrantState, Page, Role
+from model_organisms.records import Grant, GrantState, Page
 
 from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as rows
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.workflows.changes import Changes
-
-_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
 
 class Grants:
@@ -58,7 +57,7 @@ class Grants:
     ) -> Page[Grant]:
         """List grants: one's own, or for reviewers those of all."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        whose = user if _SEE_ALL & call.user.roles else call.user.name
+        whose = user if OVERSIGHT & call.user.roles else call.user.name
         with self._changes.database.read() as tx:
             page = rows.grants(
                 tx, user=whose, version=version, state=state, now=call.time, page_size=page_size, page_token=page_token

@@ -9,13 +9,13 @@ from model_organisms import names
 from model_organisms.errors import NotFound
 from model_organisms.formats import dsse, statements
 from model_organisms.formats.destruction import parse_destruction
-from model_organisms.records import Page, Role
+from model_organisms.records import Page
 
 from model_organisms_registry.domain import holding as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
-from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import holding as rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
@@ -23,14 +23,13 @@ from model_organisms_registry.workflows.changes import seq
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
-    from model_organisms.records import Grant, Holding, Notice, Receipt
+    from model_organisms.records import Holding, Notice, Receipt
 
     from model_organisms_registry.domain.permits import Call
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Changes
 
-_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 _MANY = 1000
 """Copies of one person that are looked at; more than anybody's grants give."""
 
@@ -60,7 +59,7 @@ class Holdings:
             self._gate.permit(call, Action.VIEW_HOLDERS, found.resource, grants=found.grants)
         else:
             self._gate.permit(call, Action.LIST, entities.registry())
-            user = user if _SEE_ALL & call.user.roles else call.user.name
+            user = user if OVERSIGHT & call.user.roles else call.user.name
         ended = call.time if outstanding else None
         with self._changes.database.read() as tx:
             page = rows.copies(
@@ -79,7 +78,7 @@ class Holdings:
         stated = parse_destruction(payload)
         digest = hashlib.sha256(envelope).hexdigest()
         with self._changes.open() as change:
-            grant, owners = self._found_grant(change.tx, call, name)
+            grant, owners = finding.grant(change.tx, self._gate, call, Action.ATTEST_DESTRUCTION, names.check("grant", name))
             permit = self._gate.permit(call, Action.ATTEST_DESTRUCTION, entities.grant(grant, owners=owners))
             if stated.grant != name:
                 raise NotFound.named(stated.grant)
@@ -128,10 +127,3 @@ class Holdings:
     def _holdings(self, page: Page[rules.Copy], now: datetime) -> Page[Holding]:
         found = (rules.holding(copy, now=now, grace=self._grace) for copy in page.items)
         return Page(tuple(found), page.next_page_token)
-
-    def _found_grant(self, tx: Connection, call: Call, name: str) -> tuple[Grant, set[str]]:
-        try:
-            grant = grant_rows.grant(tx, names.check("grant", name))
-        except NotFound:
-            self._gate.absent(call, Action.ATTEST_DESTRUCTION, "grant", name)
-        return grant, {finding.subject(tx, ref.name).organism.owner for ref in grant.versions}

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import Denied, InvalidArgument, NotFound
 from model_organisms.formats import dsse, statements
 from model_organisms.formats import motions as formats
-from model_organisms.records import MotionState, Page, Role
+from model_organisms.records import MotionState, Page
 
 from model_organisms_registry.domain import motions as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import motions as rows
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.gate import Gate
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.changes import Change, Changes
-
-_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN, Role.AUDITOR})
 
 
 def _nothing(motion: Motion, now: datetime) -> None:
@@ -117,7 +116,7 @@ class Motions:
     ) -> Page[Motion]:
         """List motions: one's own, or for those who oversee all."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        whose = "" if _SEE_ALL & call.user.roles else call.user.name
+        whose = "" if OVERSIGHT & call.user.roles else call.user.name
         wanted = rows.MotionFilter(proposer=whose, state=state, kind=kind)
         with self._changes.database.read() as tx:
             page = rows.motions(tx, now=call.time, filter=wanted, page_size=page_size, page_token=page_token)

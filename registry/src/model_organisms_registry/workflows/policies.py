@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import ConfigurationInvalid, Conflict, ModelOrganismsError
-from model_organisms.records import PolicyStatus, Role
+from model_organisms.records import PolicyStatus
 
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.motions import Stakes
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import cases, entities
@@ -45,7 +46,6 @@ _LOG = logging.getLogger(__name__)
 _FINDINGS = 3
 """Findings about a set that an error tells."""
 _OTHER = "users/somebody-else"
-_OVERSEE = frozenset({Role.REVIEWER, Role.AUDITOR, Role.ADMIN})
 
 
 def standing(database: Database, folder: Path | None) -> PolicySet:
@@ -98,7 +98,7 @@ class Policies:
     def status(self, call: Call) -> PolicyStatus:
         """Say which set stands, and to those who oversee what lies in the folder."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        if _OVERSEE.isdisjoint(call.user.roles):
+        if OVERSIGHT.isdisjoint(call.user.roles):
             return PolicyStatus(self._gate.digest)
         candidate, problem = self._look()
         return PolicyStatus(self._gate.digest, candidate, problem)
