@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2,
 from model_organisms_registry import hooks
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.hazard import TABLE, HazardTable, tightened
+from model_organisms_registry.ending import Ending
 from model_organisms_registry.founding import Storage, addresses
 from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
-_LOOK_S = 0.5
 _PORCH_LONGEST_S, _PORCH_SILENCE_S, _PORCH_EACH = 30.0, 5.0, 8
 """The enrolment door is for one short call: its longest deadline and silence, in seconds, and calls at once from one address."""
 VERSION = "0.1.0"
@@ -291,14 +290,11 @@ def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing
 def serve(config: Config) -> None:
     """Run a registry until SIGTERM or SIGINT, then drain and stop; SIGHUP has it look at its policies again."""
     registry = Registry(config)
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ended = Ending()
     signal.signal(signal.SIGHUP, lambda *_: registry.policies.reload())
     registry.start()
     _LOG.info("registry %s listens on %s (enrolment on %s)", config.origin, config.listen, config.enrol_listen)
-    while not ended.wait(_LOOK_S):  # a signal taken just before the wait, or by another thread, does not wake it
-        pass
+    ended.wait()
     registry.stop()
 
 

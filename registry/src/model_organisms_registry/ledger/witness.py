@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from model_organisms.formats import checkpoint as checkpoints
 from model_organisms.formats import witness as wire
 from model_organisms.formats.note import COSIGNATURE, ED25519, SigningKey, VerifierKey, parse_vkey
 
+from model_organisms_registry.ending import Ending
 from model_organisms_registry.ledger.memory import Memory, write_new
 from model_organisms_registry.ledger.signer import HEAD, KEY, read_key
 from model_organisms_registry.ledger.web import Answer, Site
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LOGS = "logs"
 VKEY = "vkey"
-_LOOK_S = 0.5
 _MOST_EVIDENCE = 16
 
 
@@ -214,15 +213,12 @@ def add(folder: Path, vkey: str) -> str:
 
 def serve(folder: Path, listen: str) -> None:
     """Answer until SIGTERM or SIGINT."""
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    ended = Ending()
     here = Witness.open(folder, clock=time.time)
     site = Site(listen, here.answer, most_body=wire.MAX_SUBMISSION)
     site.start()
     _LOG.info("witness %s listens on %s, for %s", here.vkey, site.address, ", ".join(here.origins) or "no ledger yet")
-    while not ended.wait(_LOOK_S):  # a signal taken just before the wait, or by another thread, does not wake it
-        pass
+    ended.wait()
     site.close()
     here.close()
 
