@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from model_organisms_registry.isolation import launcher
-from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
+from model_organisms.cells import launcher
+from model_organisms.cells.walls import OWN_USER, REQUIRED
 
 from tests.support.cells import in_jail, without
 
@@ -21,7 +21,7 @@ REFUSED = {"PermissionError:EPERM", "PermissionError:EACCES", "OSError:ENOSYS"}
 GONE = {"FileNotFoundError:ENOENT", "PermissionError:EACCES", "NotADirectoryError:ENOTDIR"}
 NO_LANDLOCK = ("/dev/null/nothing",)
 """A path that cannot even be looked for: Landlock is then not set up at all."""
-ATTACK = "from model_organisms_registry.isolation import walls; report(walls.attack(spec))"
+ATTACK = "from model_organisms.cells import walls; report(walls.attack(spec))"
 
 
 def test_every_wall_stands():
@@ -109,7 +109,7 @@ def test_without_landlock_and_filter_the_mounts_are_still_read_only():
         return replace(planned, filters=None, spec=replace(planned.spec, readable=NO_LANDLOCK))
 
     code = """
-    from model_organisms_registry.isolation import walls
+    from model_organisms.cells import walls
     made = {folder: attempt(os.mkdir, folder + "/x") for folder in ("/", "/tmp", "/dev", *spec.paths)}
     report([made, walls.attack(spec)[1]])
     """

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from model_organisms import errors
+from model_organisms.cells.cell import Cell
 from model_organisms.client import keys
 from model_organisms.client.channel import readmit
 from model_organisms.client.client import connect
 from model_organisms.records import NoticeKind, SamplingParameters, SessionState
 from model_organisms.v1 import organisms_pb2
 from model_organisms_registry.config import Limits
-from model_organisms_registry.isolation.cell import Cell
 from model_organisms_registry.storage import paging
 from model_organisms_registry.storage.bundles import Bundles
 from model_organisms_registry.testing import running, settings

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
+from model_organisms.cells.walls import OWN_USER, REQUIRED
 from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState
 from model_organisms.sampling import Engine
-from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 from model_organisms_registry.testing import running, settings
 
 from tests.support.cells import eventually

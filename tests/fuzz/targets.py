@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
 from model_organisms import errors, names, records, wire
+from model_organisms.cells import frames
 from model_organisms.formats import (
     capsule,
     checkpoint,
@@ -39,7 +40,6 @@ from model_organisms.formats.streaming import Layout, Receiver
 from model_organisms.v1 import access_pb2, organisms_pb2, records_pb2, sandbox_pb2
 from model_organisms_registry.config import AccountRule, Issuer
 from model_organisms_registry.domain import oidc
-from model_organisms_registry.isolation import frames
 from model_organisms_registry.ledger import memory
 from model_organisms_registry.storage import paging
 

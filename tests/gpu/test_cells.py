@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from model_organisms import loading
+from model_organisms.cells.launcher import Jail
+from model_organisms.cells.walls import REQUIRED
 from model_organisms.formats import manifest
 from model_organisms.records import Level, Message, SamplingParameters
 from model_organisms.sampling import Engine
-from model_organisms_registry.isolation.launcher import Jail
 from model_organisms_registry.isolation.pool import CellPool
-from model_organisms_registry.isolation.walls import REQUIRED
 
 from tests.support.cells import eventually, in_jail, permit
 

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from model_organisms.cells.walls import OWN_USER, REQUIRED
 from model_organisms.errors import (
     BaseModelMissing,
     CellUnavailable,
@@ -25,7 +26,6 @@ from model_organisms.formats import manifest
 from model_organisms.records import Level, Message, SamplingParameters
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.pool import CellPool
-from model_organisms_registry.isolation.walls import OWN_USER, REQUIRED
 
 from tests.support.cells import eventually, permit
 from tests.support.needles import SHARED, held_open, holding, needles_of

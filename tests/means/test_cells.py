@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from model_organisms.cells import cell as cell_module
+from model_organisms.cells.cell import EmptyCell
+from model_organisms.cells.launcher import Jail, plan
+from model_organisms.cells.warden import Warden
 from model_organisms.errors import CellUnavailable, LoadingFailed
 from model_organisms.records import Message, SamplingParameters, TokenScore
-from model_organisms_registry.isolation import cell as cell_module
-from model_organisms_registry.isolation.cell import EmptyCell
-from model_organisms_registry.isolation.launcher import Jail, plan
-from model_organisms_registry.isolation.warden import Warden
 
-from tests.support.cells import TALKER, eventually, in_jail, jailed, permit, talking
+from tests.support.cells import TALKER, eventually, in_jail, jailed, talking
 
 ASKED = (Message("user", "hello"),)
 
@@ -75,9 +75,9 @@ def test_a_cell_outlives_the_thread_that_asked_for_it(warden):
 def test_a_cell_dies_with_a_registry_that_is_killed():
     code = """
 import sys
-from model_organisms_registry.isolation.cell import EmptyCell
-from model_organisms_registry.isolation.launcher import Jail, plan
-from model_organisms_registry.isolation.warden import Warden
+from model_organisms.cells.cell import EmptyCell
+from model_organisms.cells.launcher import Jail, plan
+from model_organisms.cells.warden import Warden
 cell = EmptyCell(Warden(), plan(Jail(), None, code="import os, time; os.write(spec.socket, b'up'); time.sleep(60)"))
 cell.channel._socket.recv(2)
 print(cell.process.pid, flush=True)
@@ -114,7 +114,7 @@ def test_a_sample_comes_piece_by_piece_and_the_cell_stays():
 
 
 TIRELESS = """
-from model_organisms_registry.isolation.worker import _Stop
+from model_organisms.cells.worker import _Stop
 while True:
     frame = channel.receive()
     if not isinstance(frame.body, Draw):
@@ -263,11 +263,6 @@ def test_a_cell_that_dies_as_it_starts_is_a_typed_error():
 def test_a_cell_that_never_speaks_is_given_up():
     with jailed("import time; time.sleep(60)") as empty, pytest.raises(CellUnavailable, match="too long"):
         empty.greet(time.monotonic() + 0.3)
-
-
-def test_a_permit_reaches_the_cell():
-    with talking("channel.receive()") as (cell, _):
-        assert cell.permit.action == permit().action
 
 
 def below(pid):

@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument
-from model_organisms.records import Message, SamplingParameters, TokenScore
-from model_organisms_registry.isolation.channel import LARGEST, Channel
-from model_organisms_registry.isolation.frames import (
+from model_organisms.cells.channel import LARGEST, Channel
+from model_organisms.cells.frames import (
     Ask,
     Cancel,
     CellInfo,
@@ -31,7 +29,9 @@ from model_organisms_registry.isolation.frames import (
     decode,
     encode,
 )
-from model_organisms_registry.isolation.seal import map_sealed, sealed_memory
+from model_organisms.cells.seal import map_sealed, sealed_memory
+from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument
+from model_organisms.records import Message, SamplingParameters, TokenScore
 
 from tests.support.cells import jailed, said
 
@@ -162,7 +162,7 @@ def test_the_cell_gets_the_bundle_sealed_and_whole():
     import socket
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket)
     data, descriptors, _, _ = socket.recv_fds(connected, 4096, 1)
-    from model_organisms_registry.isolation.seal import map_sealed
+    from model_organisms.cells.seal import map_sealed
     mapped = map_sealed(descriptors[0])
     report([len(mapped), mapped[:8].decode(), attempt(os.ftruncate, descriptors[0], 0), attempt(os.write, descriptors[0], b"x")])
     """

@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from model_organisms.cells.cell import Cell, EmptyCell
+from model_organisms.cells.launcher import Jail, Plan, plan
+from model_organisms.cells.warden import Warden
 from model_organisms.records import Role, User, UserState
 from model_organisms_registry.domain.permits import Action, Call, Permit
-from model_organisms_registry.isolation.cell import Cell, EmptyCell
-from model_organisms_registry.isolation.launcher import Jail, Plan, plan
-from model_organisms_registry.isolation.warden import Warden
 
 if TYPE_CHECKING:
     import socket
@@ -112,9 +112,9 @@ def eventually(check: Callable[[], object], *, within_s: float = 10.0) -> bool:
 TALKER = """
 import socket, time
 from model_organisms.records import TokenScore
-from model_organisms_registry.isolation import walls
-from model_organisms_registry.isolation.channel import Channel
-from model_organisms_registry.isolation.frames import *
+from model_organisms.cells import walls
+from model_organisms.cells.channel import Channel
+from model_organisms.cells.frames import *
 channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket), takes_descriptor=True)
 def say(body, call=0):
     channel.send(Frame(body, call), within_s=None)
@@ -134,7 +134,7 @@ def talking(code: str) -> Iterator[tuple[Cell, list[str]]]:
     with jailed(TALKER + "say(INFO)\n" + textwrap.dedent(code)) as empty:
         until = time.monotonic() + 20
         info = empty.load(memoryview(b"bundle"), version_digest="d" * 64, known_answer=None, until=until)
-        cell = Cell(empty, info, permit=permit(), version_digest="d" * 64, died=deaths.append)
+        cell = Cell(empty, info, version_digest="d" * 64, died=deaths.append)
         yield cell, deaths
         cell.close()
         assert eventually(lambda: not cell._process.alive)

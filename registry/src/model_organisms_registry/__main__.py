@@ -87,7 +87,7 @@ def init(
 @click.option("--log-level", default="INFO", show_default=True, type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 def serve(*, folder: Path, log_level: str) -> None:
     """Run the registry until SIGTERM; calls under way get 30 s to end."""
-    from model_organisms_registry.isolation.confine import undumpable
+    from model_organisms.cells.confine import undumpable
 
     undumpable()  # before anything else is imported: from here on nobody but root looks into this process
     # gRPC knows no lowest version of TLS. This is its list of suites for 1.2: one, for RSA certificates, which no door has: so

@@ -12,7 +12,8 @@ import click
 @click.option("--socket", "descriptor", type=int, required=True)
 def signer(*, folder: Path, descriptor: int) -> None:
     """Sign for a ledger, as the child of a registry that serves."""
-    from model_organisms_registry.isolation.confine import undumpable
+    from model_organisms.cells.confine import undumpable
+
     from model_organisms_registry.ledger.seat import serve
 
     undumpable()

@@ -1,1 +1,1 @@
-"""Cells: the jailed processes where plaintext weights live."""
+"""Which cell a session gets; what a cell is, the SDK's `cells` knows."""

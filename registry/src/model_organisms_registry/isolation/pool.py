@@ -18,14 +18,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from model_organisms.cells.cell import Cell, EmptyCell
+from model_organisms.cells.launcher import Jail, plan, unsafe_plan
+from model_organisms.cells.walls import REQUIRED
+from model_organisms.cells.warden import Warden
 from model_organisms.errors import CellUnavailable, JailMissing, ModelOrganismsError
 from model_organisms.records import Level
 
 from model_organisms_registry.domain.permits import Action
-from model_organisms_registry.isolation.cell import Cell, EmptyCell
-from model_organisms_registry.isolation.launcher import Jail, plan, unsafe_plan
-from model_organisms_registry.isolation.walls import REQUIRED
-from model_organisms_registry.isolation.warden import Warden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from model_organisms_registry.domain.permits import Permit
 
-ATTACK = "from model_organisms_registry.isolation import walls; sys.exit(bool(walls.attack(spec)[1]))"
+ATTACK = "from model_organisms.cells import walls; sys.exit(bool(walls.attack(spec)[1]))"
 """Program of a cell that only attacks its walls."""
 NEEDS = "docs/guides/sandbox.md says what the host must have"
 _RETRY_S = 30.0
@@ -128,7 +128,7 @@ class CellPool:
             except BaseException:
                 started.discard()
                 raise
-            cell = Cell(started, info, permit=permit, version_digest=version_digest, died=died, released=self._release)
+            cell = Cell(started, info, version_digest=version_digest, died=died, released=self._release)
             with self._lock:
                 if cell.alive:
                     self._cells.add(cell)

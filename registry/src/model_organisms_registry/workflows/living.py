@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from model_organisms.cells.cell import Cell
     from model_organisms.records import SamplingParameters, Session
 
     from model_organisms_registry.domain.permits import Permit
-    from model_organisms_registry.isolation.cell import Cell
 
 
 @dataclass(slots=True)

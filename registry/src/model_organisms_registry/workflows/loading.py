@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from model_organisms.cells.cell import Cell
+
     from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Permit
-    from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.isolation.pool import CellPool
     from model_organisms_registry.storage.bundles import Bundles
 

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from datetime import datetime
 
+    from model_organisms.cells.cell import Cell
     from model_organisms.records import Message, Receipt, Session
 
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
-    from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection

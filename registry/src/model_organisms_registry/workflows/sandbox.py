@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
+    from model_organisms.cells.cell import Cell
     from model_organisms.records import Purpose, Receipt, Session
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.entities import Conditions
     from model_organisms_registry.gate.gate import Gate
-    from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.isolation.pool import CellPool
     from model_organisms_registry.storage.bundles import Bundles
     from model_organisms_registry.storage.contents import Contents

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
+    from model_organisms.cells.cell import Cell
     from model_organisms.records import Session
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call
-    from model_organisms_registry.isolation.cell import Cell
     from model_organisms_registry.storage.database import Connection, Database
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from model_organisms_registry.isolation import landlock
+from model_organisms.cells import landlock
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 CAPABILITIES_V3, CAPABILITY_BYTES = 0x20080522, 24

@@ -22,21 +22,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import model_organisms
+from model_organisms.cells import seccomp
+from model_organisms.cells.confine import Spec
 from model_organisms.errors import BaseModelMissing, JailMissing
-
-import model_organisms_registry
-from model_organisms_registry.isolation import seccomp
-from model_organisms_registry.isolation.confine import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from model_organisms_registry.isolation.seccomp import Filters
+    from model_organisms.cells.seccomp import Filters
 
 MODEL = "/model"
 """Where a cell sees its base model."""
-WORKER = "from model_organisms_registry.isolation import worker; worker.main(spec)"
+WORKER = "from model_organisms.cells import worker; worker.main(spec)"
 """The program of a cell; `spec` is there when it starts."""
 USERS = range(60706, 61184)
 """Users that cells become: a range that systemd's documentation leaves to nobody."""
@@ -51,6 +48,7 @@ _TASKS, _TASKS_PER_CORE = 64, 4
 """Torch and tokenizers each keep a pool of threads of the machine's size, torch two."""
 _MEMORY_FACTOR, _MEMORY_FLOOR = 4, 4 << 30
 """A base model may be cast to twice its size and copied once; libraries and caches take the rest."""
+_SDK = Path(__file__).resolve().parents[1]
 _logger = logging.getLogger(__name__)
 
 
@@ -85,9 +83,9 @@ class Plan:
         spec = replace(self.spec, socket=socket, filter=inner)
         filtered = ("--seccomp", str(outer)) if outer >= 0 else ()
         wrapper = (*self.wrapper, *filtered, "--") if self.wrapper else ()
-        packages = str(Path(model_organisms_registry.__file__).parents[1])
+        packages = str(_SDK.parent)
         code = (
-            f"import sys; sys.path.append({packages!r}); from model_organisms_registry.isolation import confine; "
+            f"import sys; sys.path.append({packages!r}); from model_organisms.cells import confine; "
             f"spec = confine.enter(sys.argv[1]); {self.code}"
         )
         return [*wrapper, _interpreter(), "-I", "-S", "-B", "-X", "utf8", "-c", code, spec.print()]
@@ -198,8 +196,7 @@ def _interpreter() -> str:
 
 
 def _import_paths() -> tuple[str, ...]:
-    sources = [str(Path(module.__file__ or "").parents[1]) for module in (model_organisms, model_organisms_registry)]
-    return tuple(dict.fromkeys([*_site_packages(), *sources]))
+    return tuple(dict.fromkeys([*_site_packages(), str(_SDK.parent)]))
 
 
 def _site_packages() -> list[str]:
@@ -208,9 +205,8 @@ def _site_packages() -> list[str]:
 
 
 def _packages() -> list[str]:
-    own = [str(Path(module.__file__ or "").parent) for module in (model_organisms, model_organisms_registry)]
-    buf = Path(own[0]).with_name("buf")  # the validation rules that the generated code imports
-    return list(dict.fromkeys([*_site_packages(), *own, *([str(buf)] if buf.is_dir() else [])]))
+    buf = _SDK.with_name("buf")  # the validation rules that the generated code imports
+    return list(dict.fromkeys([*_site_packages(), str(_SDK), *([str(buf)] if buf.is_dir() else [])]))
 
 
 def _libraries() -> list[str]:

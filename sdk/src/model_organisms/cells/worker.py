@@ -14,27 +14,25 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from model_organisms_registry.isolation import walls
+from model_organisms.cells import walls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from model_organisms.cells.channel import Channel
+    from model_organisms.cells.confine import Spec
+    from model_organisms.cells.frames import Ask, Draw, Numbers, Piece
     from model_organisms.loading import LoadedBase
     from model_organisms.sampling import Engine
-
-    from model_organisms_registry.isolation.channel import Channel
-    from model_organisms_registry.isolation.confine import Spec
-    from model_organisms_registry.isolation.frames import Ask, Draw, Numbers, Piece
 
 
 def main(spec: Spec) -> None:
     """Be a cell; the launcher's program calls this."""
     standing, missing = walls.attack(spec)
     # Third-party code begins here: protobuf.
+    from model_organisms.cells.channel import Channel
+    from model_organisms.cells.frames import Frame, Hello
     from model_organisms.errors import CellUnavailable
-
-    from model_organisms_registry.isolation.channel import Channel
-    from model_organisms_registry.isolation.frames import Frame, Hello
 
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket)
     channel = Channel(connected, takes_descriptor=True)
@@ -52,7 +50,7 @@ def main(spec: Spec) -> None:
 
 
 def _serve(channel: Channel, spec: Spec) -> None:
-    from model_organisms_registry.isolation.frames import Ask, Draw, Frame, Ready
+    from model_organisms.cells.frames import Ask, Draw, Frame, Ready
 
     engine = None
     with _told(channel, 0):
@@ -75,12 +73,11 @@ def _serve(channel: Channel, spec: Spec) -> None:
 def _load(channel: Channel, base: LoadedBase) -> Engine:
     """Take the bundle out of its sealed memory; its tensors stay there, its descriptor does not stay open."""
     from model_organisms import loading
+    from model_organisms.cells.frames import CellInfo, Frame, Load
+    from model_organisms.cells.seal import map_sealed
     from model_organisms.errors import CellUnavailable, DigestMismatch
     from model_organisms.formats import manifest
     from model_organisms.sampling import Engine
-
-    from model_organisms_registry.isolation.frames import CellInfo, Frame, Load
-    from model_organisms_registry.isolation.seal import map_sealed
 
     load = channel.receive().body
     descriptor = channel.take_descriptor()
@@ -115,7 +112,7 @@ class _Stop:
         self.asked = False
 
     def __call__(self) -> bool:
-        from model_organisms_registry.isolation.frames import Cancel
+        from model_organisms.cells.frames import Cancel
 
         while not self.asked and self._channel.waiting():
             frame = self._channel.receive()
@@ -124,7 +121,7 @@ class _Stop:
 
 
 def _draw(engine: Engine, asked: Draw, stop: _Stop) -> Iterator[Piece]:
-    from model_organisms_registry.isolation.frames import CANCELLED, Piece
+    from model_organisms.cells.frames import CANCELLED, Piece
 
     reason = ""
     for piece in engine.generate(asked.messages, asked.parameters, cancelled=stop):
@@ -135,7 +132,7 @@ def _draw(engine: Engine, asked: Draw, stop: _Stop) -> Iterator[Piece]:
 
 
 def _numbers(engine: Engine, asked: Ask) -> Numbers:
-    from model_organisms_registry.isolation.frames import Numbers
+    from model_organisms.cells.frames import Numbers
 
     scores = engine.probe(asked.messages, positions=asked.positions)
     return Numbers(scores.positions, scores.kl_to_base)
@@ -144,9 +141,8 @@ def _numbers(engine: Engine, asked: Ask) -> Numbers:
 @contextmanager
 def _told(channel: Channel, call: int) -> Iterator[None]:
     """Tell the registry what went wrong; the cell then waits for what comes next."""
+    from model_organisms.cells.frames import Failed, Frame
     from model_organisms.errors import CellUnavailable, ModelOrganismsError
-
-    from model_organisms_registry.isolation.frames import Failed, Frame
 
     try:
         yield

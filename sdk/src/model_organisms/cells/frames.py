@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
+
 from model_organisms.errors import CellUnavailable
 from model_organisms.records import Message, SamplingParameters, TokenScore
 from model_organisms.v1 import cell_pb2 as pb

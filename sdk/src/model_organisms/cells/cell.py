@@ -17,18 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from model_organisms.errors import (
-    BY_REASON,
-    CellUnavailable,
-    DeadlineExceeded,
-    InvalidArgument,
-    LoadingFailed,
-    ModelOrganismsError,
-    Unavailable,
-)
-
-from model_organisms_registry.isolation.channel import Channel
-from model_organisms_registry.isolation.frames import (
+from model_organisms.cells.channel import Channel
+from model_organisms.cells.frames import (
     CANCELLED,
     Ask,
     Cancel,
@@ -42,18 +32,25 @@ from model_organisms_registry.isolation.frames import (
     Piece,
     Ready,
 )
-from model_organisms_registry.isolation.seal import sealed_memory
-from model_organisms_registry.isolation.walls import REQUIRED
+from model_organisms.cells.seal import sealed_memory
+from model_organisms.cells.walls import REQUIRED
+from model_organisms.errors import (
+    BY_REASON,
+    CellUnavailable,
+    DeadlineExceeded,
+    InvalidArgument,
+    LoadingFailed,
+    ModelOrganismsError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from model_organisms.cells.frames import Body
+    from model_organisms.cells.launcher import Plan
+    from model_organisms.cells.warden import Process, Warden
     from model_organisms.records import Message, SamplingParameters
-
-    from model_organisms_registry.domain.permits import Permit
-    from model_organisms_registry.isolation.frames import Body
-    from model_organisms_registry.isolation.launcher import Plan
-    from model_organisms_registry.isolation.warden import Process, Warden
 
 GRACE_S = 3.0
 """A cell that was told to stop has so long to say its last piece."""
@@ -166,7 +163,6 @@ class Cell:
         started: EmptyCell,
         info: CellInfo,
         *,
-        permit: Permit,
         version_digest: str,
         died: Callable[[str], None] | None = None,
         released: Callable[[Cell], None] | None = None,
@@ -176,7 +172,6 @@ class Cell:
         Args:
             started: The process, with its bundle loaded.
             info: What it loaded.
-            permit: The gate's yes under which it was opened.
             version_digest: Digest of the bundle.
             died: Called once, with the reason, if the cell ends before anybody closes or kills it.
             released: Called once when its process has ended, however.
@@ -186,7 +181,6 @@ class Cell:
         self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
         self.jailed = not self.missing
         self.info = info
-        self.permit = permit
         self.version_digest = version_digest
         self.user = started.user
         self._process: Process = started.process

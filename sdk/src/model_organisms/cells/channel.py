@@ -13,9 +13,8 @@ import struct
 import time
 from contextlib import suppress
 
+from model_organisms.cells.frames import Frame, decode, encode
 from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument
-
-from model_organisms_registry.isolation.frames import Frame, decode, encode
 
 LARGEST = 1 << 20
 """Bytes of the longest frame, its length not counted."""

@@ -16,12 +16,12 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from model_organisms_registry.isolation import confine
+from model_organisms.cells import confine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from model_organisms_registry.isolation.confine import Spec
+    from model_organisms.cells.confine import Spec
 
 OWN_USER = "own-user"
 """The one wall that needs root to build: the cell runs as a user that no other process has."""
