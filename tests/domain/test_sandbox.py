@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import (
     BudgetExhausted,
+    CellUnavailable,
     Conflict,
     GrantExpired,
     GrantRequired,
@@ -272,3 +273,15 @@ def test_a_negative_cost_is_not_a_way_to_earn():
 def test_the_version_sampled_is_the_one_asked_for():
     of = version(number=3)
     assert opened(grant(of), version=subject(number=3).ref).version.digest == of.digest
+
+
+@pytest.mark.parametrize("level", [Level.CL1, Level.CL2, Level.CL3, Level.CL4])
+def test_from_cl3_on_a_session_has_its_cell_alone(level):
+    sandbox.check_company(level, alone=True)
+    if level >= Level.CL3:
+        assert not sandbox.shares(level)
+        with pytest.raises(CellUnavailable, match=f"At {level.name} a session has its cell alone"):
+            sandbox.check_company(level, alone=False)
+    else:
+        assert sandbox.shares(level)
+        sandbox.check_company(level, alone=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import (
     BudgetExhausted,
+    CellUnavailable,
     Conflict,
     GrantRequired,
     InvalidArgument,
@@ -155,6 +156,21 @@ def check_walls(level: object, missing: Sequence[str], *, table: HazardTable | N
     if missing and level_rules(level, table=table).jail_required:
         msg = f"The sandbox lacks {', '.join(missing)}, and this level needs every wall; ask the operator to install bubblewrap."
         raise JailMissing(msg, missing=",".join(missing)[:200])
+
+
+def shares(level: Level) -> bool:
+    """Tell whether sessions at this level may be in one cell with others: of the same base model, and of this level."""
+    return level < Level.CL3
+
+
+def check_company(level: Level, *, alone: bool) -> None:
+    """Refuse to go on where a session shares its cell and its level has none of that.
+
+    Raises:
+        CellUnavailable: The level was raised meanwhile; a new session gets a cell of its own.
+    """
+    if not alone and not shares(level):
+        raise CellUnavailable(f"At {level.name} a session has its cell alone, and this one shares it; open a new session.")
 
 
 def standing(session: Session, *, grant: Grant, state: VersionState, level: Level, now: datetime) -> None:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from model_organisms.cells.cell import Cell
     from model_organisms.records import SamplingParameters, Session
 
     from model_organisms_registry.domain.permits import Permit
+    from model_organisms_registry.isolation.placement import Tenant
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Live:
     """A session that has its cell."""
 
     session: Session
-    cell: Cell
+    cell: Tenant
     last_used: datetime
     turns: int = 0
     """Questions under way. Their cost is taken beforehand, so a session that looks spent may only be speaking its last."""
@@ -38,7 +38,7 @@ class Turn:
 
     permit: Permit
     session: Session
-    cell: Cell
+    cell: Tenant
     number: int
     intent_id: str
     taken: Budget
@@ -70,12 +70,12 @@ class Living:
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
 
-    def add(self, session: Session, cell: Cell, now: datetime) -> None:
+    def add(self, session: Session, cell: Tenant, now: datetime) -> None:
         """Take a session in that was opened."""
         with self._lock:
             self._live[session.name] = Live(session, cell, now)
 
-    def turn(self, name: str, now: datetime) -> Cell:
+    def turn(self, name: str, now: datetime) -> Tenant:
         """Begin a question in a session's cell; `used` ends it.
 
         Raises:
@@ -102,7 +102,7 @@ class Living:
         with self._lock:
             return None if live.turns else live.begun
 
-    def cell(self, name: str) -> Cell | None:
+    def cell(self, name: str) -> Tenant | None:
         """The cell of a session, if it is here."""
         with self._lock:
             live = self._live.get(name)

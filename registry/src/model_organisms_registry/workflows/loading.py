@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from model_organisms.cells.cell import Cell
-
     from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Permit
-    from model_organisms_registry.isolation.pool import CellPool
+    from model_organisms_registry.isolation.placement import Pool, Tenant
     from model_organisms_registry.storage.bundles import Bundles
 
 
@@ -31,13 +29,13 @@ class Loading:
         bases: Hub id of a base model to its folder here.
     """
 
-    def __init__(self, bundles: Bundles, pool: CellPool, bases: Mapping[str, Path]) -> None:
+    def __init__(self, bundles: Bundles, pool: Pool, bases: Mapping[str, Path]) -> None:
         """Keep them."""
         self._bundles = bundles
         self._pool = pool
         self._bases = bases
 
-    def cell(self, permit: Permit, subject: Subject) -> Cell:
+    def cell(self, permit: Permit, subject: Subject) -> Tenant:
         """Start a cell and give it the version.
 
         Args:

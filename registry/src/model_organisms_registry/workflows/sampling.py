@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from datetime import datetime
 
-    from model_organisms.cells.cell import Cell
     from model_organisms.records import Message, Receipt, Session
 
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
+    from model_organisms_registry.isolation.placement import Tenant
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
@@ -134,7 +134,7 @@ class Sampling:
             session, _ = self._permitted(tx, call, action, name)
             self._cost(tx, session, action, parameters)
         payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
-        cells: list[Cell] = []
+        cells: list[Tenant] = []
         try:
             with self._contents.keeping(self._changes.database, name, payload) as kept:
                 return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
@@ -144,7 +144,7 @@ class Sampling:
             raise
 
     def _intend(
-        self, call: Call, action: Action, name: str, cells: list[Cell], *, kept: Content, parameters: SamplingParameters
+        self, call: Call, action: Action, name: str, cells: list[Tenant], *, kept: Content, parameters: SamplingParameters
     ) -> Turn:
         """The transaction of `_begin`; the cell is put in `cells` once the turn counts."""
         with self._changes.open() as change:

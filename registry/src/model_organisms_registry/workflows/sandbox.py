@@ -34,14 +34,13 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
     from pathlib import Path
 
-    from model_organisms.cells.cell import Cell
     from model_organisms.records import Purpose, Receipt, Session
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.entities import Conditions
     from model_organisms_registry.gate.gate import Gate
-    from model_organisms_registry.isolation.pool import CellPool
+    from model_organisms_registry.isolation.placement import Pool, Tenant
     from model_organisms_registry.storage.bundles import Bundles
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
@@ -73,7 +72,7 @@ class Sandbox:
         bundles: Bundles,
         *,
         contents: Contents,
-        pool: CellPool,
+        pool: Pool,
         table: HazardTable,
         idle: timedelta,
         bases: Mapping[str, Path],
@@ -166,7 +165,7 @@ class Sandbox:
             except ModelOrganismsError:
                 self._end(live.session, SessionState.KILLED, "the level was raised", now)
 
-    def hold(self, tx: Connection, name: str, cell: Cell, now: datetime) -> Session:
+    def hold(self, tx: Connection, name: str, cell: Tenant, now: datetime) -> Session:
         """Read a session anew, and refuse unless all it rests on still stands."""
         session = rows.session(tx, name)
         standing.hold(tx, session, cell, table=self._table, now=now)
@@ -205,7 +204,7 @@ class Sandbox:
         return self._table.of(finding.subject(tx, session.version.name).level, rung).witness
 
     def _opened(
-        self, change: Change, permit: Permit, cell: Cell, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
+        self, change: Change, permit: Permit, cell: Tenant, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
     ) -> Session:
         call = permit.call
         standing.caller(change.tx, call)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
-    from model_organisms.cells.cell import Cell
     from model_organisms.records import Session
 
     from model_organisms_registry.domain.hazard import HazardTable
     from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.isolation.placement import Tenant
     from model_organisms_registry.storage.database import Connection, Database
 
 T = TypeVar("T")
@@ -95,8 +95,8 @@ def caller(tx: Connection, call: Call) -> None:
     identity.admitted(user, key=call.key_id, denied=denied)
 
 
-def hold(tx: Connection, session: Session, cell: Cell, *, table: HazardTable, now: datetime) -> None:
-    """Check all that a session rests on: itself, its account, its version, its grant, and its cell's walls at today's level.
+def hold(tx: Connection, session: Session, cell: Tenant, *, table: HazardTable, now: datetime) -> None:
+    """Check all that a session rests on: itself, its account, its version, its grant, its walls and company at today's level.
 
     Args:
         tx: Where to look.
@@ -108,8 +108,10 @@ def hold(tx: Connection, session: Session, cell: Cell, *, table: HazardTable, no
     Raises:
         Denied: Something of it no longer stands; what, the class and the message say.
         Conflict: The session has ended.
+        CellUnavailable: The level has become one that shares no cell.
     """
     identity.standing(accounts.user(tx, session.user))
     subject, grant = finding.subject(tx, session.version.name), grant_rows.grant(tx, session.grant)
     sandbox.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=now)
     sandbox.check_walls(subject.level, cell.missing, table=table)
+    sandbox.check_company(subject.level, alone=cell.alone)

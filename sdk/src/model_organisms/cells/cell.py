@@ -180,6 +180,7 @@ class Cell:
         self.walls: tuple[str, ...] = hello.standing
         self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
         self.jailed = not self.missing
+        self.alone = True
         self.info = info
         self.version_digest = version_digest
         self.user = started.user
