@@ -23,7 +23,7 @@ from model_organisms_registry.ending import Ending
 from model_organisms_registry.founding import Storage, addresses
 from model_organisms_registry.gate.entities import Conditions
 from model_organisms_registry.gate.gate import Gate
-from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.isolation.building import build
 from model_organisms_registry.issuers import Issuers
 from model_organisms_registry.ledger.public import public_site
 from model_organisms_registry.ports import Shown, port
@@ -97,17 +97,8 @@ class Registry:
         self.notifier = Notifier(self.storage.database, receivers, self._clock)
         outbox = Outbox(receivers)
         self.changes = Changes(self.storage.database, self.storage.log, wait_s=limits.ledger_wait_s, outbox=outbox)
-        cells = config.cells
-        self._bases = {name: Path(folder) for name, folder in cells.base_models.items()}
-        self.pool = CellPool(
-            self._bases,
-            limit=cells.limit,
-            start_timeout_s=cells.start_timeout_s,
-            spare=cells.spare,
-            bubblewrap=cells.bubblewrap,
-            device=cells.device,
-            threads=cells.threads,
-        )
+        self._bases = {name: Path(folder) for name, folder in config.cells.base_models.items()}
+        self.pool = build(config.cells)
         policies = begin(self.changes, config.policies_folder, self._clock())
         self.gate = Gate(policies, record_denial=self.changes.record_denial, conditions=self._conditions)
         self.policies = Policies(self.changes, self.gate, config.policies_folder)

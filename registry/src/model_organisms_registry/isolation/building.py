@@ -1,0 +1,29 @@
+"""Builds the cells of a registry from its settings; the composition root asks here, and nobody else does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms_registry.isolation.pool import CellPool
+
+if TYPE_CHECKING:
+    from model_organisms_registry.config import Cells
+    from model_organisms_registry.isolation.placement import Pool
+
+
+def build(cells: Cells) -> Pool:
+    """Build the pool that the settings name."""
+    return local(cells)
+
+
+def local(cells: Cells) -> CellPool:
+    """Build a pool of cells on this machine."""
+    return CellPool(
+        cells.base_models,
+        limit=cells.limit,
+        start_timeout_s=cells.start_timeout_s,
+        spare=cells.spare,
+        bubblewrap=cells.bubblewrap,
+        device=cells.device,
+        threads=cells.threads,
+    )
