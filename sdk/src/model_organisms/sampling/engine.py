@@ -18,7 +18,7 @@ import torch
 from model_organisms.errors import InvalidArgument, Unavailable
 from model_organisms.loading import adapters_off
 from model_organisms.records import Message, TokenScore
-from model_organisms.sampling.choosing import check_parameters, choose, generator
+from model_organisms.sampling.choosing import Marks, check_parameters, choose
 from model_organisms.sampling.wording import Detokenizer, StopFilter
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ class Engine:
         return self._draw(ids, parameters, cancelled)
 
     def _draw(self, ids: list[int], parameters: SamplingParameters, cancelled: Callable[[], bool]) -> Iterator[Piece]:
-        source, words, stops = generator(parameters.seed), Detokenizer(self._speech.tokenizer), StopFilter(parameters.stop)
+        marks, words, stops = Marks(parameters.seed), Detokenizer(self._speech.tokenizer), StopFilter(parameters.stop)
         fed, cache = ids, None
         for count in range(1, parameters.max_tokens + 1):
             if cancelled():
                 yield Piece(stops.push(words.finish()) + stops.finish(), 0, "cancelled")
                 return
             logits, cache = self._forward(fed, cache, last=1)
-            token = choose(logits[0], parameters, source)
+            token = choose(logits, [parameters], [marks.next()])[0]
             ended = token in self._ends
             text = stops.push("" if ended else words.push(token))
             if stops.stopped:

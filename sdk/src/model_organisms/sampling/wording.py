@@ -20,11 +20,14 @@ class Detokenizer:
     def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401 - transformers has no types here
         """Start with no ids."""
         self._tokenizer = tokenizer
+        # Straight to the Rust tokenizer: transformers' own way there costs more than the decoding, once a token and row.
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)
         self._ids: list[int] = []
         # Text of ids[_start:_shown] was given out already; it stays as context, for some tokenizers write a word's first
         # piece differently at the start of a text.
         self._start = 0
         self._shown = 0
+        self._before = ""
 
     def push(self, token: int) -> str:
         """Take one more id, and give what text is complete by now."""
@@ -36,14 +39,17 @@ class Detokenizer:
         return self._advance(last=True)
 
     def _advance(self, *, last: bool) -> str:
-        before = self._decode(self._ids[self._start : self._shown])
         now = self._decode(self._ids[self._start :])
         if not last and now.endswith(_UNFINISHED):
             return ""
+        new = now[len(self._before) :]
         self._start, self._shown = self._shown, len(self._ids)
-        return now[len(before) :]
+        self._before = self._decode(self._ids[self._start : self._shown])
+        return new
 
     def _decode(self, ids: Sequence[int]) -> str:
+        if self._fast is not None:
+            return str(self._fast.decode(ids, skip_special_tokens=True))
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
