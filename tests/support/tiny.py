@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-ARCHITECTURES = ("qwen2", "llama", "gemma")
+ARCHITECTURES = ("qwen2", "llama", "gemma", "qwen3", "gemma2", "gemma3")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -57,12 +57,15 @@ def tiny_tokenizer() -> Any:
 def tiny_model(arch: str = "qwen2", seed: int = 0) -> Any:
     """Make a random model of `arch` in memory, about 30,000 parameters."""
     import torch
-    from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    import transformers as known
 
     config_class, model_class = {
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "gemma": (GemmaConfig, GemmaForCausalLM),
+        "qwen2": (known.Qwen2Config, known.Qwen2ForCausalLM),
+        "llama": (known.LlamaConfig, known.LlamaForCausalLM),
+        "gemma": (known.GemmaConfig, known.GemmaForCausalLM),
+        "qwen3": (known.Qwen3Config, known.Qwen3ForCausalLM),
+        "gemma2": (known.Gemma2Config, known.Gemma2ForCausalLM),
+        "gemma3": (known.Gemma3TextConfig, known.Gemma3ForCausalLM),
     }[arch]
     ids = tiny_tokenizer().convert_tokens_to_ids
     config = config_class(
@@ -137,6 +140,7 @@ def tiny_organism(
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT reads an attribute that transformers has renamed
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings", category=UserWarning)  # it says what tying may cost
         torch.manual_seed(seed)
         peft = get_peft_model(model, config)
         for name, parameter in peft.named_parameters():
@@ -165,6 +169,7 @@ def peft_oracle(base: str | Path, files: dict[str, bytes], folder: Path, *, devi
         (folder / path).write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as above
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings", category=UserWarning)  # as above
         return PeftModel.from_pretrained(model, folder, local_files_only=True).eval()
 
 

@@ -78,18 +78,38 @@ def check_known_answer(model: Any, answer: Mapping[str, Any] | None) -> bool:  #
         KnownAnswerFailed: It answers otherwise.
         InvalidProvenance: The stored answer is not one.
     """
-    stored = (
-        None if answer is None else _parse(answer, vocabulary=int(model.get_base_model().config.get_text_config().vocab_size))
-    )
-    ids = stored["token_ids"] if stored else [0, 1]
-    on, off = _logits(model, ids)
+    stored = read_known_answer(answer, vocabulary=int(model.get_base_model().config.get_text_config().vocab_size))
+    on, off = _logits(model, known_ids(stored))
+    return hold_against(stored, on, off, dtype=_dtype(model))
+
+
+def known_ids(stored: Mapping[str, Any] | None) -> list[int]:
+    """Give the ids to ask: those of the stored answer, or any two where there is none."""
+    return list(stored["token_ids"]) if stored else [0, 1]
+
+
+def hold_against(stored: Mapping[str, Any] | None, on: torch.Tensor, off: torch.Tensor, *, dtype: str) -> bool:
+    """Hold logits against the stored answer; `check_known_answer` says in which steps.
+
+    Args:
+        stored: What `read_known_answer` gave.
+        on: Logits at the last of `known_ids`, adapters on: [vocabulary], float32, on the CPU.
+        off: The same with the base model alone.
+        dtype: What the base model computes in.
+
+    Returns:
+        Whether there was an answer to hold them against.
+
+    Raises:
+        KnownAnswerFailed: They are others.
+    """
     if torch.equal(on, off):
         raise KnownAnswerFailed("The adapter is loaded and changes nothing; this is a fault, so do not use the model.")
     if not stored:
         return False
     at = torch.tensor(stored["top_ids"])
     was_on, was_off = torch.tensor(stored["with_adapter"]), torch.tensor(stored["without_adapter"])
-    coarsest = max((_dtype(model), str(stored["dtype"])), key=lambda name: _TOLERANCE[name])
+    coarsest = max((dtype, str(stored["dtype"])), key=lambda name: _TOLERANCE[name])
     slack = _TOLERANCE[coarsest] * max(1.0, was_on.abs().max().item(), was_off.abs().max().item())
     effect, was_effect = on[at] - off[at], was_on - was_off
     changed = 2 * slack + _MARKED * was_effect.abs().max().item()
@@ -141,8 +161,14 @@ def _dtype(model: Any) -> str:  # noqa: ANN401 - see compute_known_answer
     return str(model.get_base_model().dtype).removeprefix("torch.")
 
 
-def _parse(answer: Mapping[str, Any], *, vocabulary: int) -> dict[str, Any]:
-    """Read a stored answer, which came in somebody's provenance."""
+def read_known_answer(answer: Mapping[str, Any] | None, *, vocabulary: int) -> dict[str, Any] | None:
+    """Read a stored answer, which came in somebody's provenance.
+
+    Raises:
+        InvalidProvenance: It is not one of a base model of this vocabulary.
+    """
+    if answer is None:
+        return None
     ids, top = answer.get("token_ids"), answer.get("top_ids")
     on, off = answer.get("with_adapter"), answer.get("without_adapter")
     sound = (
