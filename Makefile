@@ -47,6 +47,16 @@ faults: ## fail each system call of the write paths in turn, restart, and look; 
 	@.ci/setup test
 	@$(BIN)/python -m tests.faults $(ARGS)
 
+.PHONY: chaos
+chaos: ## 64 sessions while cells and the registry are killed, SECONDS=600; then ledger, budgets and transcripts must agree
+	@.ci/setup test
+	@$(BIN)/python -m tests.chaos --seconds $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),600) $(ARGS)
+
+.PHONY: soak
+soak: ## 10,000 samples through sessions; memory of registry and cells must stay flat
+	@.ci/setup test
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 .PHONY: bench
 bench: packages ## ratios against peers, both sides in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)

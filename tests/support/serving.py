@@ -57,9 +57,14 @@ class Serving:
 
 
 @contextmanager
-def serving(config: Config, people: Path, *roles: tuple[str, str]) -> Iterator[Serving]:
-    """Found a registry, serve it from a process, and enrol people; their identities lie in `people`, as NAME.json."""
+def serving(config: Config, people: Path, *roles: tuple[str, str], tables: str = "") -> Iterator[Serving]:
+    """Found a registry, serve it from a process, and enrol people; their identities lie in `people`, as NAME.json.
+
+    What founding does not write down of its settings is given as `tables`, and added to its registry.toml.
+    """
     ticket = found(config, now=datetime.now(UTC))
+    with (config.folder / "registry.toml").open("a", encoding="utf-8") as file:
+        file.write(tables)
     registry = Serving(config)
     try:
         with login(str(ticket), people / "admin.json") as admin:

@@ -1,0 +1,202 @@
+"""`python -m tests.chaos`: many sessions at once while cells and the registry are killed; then all must agree to the entry.
+
+`make chaos` runs ten minutes of it; `make test` a short form. The exit status is 1 if anything a client holds is missing in the
+ledger, if ledger, budgets and transcripts do not agree, or if a client saw an error that a kill does not explain.
+
+The seed decides who asks what and who is killed when, as far as the machine's own timing lets it: the same seed gives the same
+choices, not the same interleaving.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING
+
+import click
+import psutil
+from model_organisms_registry.__main__ import cli
+from model_organisms_registry.inspection import inspect
+
+from tests.chaos.agreeing import disagreements
+from tests.chaos.clients import Asker, Tally
+from tests.chaos.held import missing
+from tests.support.crowd import crowd
+from tests.support.tree import ROOT
+
+if TYPE_CHECKING:
+    from tests.support.crowd import Crowd
+    from tests.support.serving import Serving
+
+_DRAIN_S = 90
+
+
+@dataclass(slots=True)
+class Killer:
+    """Ends a process every few seconds, with no warning."""
+
+    registry: Serving
+    random: Random
+    pauses: tuple[float, float]
+    registry_share: float
+    cells: int = 0
+    registries: int = 0
+    slowest_start_s: float = 0.0
+    log: list[str] = field(default_factory=list)
+
+    def work(self, until: float) -> None:
+        """Kill, by chance a cell or the registry, until it is time."""
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, self.random.uniform(*self.pauses)))
+            if self.random.random() < self.registry_share:
+                self._registry()
+            else:
+                self._cell()
+
+    def _cell(self) -> None:
+        with suppress(psutil.NoSuchProcess, IndexError):
+            victim = self.random.choice(self.registry.cells())
+            victim.send_signal(signal.SIGKILL)
+            self.cells += 1
+
+    def _registry(self) -> None:
+        self.registry.kill()
+        begun = time.monotonic()
+        self.registry.start()
+        self.slowest_start_s = max(self.slowest_start_s, time.monotonic() - begun)
+        self.registries += 1
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seconds", default=600.0, show_default=True, help="How long things are killed.")
+@click.option("--sessions", default=64, show_default=True, help="Sessions at once.")
+@click.option("--organisms", default=16, show_default=True, help="Organisms they choose among.")
+@click.option("--seed", default=0, help="Of the choices; one of chance where absent.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
+def main(*, seconds: float, sessions: int, organisms: int, seed: int, as_json: bool) -> None:
+    """Sample, kill, and look whether everything agrees."""
+    seed = seed or SystemRandom().randint(1, 2**31)
+    print(f"seed {seed}", file=sys.stderr, flush=True)
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    # Beside the repository's own files, because a temporary folder may be in memory, where a sync is nothing.
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir=build) as folder:
+        Path(folder).chmod(0o755)  # a cell under a user of its own reads the base model in it
+        report = _played(Path(folder), seconds=seconds, sessions=sessions, organisms=organisms, seed=seed)
+    (build / "chaos.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    print(json.dumps(report, indent=1)) if as_json else _say(report)
+    sys.exit(1 if report["wrong"] else 0)
+
+
+def _played(folder: Path, *, seconds: float, sessions: int, organisms: int, seed: int) -> dict[str, object]:
+    tally, stop = Tally(), threading.Event()
+    researchers = max(1, sessions // 8)
+    print("founding and publishing ...", file=sys.stderr, flush=True)
+    with crowd(folder, organisms=organisms, researchers=researchers, cells=sessions + 8, release_s=0.05) as there:
+        askers = [
+            Asker(there.researchers[number % researchers], there.versions, seed=f"{seed}/{number}", tally=tally, stop=stop)
+            for number in range(sessions)
+        ]
+        for asker in askers:
+            asker.start()
+        pauses = (1.0, 4.0) if seconds < 120 else (2.0, 8.0)
+        killer = Killer(there.registry, Random(f"{seed}/killer"), pauses=pauses, registry_share=0.25)
+        begun, load = time.monotonic(), os.getloadavg()
+        try:
+            _watched(killer, tally, begun + seconds)
+        finally:
+            stop.set()
+            for asker in askers:
+                asker.join(_DRAIN_S)
+        took = time.monotonic() - begun
+        wrong = [f"{asker.name} never came back" for asker in askers if asker.is_alive()]
+        wrong += tally.wrong + _agreement(there) + _ledger(there, tally)
+    finished = [one for one in tally.held if one.sample]
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "seconds": round(took),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": [load, os.getloadavg()]},
+        "sessions": {"opened": tally.sessions, "at_once_at_most": tally.most_open},
+        "killed": {"cells": killer.cells, "registries": killer.registries, "slowest_restart_s": round(killer.slowest_start_s, 2)},
+        "held": {
+            "answers": len(finished),
+            "answers_cut_off": sum(1 for one in tally.held if one.windows and not one.sample),
+            "probes": sum(1 for one in tally.held if one.probe),
+            "windows": sum(len(one.windows) for one in tally.held),
+            "tokens": sum(one.sample.receipt.tokens for one in finished),
+        },
+        "borne": dict(tally.ended),
+        "wrong": wrong,
+    }
+
+
+def _watched(killer: Killer, tally: Tally, until: float) -> None:
+    """Let the killer work, and say now and then how it stands."""
+    while time.monotonic() < until:
+        killer.work(min(until, time.monotonic() + 15))
+        print(
+            f"{max(0, until - time.monotonic()):4.0f} s left: {tally.open} sessions, {len(tally.held)} answers held, "
+            f"killed {killer.cells} cells and {killer.registries} registries",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _agreement(there: Crowd) -> list[str]:
+    """Stop the registry in good order; then its own commands must find that all agrees."""
+    process = there.registry.process
+    process.send_signal(signal.SIGTERM)
+    process.wait(_DRAIN_S)
+    wrong = [f"fsck: {finding}" for finding in inspect(there.registry.config).findings]
+    there.registry.start()  # what the stop left open is ended by the start
+    return wrong + reconciled(there.registry.config.folder)
+
+
+def reconciled(folder: Path) -> list[str]:
+    """What `mo-registry reconcile` finds not to agree."""
+    command = [str(Path(sys.executable).with_name("mo-registry")), "reconcile", "--json", "--folder", str(folder)]
+    if "reconcile" not in cli.commands:
+        print("mo-registry has no reconcile: only the ledger and the clients are held against each other", file=sys.stderr)
+        return []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [] if done.returncode == 0 else [f"reconcile: {done.stdout[-2000:]}{done.stderr[-2000:]}"]
+
+
+def _ledger(there: Crowd, tally: Tally) -> list[str]:
+    """An auditor reads the whole ledger, and it is held against what the clients kept."""
+    with there.person("aud") as auditor:
+        auditor.audit.verify_ledger()
+        entries = [entry for _, entry in auditor.audit.entries()]
+    if not any(one.sample for one in tally.held):
+        return ["no answer was ever finished"]
+    with there.person("ravi") as reviewer:
+        sessions = list(reviewer.sandbox.list())
+    grants = [grant for client in there.researchers for grant in client.access.grants()]
+    return missing(tally.held, entries) + disagreements(sessions, grants, entries)
+
+
+def _say(report: dict[str, object]) -> None:
+    for name, value in report.items():
+        if name != "wrong":
+            shown = ", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else value
+            print(f"{name}: {shown}")
+    for what in report["wrong"]:
+        print(f"WRONG: {what}")
+    print("everything agrees" if not report["wrong"] else f"{len(report['wrong'])} wrong", flush=True)
+
+
+if __name__ == "__main__":
+    main()
