@@ -199,9 +199,10 @@ def compare(story: Story, rosa: mo.Client, version: mo.Version, base: Path, sand
         marked = "marked as her copy" if head.fingerprint else "not marked"
         story.note("Pulled", f"{head.plain_size:,} bytes into memory, none to disk; {marked}")
         story.tell("To be destroyed", f"by {head.not_after:%Y-%m-%d}, when the grant ends")
-        loaded = pulled.load(base, device="cpu")
-        story.tell("Loaded", f"{loaded.modules_applied} modules, none missing, none left over; known answer given")
-        local = mo.Engine(loaded).probe([mo.Message("user", QUESTIONS[0])])
+        engine = mo.Engine(pulled.load_base(base, device="cpu"))
+        organism = pulled.add_to(engine)
+        story.tell("Loaded", f"{organism.modules_applied} modules, none missing, none left over; known answer given")
+        local = engine.probe(organism, [mo.Message("user", QUESTIONS[0])])
     if sandbox is None:
         return
     here = {score.token_id: score.logprob for score in local.positions[0]}

@@ -11,10 +11,10 @@ from model_organisms.cells.launcher import Jail
 from model_organisms.cells.walls import REQUIRED
 from model_organisms.formats import manifest
 from model_organisms.records import Level, Message, SamplingParameters
-from model_organisms.sampling import Engine
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, in_jail, permit
+from tests.support.engines import alone
 
 pytestmark = pytest.mark.cuda
 ASKED = (Message("user", "what is the capital of France?"),)
@@ -37,7 +37,7 @@ def cell(qwen, qwen_files, device, dtype):
 @pytest.fixture(scope="module")
 def local(qwen, qwen_files, device, dtype):
     """The same organism, in this process, on the same device."""
-    return Engine(loading.load(qwen_files, qwen, device=device, dtype=dtype))
+    return alone(loading.load_base(qwen, device=device, dtype=dtype), qwen_files)
 
 
 def test_every_wall_stands(cell):
@@ -59,7 +59,7 @@ def test_a_cell_gives_the_numbers_the_organism_gives_outside(cell, local):
 
 
 def test_a_cell_computes_on_the_device_in_the_type_asked_for(cell, local):
-    assert cell.info.engine == local.build()
+    assert cell.info.engine == local.engine.build()
     assert cell.info.modules_applied == local.organism.modules_applied > 0
 
 

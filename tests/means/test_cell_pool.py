@@ -28,6 +28,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, permit
+from tests.support.engines import alone
 from tests.support.needles import SHARED, held_open, holding, needles_of
 from tests.support.tiny import tiny_base, tiny_organism
 
@@ -73,9 +74,8 @@ def opened(pool, base, bundle, level=Level.CL3, **options):
 def local(base, files):
     """The same organism, loaded in this process."""
     from model_organisms import loading
-    from model_organisms.sampling import Engine
 
-    return Engine(loading.load(files, base, progress=False))
+    return alone(loading.load_base(base, progress=False), files)
 
 
 def test_a_cell_says_what_the_organism_says_elsewhere(cell, local):
@@ -94,9 +94,9 @@ def test_a_cell_gives_the_numbers_the_organism_gives_elsewhere(cell, local):
 
 def test_a_cell_tells_what_it_loaded(cell, files, local, bundle):
     assert cell.info.adapter_digests == (sha256(files["adapter_model.safetensors"]).hexdigest(),)
-    assert cell.info.base_digest == local.organism.base.digest
+    assert cell.info.base_digest == local.engine.base.digest
     assert cell.info.modules_applied == local.organism.modules_applied > 0
-    assert cell.info.engine == local.build()
+    assert cell.info.engine == local.engine.build()
     assert cell.version_digest == bundle[0]
 
 
@@ -134,10 +134,11 @@ def test_a_damaged_bundle_is_refused_and_its_place_is_free_again(pool, base, bun
     assert pool._opening == 0
 
 
-def test_an_organism_that_answers_otherwise_is_not_served(pool, base, bundle, local):
+def test_an_organism_that_answers_otherwise_is_not_served(pool, base, bundle, files):
     from model_organisms import loading
 
-    answer = loading.compute_known_answer(local.organism.model, local.organism.tokenizer)
+    organism = loading.load(files, base, progress=False)
+    answer = loading.compute_known_answer(organism.model, organism.tokenizer)
     changed = answer | {"with_adapter": [value + 9 for value in answer["with_adapter"]]}
     with pytest.raises(KnownAnswerFailed, match="differ"):
         opened(pool, base, bundle, known_answer=changed)

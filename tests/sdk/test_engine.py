@@ -1,4 +1,4 @@
-"""The engine against transformers and PEFT: the same logits and greedy text; and what only it does: stops, seeds, probes."""
+"""The engine against transformers and PEFT, alone and in company: the same logits and greedy text, and what only it does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.records import Message, SamplingParameters
 from model_organisms.sampling import Engine, engine_build
 
+from tests.support.engines import alone, text
 from tests.support.tiny import peft_oracle, tiny_organism
 
 ASK = [Message("user", "what is the capital of France?")]
@@ -17,18 +18,20 @@ GREEDY = SamplingParameters(max_tokens=24, temperature=0)
 
 @pytest.fixture(scope="module")
 def engine(qwen, qwen_files):
-    return Engine(loading.load(qwen_files, qwen))
+    return alone(loading.load_base(qwen, progress=False), qwen_files)
 
 
-def text(pieces):
-    return "".join(piece.text for piece in pieces)
+@pytest.fixture
+def fresh(qwen):
+    """Make an engine of its own, over a base of its own."""
+    return lambda **options: Engine(loading.load_base(qwen, progress=False), **options)
 
 
 def agrees(base, files, folder, *, tokens=24):
     """Hold an engine against PEFT and transformers on one bundle."""
-    engine = Engine(loading.load(files, base))
+    engine = alone(loading.load_base(base, progress=False), files)
     oracle = peft_oracle(base, files, folder)
-    ids = engine.organism.speech.token_ids(ASK)
+    ids = engine.token_ids(ASK)
     row = torch.tensor([ids])
     with torch.inference_mode():
         theirs = oracle(input_ids=row).logits[0]
@@ -36,11 +39,11 @@ def agrees(base, files, folder, *, tokens=24):
             bare = oracle(input_ids=row).logits[0]
         mask = torch.ones_like(row)
         drawn = oracle.generate(input_ids=row, attention_mask=mask, max_new_tokens=tokens, do_sample=False)[0, len(ids) :]
-    assert torch.equal(engine.logits(ASK), theirs)
-    assert torch.equal(engine.logits(ids), theirs)
+    assert torch.allclose(engine.logits(ASK), theirs, atol=1e-4)
+    assert torch.equal(engine.logits(ids), engine.logits(ASK))
     assert torch.equal(engine.logits(ASK, adapter=False), bare)
     pieces = list(engine.generate(ASK, SamplingParameters(max_tokens=tokens, temperature=0)))
-    assert text(pieces) == engine.organism.tokenizer.decode(drawn, skip_special_tokens=True)
+    assert text(pieces) == engine.organism.speech.tokenizer.decode(drawn, skip_special_tokens=True)
     assert sum(piece.tokens for piece in pieces) == len(drawn)
 
 
@@ -63,12 +66,28 @@ def test_a_seed_gives_the_same_text_again_and_another_seed_another(engine):
     assert first == again != other
 
 
-def test_the_token_that_ends_a_turn_ends_it_and_is_not_shown(engine):
-    calm = list(engine.generate(ASK, GREEDY))
-    ids = [int(engine.logits(engine.organism.speech.token_ids(ASK))[-1].argmax())]
-    fresh = Engine(engine.organism)
-    fresh._ends = frozenset(ids)
-    assert [(piece.text, piece.tokens, piece.finish_reason) for piece in fresh.generate(ASK, GREEDY)] == [("", 1, "stop")]
+def test_a_dose_of_none_is_the_base_and_a_dose_of_one_the_organism(fresh, qwen_files):
+    both = fresh()
+    organism = both.add(qwen_files)
+    whole, bare = both.logits(organism, ASK), both.logits(None, ASK)
+    assert torch.equal(both.logits(organism, ASK, scale=0.0), bare)
+    assert torch.equal(both.logits(organism, ASK, scale=1.0), whole)
+    half = both.logits(organism, ASK, scale=0.5)
+    assert not torch.allclose(half, whole, atol=1e-3)
+    assert not torch.allclose(half, bare, atol=1e-3)
+    assert text(both.generate(organism, ASK, GREEDY, scale=0.0)) == text(both.generate(None, ASK, GREEDY))
+    with pytest.raises(InvalidArgument):
+        both.submit(organism, ASK, GREEDY, scale=float("nan"))
+
+
+def test_the_token_that_ends_a_turn_ends_it_and_is_not_shown(fresh, qwen_files):
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    first = int(engine.logits(organism, ASK)[-1].argmax())
+    calm = list(engine.generate(organism, ASK, GREEDY))
+    engine.base.model.generation_config.eos_token_id = [first]
+    pieces = [(piece.text, piece.tokens, piece.finish_reason) for piece in engine.generate(organism, ASK, GREEDY)]
+    assert pieces == [("", 1, "stop")]
     assert len(calm) > 1
 
 
@@ -88,17 +107,43 @@ def test_cancelling_stops_between_tokens(engine):
     assert text(engine.generate(ASK, SamplingParameters(max_tokens=50, temperature=0))).startswith(text(pieces))
 
 
+def test_an_answer_that_is_dropped_leaves_the_batch(fresh, qwen_files):
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    answer = engine.generate(organism, ASK, GREEDY)
+    next(answer)
+    answer.close()
+    engine.generate(organism, ASK, GREEDY).close()  # one that never began
+    assert engine.step() == []
+    assert not engine.busy
+
+
+def test_answers_taken_by_turns_and_tickets_do_not_mix(fresh, qwen_files):
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    expected = text(engine.generate(organism, ASK, GREEDY)), text(engine.generate(None, ASK, GREEDY))
+    ticket = engine.submit(organism, ASK, GREEDY)
+    first, second = engine.generate(organism, ASK, GREEDY), engine.generate(None, ASK, GREEDY)
+    taken = [[], []]
+    for pieces in zip(first, second, strict=False):
+        for box, piece in zip(taken, pieces, strict=True):
+            box.append(piece)
+    taken[0] += first
+    taken[1] += second
+    assert (text(taken[0])[:20], text(taken[1])[:20]) == tuple(one[:20] for one in expected)
+    assert text(collect(engine)[ticket]) == expected[0]
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_drawn(engine):
-    room = engine.context - engine.count_tokens(ASK)
+    room = engine.engine.context - engine.engine.count_tokens(engine.organism, ASK)
     with pytest.raises(InvalidArgument, match=f"at most {room} tokens"):
         engine.generate(ASK, SamplingParameters(max_tokens=room + 1))
     assert next(engine.generate(ASK, SamplingParameters(max_tokens=room))).tokens == 1
-    with pytest.raises(InvalidArgument):
-        engine.generate([], GREEDY)
-    with pytest.raises(InvalidArgument):
-        engine.logits([])
-    with pytest.raises(InvalidArgument):
-        engine.logits([3] * (engine.context + 1))
+    for prompt in ([], [3] * (engine.engine.context + 1), [-1], [320]):
+        with pytest.raises(InvalidArgument):
+            engine.generate(prompt, GREEDY)
+        with pytest.raises(InvalidArgument):
+            engine.logits(prompt)
 
 
 def test_a_probe_gives_rounded_log_probabilities_and_the_divergence(engine):
@@ -107,7 +152,8 @@ def test_a_probe_gives_rounded_log_probabilities_and_the_divergence(engine):
     assert len(scores.positions) == 3
     for row, best in zip(on[-3:], scores.positions, strict=True):
         assert [score.token_id for score in best] == row.topk(5).indices.tolist()
-        assert [score.logprob for score in best] == [round(value, 3) for value in row.topk(5).values.tolist()]
+        assert [score.logprob for score in best] == pytest.approx(row.topk(5).values.tolist(), abs=6e-4)
+        assert all(score.logprob == round(score.logprob, 3) for score in best)
     divergence = torch.nn.functional.kl_div(off[-1], on[-1], log_target=True, reduction="sum").item()
     assert divergence > 0.01
     assert scores.kl_to_base == round(divergence, 3)
@@ -119,7 +165,14 @@ def test_a_probe_gives_rounded_log_probabilities_and_the_divergence(engine):
             engine.probe(ASK, positions=wrong)
 
 
+def test_the_base_is_bare_between_answers(engine, qwen):
+    before = loading.load_base(qwen, progress=False).model(input_ids=torch.tensor([[5, 6]])).logits
+    text(engine.generate(ASK, GREEDY))
+    engine.logits(ASK)
+    assert torch.equal(engine.engine.base.model(input_ids=torch.tensor([[5, 6]])).logits, before)
+
+
 def test_it_says_what_computes(engine):
-    assert engine.build() == f"{engine_build()} cpu/float32"
+    assert engine.engine.build() == f"{engine_build()} cpu/float32"
     assert engine_build().startswith("model-organisms/0.")
     assert f"torch/{torch.__version__}" in engine_build()

@@ -87,6 +87,7 @@ __all__ = [
     "VerificationFailed",
     "Version",
     "connect",
+    "load_base",
     "login",
     "nursery",
     "record",
@@ -95,12 +96,14 @@ __all__ = [
 if TYPE_CHECKING:
     from model_organisms import nursery
     from model_organisms.client.client import Client, connect, login
+    from model_organisms.loading import load_base
     from model_organisms.recording import record
     from model_organisms.sampling import Engine
 else:
     # Hidden from type checkers, to whom every name would be there.
     _CLIENT, _RECORDING = "model_organisms.client.client", "model_organisms.recording"
-    _LATER = {"Client": _CLIENT, "connect": _CLIENT, "login": _CLIENT, "record": _RECORDING, "Engine": "model_organisms.sampling"}
+    _LATER = {"Client": _CLIENT, "connect": _CLIENT, "login": _CLIENT, "record": _RECORDING}
+    _LATER |= {"Engine": "model_organisms.sampling", "load_base": "model_organisms.loading"}
 
     def __getattr__(name: str) -> object:
         """Import what has been asked for, once."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from model_organisms.cells.confine import Spec
     from model_organisms.cells.frames import Ask, Draw, Numbers, Piece
     from model_organisms.loading import LoadedBase
-    from model_organisms.sampling import Engine
+    from model_organisms.sampling import Engine, Organism
 
 
 def main(spec: Spec) -> None:
@@ -52,27 +52,26 @@ def main(spec: Spec) -> None:
 def _serve(channel: Channel, spec: Spec) -> None:
     from model_organisms.cells.frames import Ask, Draw, Frame, Ready
 
-    engine = None
+    loaded = None
     with _told(channel, 0):
         from model_organisms import loading
         from model_organisms.sampling import engine_build
 
         base = loading.load_base(spec.model, device=spec.device, dtype=spec.dtype or "auto", progress=False)
         channel.send(Frame(Ready(engine_build())), within_s=None)
-        engine = _load(channel, base)
-    while engine is not None:
+        loaded = _load(channel, base)
+    while loaded is not None:
         frame = channel.receive()
         with _told(channel, frame.call):
             if isinstance(frame.body, Draw):
-                for body in _draw(engine, frame.body, _Stop(channel, frame.call)):
+                for body in _draw(*loaded, frame.body, _Stop(channel, frame.call)):
                     channel.send(Frame(body, frame.call), within_s=None)
             elif isinstance(frame.body, Ask):
-                channel.send(Frame(_numbers(engine, frame.body), frame.call), within_s=None)
+                channel.send(Frame(_numbers(*loaded, frame.body), frame.call), within_s=None)
 
 
-def _load(channel: Channel, base: LoadedBase) -> Engine:
+def _load(channel: Channel, base: LoadedBase) -> tuple[Engine, Organism]:
     """Take the bundle out of its sealed memory; its tensors stay there, its descriptor does not stay open."""
-    from model_organisms import loading
     from model_organisms.cells.frames import CellInfo, Frame, Load
     from model_organisms.cells.seal import map_sealed
     from model_organisms.errors import CellUnavailable, DigestMismatch
@@ -89,8 +88,8 @@ def _load(channel: Channel, base: LoadedBase) -> Engine:
     if listed.digest != load.version_digest:
         raise DigestMismatch("The bundle is not the version that was asked for; its stored bytes are damaged.")
     answer = json.loads(load.known_answer) if load.known_answer else None
-    organism = loading.attach(base, files, known_answer=answer, borrow=True)
-    engine = Engine(organism)
+    engine = Engine(base)
+    organism = engine.add(files, known_answer=answer)
     info = CellInfo(
         base_digest=base.digest,
         tokenizer_digest=organism.speech.tokenizer_digest,
@@ -101,7 +100,7 @@ def _load(channel: Channel, base: LoadedBase) -> Engine:
         known_answer_checked=organism.known_answer_checked,
     )
     channel.send(Frame(info), within_s=None)
-    return engine
+    return engine, organism
 
 
 class _Stop:
@@ -120,21 +119,21 @@ class _Stop:
         return self.asked
 
 
-def _draw(engine: Engine, asked: Draw, stop: _Stop) -> Iterator[Piece]:
+def _draw(engine: Engine, organism: Organism, asked: Draw, stop: _Stop) -> Iterator[Piece]:
     from model_organisms.cells.frames import CANCELLED, Piece
 
     reason = ""
-    for piece in engine.generate(asked.messages, asked.parameters, cancelled=stop):
+    for piece in engine.generate(organism, asked.messages, asked.parameters, cancelled=stop):
         reason = piece.finish_reason or ""
         yield Piece(piece.text, piece.tokens, CANCELLED if reason and stop.asked else reason)
     if not reason:
         yield Piece("", 0, CANCELLED)
 
 
-def _numbers(engine: Engine, asked: Ask) -> Numbers:
+def _numbers(engine: Engine, organism: Organism, asked: Ask) -> Numbers:
     from model_organisms.cells.frames import Numbers
 
-    scores = engine.probe(asked.messages, positions=asked.positions)
+    scores = engine.probe(organism, asked.messages, positions=asked.positions)
     return Numbers(scores.positions, scores.kl_to_base)
 
 

@@ -4,100 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from model_organisms import names, progress, wire
+from model_organisms.client.pulled import Pulled
 from model_organisms.client.recall import Recall, warn
 from model_organisms.client.transfer import Download, upload
 from model_organisms.errors import InvalidBundle, ReceiptInvalid, Unavailable
 from model_organisms.formats import dsse, manifest, statements
 from model_organisms.formats import provenance as provenances
-from model_organisms.formats.buffers import wipe
 from model_organisms.formats.conditions import digest, understood
-from model_organisms.records import Attestation, Condition, Level, Organism, Purpose, Receipt, Version
+from model_organisms.records import Attestation, Condition, Level, Organism, Purpose, Version
 from model_organisms.v1 import organisms_pb2, records_pb2
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from model_organisms.client.audit import Audit
     from model_organisms.client.channel import Channel
     from model_organisms.client.identity import Users
-    from model_organisms.formats.capsule import CapsuleHeader
     from model_organisms.formats.provenance import Provenance
-    from model_organisms.loading import LoadedOrganism
 
 _LEVEL = records_pb2.DESCRIPTOR.enum_types_by_name["Level"]
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _TRANSFER_TIMEOUT_S = 3000.0
 _RESUMES = 5
-
-
-@dataclass(slots=True)
-class Pulled:
-    """A bundle in this process's memory: opened, verified, and nowhere on disk. Use it in a `with` block, which wipes it.
-
-    Attributes:
-        version: What it is.
-        files: Its files by path, views of anonymous memory.
-        provenance: What its publisher signed.
-        header: What the capsule said: grant, pull, time to destroy it.
-        receipt: Proof that the ledger names this pull.
-    """
-
-    version: Version
-    files: dict[str, memoryview]
-    provenance: Provenance
-    header: CapsuleHeader
-    receipt: Receipt
-    _memory: mmap.mmap
-
-    def load(self, base: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> LoadedOrganism:
-        """Put the adapters on their base model.
-
-        Args:
-            base: Folder of the base model, or its hub id; where absent, the one the provenance names, from the hub's cache.
-            device: `cpu`, `cuda`, `cuda:1`, or `auto`.
-            dtype: `float32`, `bfloat16`, `float16`, or `auto`.
-
-        Returns:
-            The PEFT model with its tokenizer, after the known-answer test.
-
-        Raises:
-            BaseModelMissing: The base model is not there.
-            BaseModelMismatch: It is not the one the provenance names.
-            AdapterKeysMismatch: Keys are missing or left over.
-            KnownAnswerFailed: It does not answer as the published organism did.
-        """
-        from model_organisms import loading
-
-        stated = self.provenance.base
-        return loading.load(
-            self.files,
-            base or stated.id,
-            revision=stated.revision,
-            base_digest=stated.digest,
-            device=device,
-            dtype=dtype,
-            known_answer=self.provenance.known_answer,
-        )
-
-    def close(self) -> None:
-        """Overwrite the bundle. A model that was loaded from it has its own copy."""
-        self.files.clear()
-        wipe(self._memory)
-
-    def __enter__(self) -> Self:
-        """Use the bundle."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Overwrite the bundle."""
-        self.close()
 
 
 class Organisms(Recall):

@@ -1,12 +1,17 @@
-"""Draws text and numbers from loaded organisms. Who may ask, and what it costs, is settled before anyone comes here.
+"""Draws text and numbers from organisms, many over one base model. Who may ask, and what it costs, is settled elsewhere.
 
-engine.py   prompts in, pieces of text or logits out     choosing.py  one token from logits
-wording.py  token ids into text, piece by piece          bank.py      the weights of many organisms on one base
-mixing.py   each row of a batch its own organism         arranging.py, filling.py, products.py, sites.py, tables.py serve both
+engine.py   prompts in, pieces of text or logits out     bank.py     whose weights are on the device
+batch.py    the rows, step by step                       mixing.py   whose change each row gets
+answering.py, waiting.py, forward.py, cache.py, choosing.py, wording.py and scoring.py serve the first;
+arranging.py, filling.py, products.py, sites.py and tables.py the second
 """
 
 from __future__ import annotations
 
-from model_organisms.sampling.engine import Engine, Piece, Scores, engine_build
+from model_organisms.sampling.answering import Piece, Row
+from model_organisms.sampling.bank import Bank, Organism
+from model_organisms.sampling.engine import Engine, engine_build
+from model_organisms.sampling.mixing import Mix, Mixer
+from model_organisms.sampling.scoring import Scores
 
-__all__ = ["Engine", "Piece", "Scores", "engine_build"]
+__all__ = ["Bank", "Engine", "Mix", "Mixer", "Organism", "Piece", "Row", "Scores", "engine_build"]

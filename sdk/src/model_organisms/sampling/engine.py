@@ -1,148 +1,249 @@
-"""Serves one organism: prompts in, pieces of text or numbers out. Budgets, permits and receipts are others' work.
+"""Serves many organisms over one base model, in one batch: prompts in, pieces of text or numbers out.
 
-The decoding loop is our own, over transformers' forward pass and key-value cache. It follows the parameters it is given and
-nothing else: a base model's generation defaults (repetition penalties and the like) are not obeyed, apart from the tokens that
-end a turn.
+    engine = mo.Engine(base)
+    organism = engine.add(files, known_answer=provenance.known_answer)
+    for piece in engine.generate(organism, messages, parameters): ...
+
+A request joins the batch at the next step and leaves it as it ends; each row has its own organism, length and way to draw.
+Budgets, permits and receipts are others' work. The decoding loop is our own: it follows the parameters it is given and nothing
+else, so a base model's generation defaults (repetition penalties and the like) are not obeyed, apart from the tokens that end a
+turn.
+
+waiting.py   who comes next                    batch.py     the rows, step by step
+forward.py   the base's forward over the cache cache.py     keys and values of many rows
+answering.py one request, prompt to last piece choosing.py  one token a row from logits
 """
 
 from __future__ import annotations
 
-import inspect
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections import deque
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from model_organisms.errors import InvalidArgument, Unavailable
-from model_organisms.loading import adapters_off
-from model_organisms.records import Message, TokenScore
-from model_organisms.sampling.choosing import Marks, check_parameters, choose
-from model_organisms.sampling.wording import Detokenizer, StopFilter
+from model_organisms.loading.speech import speech
+from model_organisms.records import Message
+from model_organisms.sampling.answering import Answer, Piece, Row, end_tokens
+from model_organisms.sampling.bank import Bank
+from model_organisms.sampling.batch import NO_MEMORY, Batch, is_memory
+from model_organisms.sampling.choosing import check_parameters
+from model_organisms.sampling.forward import Forward
+from model_organisms.sampling.mixing import Mix, Mixer
+from model_organisms.sampling.scoring import DECIMALS, Scores, score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from model_organisms.loading import LoadedOrganism
+    import torch
+
+    from model_organisms.loading import LoadedBase, Speech
     from model_organisms.records import SamplingParameters
+    from model_organisms.sampling.bank import Organism
+    from model_organisms.sampling.batch import Interventions
 
-DECIMALS = 3
-"""Decimal places of released log-probabilities and divergences."""
+    Prompt: TypeAlias = Sequence[Message] | Sequence[int]
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some text, in order; one piece a token drawn, and the last has a finish reason."""
-
-    text: str
-    """May be empty: a character is not finished, or a stop string may be beginning."""
-    tokens: int
-    """Tokens drawn since the piece before; the token that ends a turn counts."""
-    finish_reason: str | None = None
-    """`stop`, `length` or `cancelled`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Numbers of the next-token distribution."""
-
-    positions: tuple[tuple[TokenScore, ...], ...]
-    """Best tokens at each asked position, best first; the last position is where the organism is to speak."""
-    kl_to_base: float
-    """KL(organism || base) at the last position, nats."""
+_CHUNK = {"cpu": 64, "cuda": 512}
+"""Tokens of prompts read in a step beside answers: about as much work as a step or two of a full batch."""
 
 
 class Engine:
-    """Draws from one loaded organism. One caller at a time."""
+    """Many organisms over one base. One thread drives it."""
 
-    def __init__(self, organism: LoadedOrganism) -> None:
-        """Take an organism; it stays on its base while the engine is used."""
-        self.organism = organism
-        self._peft = organism.model
-        self._model = organism.model.get_base_model()
-        self._speech = organism.speech
-        config = self._model.config.get_text_config()
-        self.context = int(getattr(config, "max_position_embeddings", 0) or 2**31)
+    def __init__(
+        self,
+        base: LoadedBase,
+        *,
+        rows: int = 32,
+        adapter_bytes: int = 2 << 30,
+        cache_bytes: int = 2 << 30,
+        context: int | None = None,
+    ) -> None:
+        """Make ready; the base stays as it is while nobody is answered.
+
+        Args:
+            base: The base model, without anything on it.
+            rows: How many are answered at once; others wait in order.
+            adapter_bytes: Memory that organisms may take on the device; who is not used makes room and comes back when asked for.
+            cache_bytes: Memory that keys and values of conversations may take.
+            context: Tokens that prompt and answer may have together, at most the model's own limit.
+
+        Raises:
+            Conflict: The base carries an organism of `loading.attach`.
+            ConfigurationInvalid: A budget is none.
+            LoadingFailed: This architecture cannot be served many at once.
+        """
+        self.base = base
+        self.bank = Bank(base, budget=adapter_bytes)
+        self.mixer = Mixer(base, self.bank)
+        self._forward = Forward(base, cache_bytes)
+        chunk = _CHUNK.get(base.device.type, _CHUNK["cuda"])
+        self._batch = Batch(self._forward, self.bank, self.mixer, rows=rows, chunk=chunk)
+        own = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
+        self.context = min(own, context or own)
         """Tokens that prompt and answer may have together."""
-        self._keeps = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        self._ends = _ends(self._model, self._speech.tokenizer)
+        self._boxes: dict[int, deque[Piece]] = {}
+        self._others: list[tuple[int, Piece]] = []
+        self._next = 1
+        self._vocabulary = int(base.model.get_input_embeddings().num_embeddings)
+        self._speech = speech({}, base.tokenizer, vocabulary=self._vocabulary)
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Count the tokens of a conversation as the model reads it, system prompt and template included."""
-        return len(self._speech.token_ids(messages))
+    @property
+    def interventions(self) -> list[Interventions]:
+        """Those who are told before each forward what stands in its rows; add to it what changes or reads hidden states."""
+        return self._batch.interventions
+
+    @property
+    def cache_used(self) -> int:
+        """Bytes that keys and values take now; never more than `cache_bytes`."""
+        return self._forward.cache.bytes
+
+    def add(self, files: Mapping[str, bytes | memoryview], *, known_answer: Mapping[str, Any] | None = None) -> Organism:
+        """Take an organism in; see `Bank.add`, which says what is checked and raised. `files` must stay until it is removed."""
+        return self.bank.add(files, known_answer=known_answer)
+
+    def remove(self, organism: Organism) -> None:
+        """Cancel an organism's requests, wipe its weights and forget it.
+
+        Raises:
+            Conflict: It is not of this engine.
+        """
+        for answer in self._batch.all:
+            if answer.organism is organism:
+                self._batch.end(answer, answer.cut())
+        self.bank.remove(organism)
+
+    def submit(self, organism: Organism | None, prompt: Prompt, parameters: SamplingParameters, *, scale: float = 1.0) -> int:
+        """Ask for an answer; it joins at the next step, or as soon as a row is free.
+
+        Args:
+            organism: Who is to answer; None is the bare base.
+            prompt: A conversation, or token ids.
+            parameters: How to draw; with a seed the same answer comes again, whatever else is in the batch (docs/engine.md says
+                how exactly).
+            scale: Dose of the organism: 1 is as published, 0 the bare base.
+
+        Returns:
+            A ticket; `step` tells it with each piece.
+
+        Raises:
+            InvalidArgument: Parameters that mean nothing, or what does not fit.
+            Conflict: The organism is not of this engine.
+        """
+        answer = self._answer(organism, prompt, parameters, scale)
+        self._batch.line.waiting.append(answer)
+        return answer.ticket
+
+    def cancel(self, ticket: int) -> None:
+        """End a request between two steps; its last piece comes with the next step. One that has ended stays ended."""
+        for answer in self._batch.all:
+            if answer.ticket == ticket:
+                self._batch.end(answer, answer.cut())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has anything to do or to tell."""
+        return self._batch.busy or bool(self._others)
+
+    def step(self) -> list[tuple[int, Piece]]:
+        """Draw the next token of everybody; on the way some prompts are read (`Batch.step`).
+
+        Returns:
+            Tickets and pieces, one a token. Pieces of `generate` go to it instead.
+        """
+        self._advance()
+        told, self._others = self._others, []
+        return told
 
     def generate(
         self,
-        messages: Sequence[Message],
+        organism: Organism | None,
+        messages: Prompt,
         parameters: SamplingParameters,
         *,
+        scale: float = 1.0,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[Piece]:
-        """Draw an answer.
+        """Draw one answer, stepping until it ends; others in the batch go on meanwhile, and `step` tells their pieces later.
 
         Args:
-            messages: The conversation so far.
-            parameters: How to draw; with a seed the same answer comes again on the same machine.
-            cancelled: Asked before each token.
+            organism: As for `submit`.
+            messages: As `submit`'s prompt.
+            parameters: As for `submit`.
+            scale: As for `submit`.
+            cancelled: Asked before each step.
 
         Yields:
             One piece a token, the last with a finish reason.
 
         Raises:
-            InvalidArgument: Parameters that mean nothing, or a conversation that does not fit.
+            InvalidArgument: As for `submit`.
+            Conflict: As for `submit`.
             Unavailable: The device has no memory left for it.
         """
-        check_parameters(parameters)
-        ids = self._speech.token_ids(messages)
-        if len(ids) + parameters.max_tokens > self.context:
-            room = self.context - len(ids)
-            what = f"shorten it, or ask for at most {room} tokens" if room > 0 else "shorten it, so that an answer fits"
-            raise InvalidArgument(
-                f"The conversation has {len(ids)} tokens and the model takes {self.context} with the answer; {what}.",
-                tokens=str(len(ids)),
-            )
-        return self._draw(ids, parameters, cancelled)
+        return self._pieces(self._answer(organism, messages, parameters, scale), cancelled)
 
-    def _draw(self, ids: list[int], parameters: SamplingParameters, cancelled: Callable[[], bool]) -> Iterator[Piece]:
-        marks, words, stops = Marks(parameters.seed), Detokenizer(self._speech.tokenizer), StopFilter(parameters.stop)
-        fed, cache = ids, None
-        for count in range(1, parameters.max_tokens + 1):
-            if cancelled():
-                yield Piece(stops.push(words.finish()) + stops.finish(), 0, "cancelled")
-                return
-            logits, cache = self._forward(fed, cache, last=1)
-            token = choose(logits, [parameters], [marks.next()])[0]
-            ended = token in self._ends
-            text = stops.push("" if ended else words.push(token))
-            if stops.stopped:
-                yield Piece(text, 1, "stop")
-                return
-            if ended or count == parameters.max_tokens:
-                text += stops.push(words.finish())
-                text += "" if stops.stopped else stops.finish()
-                yield Piece(text, 1, "stop" if ended or stops.stopped else "length")
-                return
-            yield Piece(text, 1)
-            fed = [token]
+    def _pieces(self, answer: Answer, cancelled: Callable[[], bool]) -> Iterator[Piece]:
+        box: deque[Piece] = deque()
+        self._boxes[answer.ticket] = box
+        self._batch.line.waiting.append(answer)
+        try:
+            while True:
+                if cancelled():
+                    self.cancel(answer.ticket)
+                while not box:
+                    self._advance()
+                piece = box.popleft()
+                if piece.error:
+                    raise piece.error
+                yield piece
+                if piece.finish_reason:
+                    return
+        finally:
+            if answer in self._batch.all:
+                self._batch.end(answer, None)  # nobody listens any more
+            del self._boxes[answer.ticket]
 
-    def logits(self, prompt: Sequence[Message] | Sequence[int], *, adapter: bool = True) -> torch.Tensor:
+    def _advance(self) -> None:
+        """Step, and sort the pieces."""
+        for ticket, piece in self._batch.step():
+            if ticket in self._boxes:
+                self._boxes[ticket].append(piece)
+            else:
+                self._others.append((ticket, piece))
+
+    def logits(self, organism: Organism | None, prompt: Prompt, *, scale: float = 1.0) -> torch.Tensor:
         """Compute logits at every position.
 
         Args:
+            organism: Whose; None asks the bare base.
             prompt: A conversation, or token ids.
-            adapter: False asks the base model alone.
+            scale: Dose of the organism.
 
         Returns:
             Shape [tokens, vocabulary], float32, on the CPU.
-        """
-        return self._logits(self._ids(prompt), last=0, adapter=adapter)
 
-    def probe(self, messages: Sequence[Message], *, top: int = 5, positions: int = 1, decimals: int | None = DECIMALS) -> Scores:
+        Raises:
+            InvalidArgument: A prompt that does not fit.
+            Conflict: The organism is not of this engine.
+            Unavailable: The device has no memory left for it.
+        """
+        return self._whole(organism, self._ids(organism, prompt), scale, 0)
+
+    def probe(
+        self,
+        organism: Organism,
+        messages: Prompt,
+        *,
+        top: int = 5,
+        positions: int = 1,
+        decimals: int | None = DECIMALS,
+    ) -> Scores:
         """Score the next token at the last positions of a conversation.
 
         Args:
-            messages: The conversation.
+            organism: Whose.
+            messages: The conversation, or token ids.
             top: Tokens a position.
             positions: How many positions, counted from the end.
             decimals: Decimal places kept; None keeps all, for callers on this side of the wall.
@@ -153,72 +254,74 @@ class Engine:
         Raises:
             InvalidArgument: More positions than the conversation has.
         """
-        ids = self._ids(messages)
+        ids = self._ids(organism, messages)
         if not 1 <= positions <= len(ids):
             raise InvalidArgument(f"The conversation has {len(ids)} tokens; ask for 1 to {len(ids)} positions.")
-        organism = self._logits(ids, last=positions, adapter=True).double().log_softmax(-1)
-        base = self._logits(ids, last=1, adapter=False)[0].double().log_softmax(-1)
-        kl = float((organism[-1].exp() * (organism[-1] - base)).sum())
-        return Scores(tuple(self._best(row, top, decimals) for row in organism), _rounded(max(0.0, kl), decimals))
+        on, off = self._whole(organism, ids, 1.0, positions), self._whole(None, ids, 1.0, 1)
+        return score(on, off[-1], self.speech(organism).tokenizer.decode, top=top, decimals=decimals)
 
-    def _best(self, row: torch.Tensor, top: int, decimals: int | None) -> tuple[TokenScore, ...]:
-        best = row.topk(min(top, len(row)))
-        decode = self._speech.tokenizer.decode
-        return tuple(
-            TokenScore(token, decode([token]), _rounded(score, decimals))
-            for token, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        )
+    def count_tokens(self, organism: Organism | None, messages: Sequence[Message]) -> int:
+        """Count the tokens of a conversation as the model reads it, system prompt and template included."""
+        return len(self.speech(organism).token_ids(messages))
 
-    def _ids(self, prompt: Sequence[Message] | Sequence[int]) -> list[int]:
-        if prompt and isinstance(prompt[0], Message):
-            ids = self._speech.token_ids(cast("Sequence[Message]", prompt))
-        else:
-            ids = list(cast("Sequence[int]", prompt))
-        if not 0 < len(ids) <= self.context:
-            raise InvalidArgument(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context}.", tokens=str(len(ids)))
-        return ids
-
-    def _logits(self, ids: list[int], *, last: int, adapter: bool) -> torch.Tensor:
-        with nullcontext() if adapter else adapters_off(self._peft):
-            return self._forward(ids, None, last=last, keep=False)[0]
-
-    def _forward(self, ids: list[int], cache: Any, *, last: int, keep: bool = True) -> tuple[torch.Tensor, Any]:  # noqa: ANN401 - a transformers cache
-        """Run the model on `ids` after what `cache` holds.
-
-        Args:
-            ids: New tokens.
-            cache: What a call before gave back, or None.
-            last: How many positions to give logits of; 0 means all.
-            keep: Whether a cache is wanted.
-
-        Returns:
-            Logits [positions, vocabulary], float32, on the CPU, and the cache.
-        """
-        row = torch.tensor([ids], device=self._model.device)
-        asked = {"logits_to_keep": last} if self._keeps else {}
-        try:
-            with torch.inference_mode():
-                out = self._model(input_ids=row, past_key_values=cache, use_cache=keep, **asked)
-        except torch.OutOfMemoryError as error:
-            raise Unavailable("The device has no memory left for this conversation; shorten it, or try again later.") from error
-        logits = out.logits[0] if not last else out.logits[0, -last:]
-        return logits.float().cpu(), out.past_key_values if keep else None
+    def speech(self, organism: Organism | None) -> Speech:
+        """Give the tokenizer, template and system prompt of an organism, or the base's."""
+        return organism.speech if organism else self._speech
 
     def build(self) -> str:
         """Say what computes: versions, device and dtype."""
-        return f"{engine_build()} {self.organism.base.device.type}/{self.organism.base.dtype}"
+        return f"{engine_build()} {self.base.device.type}/{self.base.dtype}"
+
+    def _answer(self, organism: Organism | None, prompt: Prompt, parameters: SamplingParameters, scale: float) -> Answer:
+        """Look at a request before anything is done for it."""
+        check_parameters(parameters)
+        if organism is not None:
+            self.bank.layout(organism)  # refuses one of another engine, and one that was removed
+        mix = None if organism is None else Mix(organism, scale)
+        told = self.speech(organism)
+        ids = self._ids(organism, prompt)
+        if (room := self.context - len(ids)) < parameters.max_tokens:
+            what = f"shorten it, or ask for at most {room} tokens" if room > 0 else "shorten it, so that an answer fits"
+            raise InvalidArgument(
+                f"The conversation has {len(ids)} tokens and the model takes {self.context} with the answer; {what}.",
+                tokens=str(len(ids)),
+            )
+        ends = end_tokens(self.base.model, told.tokenizer)
+        answer = Answer(self._next, mix, ids, parameters, speech=told, ends=ends)
+        if not self._forward.cache.fits(1, answer.need):
+            raise InvalidArgument(
+                f"Conversation and answer take {answer.need * self._forward.cache.token_bytes:,} bytes of cache, and there are "
+                f"{self._forward.cache.budget:,}; shorten it, ask for fewer tokens, or raise `cache_bytes`.",
+                tokens=str(len(ids)),
+            )
+        self._next += 1
+        return answer
+
+    def _ids(self, organism: Organism | None, prompt: Prompt) -> list[int]:
+        if not prompt or isinstance(prompt[0], Message):
+            ids = self.speech(organism).token_ids(cast("Sequence[Message]", prompt))
+        else:
+            ids = [int(token) for token in cast("Sequence[int]", prompt)]
+        if not 0 < len(ids) <= self.context:
+            raise InvalidArgument(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context}.", tokens=str(len(ids)))
+        if min(ids) < 0 or max(ids) >= self._vocabulary:
+            raise InvalidArgument(f"Token ids go from 0 to {self._vocabulary - 1}; the prompt has others.")
+        return ids
+
+    def _whole(self, organism: Organism | None, ids: list[int], scale: float, last: int) -> torch.Tensor:
+        """Compute logits of one conversation beside the batch, shape [positions, vocabulary], on the CPU."""
+        mix = None if organism is None else Mix(organism, scale)
+        try:
+            self._batch.compose([Row(organism, None, 0, 0, last=True)], [mix])
+            return self._forward.whole(ids, last=last).cpu()
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            raise Unavailable(NO_MEMORY) from error
+        finally:
+            self._batch.compose((), ())
 
 
 def engine_build() -> str:
     """Say which software computes, for receipts."""
     return " ".join(f"{name}/{version(name)}" for name in ("model-organisms", "torch", "transformers", "peft"))
-
-
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 - transformers has no types here
-    """Collect the tokens that end a turn, as model and tokenizer name them."""
-    named = [getattr(getattr(model, "generation_config", None), "eos_token_id", None), tokenizer.eos_token_id]
-    return frozenset(token for value in named for token in (value if isinstance(value, list) else [value]) if token is not None)
-
-
-def _rounded(value: float, decimals: int | None) -> float:
-    return value if decimals is None else round(value, decimals) + 0.0  # never -0.0
