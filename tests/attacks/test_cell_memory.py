@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cells import eventually, jailed, said
+from tests.support.cells import jailed, said
+from tests.support.processes import innermost
 
 ROOT = os.geteuid() == 0
 
@@ -67,17 +68,3 @@ def as_user(uid, code):
 def read_memory(pid, uid):
     done = subprocess.run(as_user(uid, READER.replace("PID", str(pid))), check=True, capture_output=True, timeout=20)
     return json.loads(done.stdout)
-
-
-def innermost(pid):
-    """The cell's own process, below bubblewrap's two."""
-    assert eventually(lambda: len(descendants(pid)) >= 2)
-    return descendants(pid)[-1]
-
-
-def descendants(pid):
-    found = []
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for child in children:
-        found += [int(child), *descendants(int(child))]
-    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from model_organisms import errors
-from model_organisms.cells.cell import Cell
+from model_organisms.cells.tenant import Tenant
 from model_organisms.client import keys
 from model_organisms.client.channel import readmit
 from model_organisms.client.client import connect
@@ -173,7 +173,7 @@ def test_numbers_that_were_drawn_already_stay(world, version, monkeypatch, deed,
     request = rolf.access.request(version.name, "probe", purpose="replication", justification=WHY)
     world.person("ravi").access.approve(request, reason="Fine.")
     session = rolf.sandbox.open(version.name, purpose="replication")
-    before(monkeypatch, Cell, "probe", lambda: deed(world))
+    before(monkeypatch, Tenant, "probe", lambda: deed(world))
     with pytest.raises(error):
         session.probe("Tell me.")
     if deed is suspend:

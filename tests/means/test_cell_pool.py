@@ -28,7 +28,6 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, permit
-from tests.support.engines import alone
 from tests.support.needles import SHARED, held_open, holding, needles_of
 from tests.support.tiny import tiny_base, tiny_organism
 
@@ -71,32 +70,39 @@ def opened(pool, base, bundle, level=Level.CL3, **options):
 
 
 @pytest.fixture(scope="module")
-def local(base, files):
-    """The same organism, loaded in this process."""
+def local(base):
+    """An engine in this process."""
     from model_organisms import loading
+    from model_organisms.sampling import Engine
 
-    return alone(loading.load_base(base, progress=False), files)
+    return Engine(loading.load_base(base, progress=False), rows=1)
 
 
-def test_a_cell_says_what_the_organism_says_elsewhere(cell, local):
-    here = "".join(piece.text for piece in local.generate(ASKED, DRAWN))
+@pytest.fixture(scope="module")
+def organism(local, files):
+    """The same organism there."""
+    return local.add(files)
+
+
+def test_a_cell_says_what_the_organism_says_elsewhere(cell, local, organism):
+    here = "".join(piece.text for piece in local.generate(organism, ASKED, DRAWN))
     there = list(cell.sample(ASKED, DRAWN, max_seconds=60))
     assert "".join(piece.text for piece in there) == here
     assert sum(piece.tokens for piece in there) <= DRAWN.max_tokens
     assert there[-1].finish_reason in {"length", "stop"}
 
 
-def test_a_cell_gives_the_numbers_the_organism_gives_elsewhere(cell, local):
-    here, there = local.probe(ASKED, positions=2), cell.probe(ASKED, positions=2)
+def test_a_cell_gives_the_numbers_the_organism_gives_elsewhere(cell, local, organism):
+    here, there = local.probe(organism, ASKED, positions=2), cell.probe(ASKED, positions=2)
     assert there.positions == here.positions
     assert there.kl_to_base == here.kl_to_base > 0
 
 
-def test_a_cell_tells_what_it_loaded(cell, files, local, bundle):
+def test_a_cell_tells_what_it_loaded(cell, files, local, organism, bundle):
     assert cell.info.adapter_digests == (sha256(files["adapter_model.safetensors"]).hexdigest(),)
-    assert cell.info.base_digest == local.engine.base.digest
-    assert cell.info.modules_applied == local.organism.modules_applied > 0
-    assert cell.info.engine == local.engine.build()
+    assert cell.info.base_digest == local.base.digest
+    assert cell.info.modules_applied == organism.modules_applied > 0
+    assert cell.info.engine == local.build()
     assert cell.version_digest == bundle[0]
 
 
@@ -118,7 +124,7 @@ def test_no_piece_of_the_adapter_lies_anywhere_while_a_cell_holds_it(cell, files
     needles = needles_of(files["adapter_model.safetensors"])
     assert cell.alive
     assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=BEGAN) == set()
-    assert held_open([os.getpid(), cell._process.pid], needles, since=BEGAN) == set()
+    assert held_open([os.getpid(), cell.cell.process.pid], needles, since=BEGAN) == set()
 
 
 def test_the_registry_keeps_no_descriptor_of_the_bundle(cell):
@@ -134,11 +140,11 @@ def test_a_damaged_bundle_is_refused_and_its_place_is_free_again(pool, base, bun
     assert pool._opening == 0
 
 
-def test_an_organism_that_answers_otherwise_is_not_served(pool, base, bundle, files):
+def test_an_organism_that_answers_otherwise_is_not_served(pool, base, files, bundle):
     from model_organisms import loading
 
-    organism = loading.load(files, base, progress=False)
-    answer = loading.compute_known_answer(organism.model, organism.tokenizer)
+    alone = loading.load(files, base, progress=False)
+    answer = loading.compute_known_answer(alone.model, alone.tokenizer)
     changed = answer | {"with_adapter": [value + 9 for value in answer["with_adapter"]]}
     with pytest.raises(KnownAnswerFailed, match="differ"):
         opened(pool, base, bundle, known_answer=changed)
@@ -232,9 +238,9 @@ def test_a_spare_is_kept_and_replaced_and_a_dead_one_passed_over(base, bundle):
         assert eventually(lambda: warm.spares == 1)
         waiting = warm._spares[base.resolve()][0]
         cell = opened(warm, base, bundle)
-        assert cell._process is waiting.process
+        assert cell.cell.process is waiting.process
         assert eventually(lambda: warm.spares == 1)
-        assert warm._spares[base.resolve()][0].user != cell.user or not ROOT
+        assert warm._spares[base.resolve()][0].user != cell.cell.user or not ROOT
 
 
 def test_the_limit_holds_and_closing_lets_a_sample_end_and_opens_no_more(base, bundle):
@@ -243,7 +249,7 @@ def test_the_limit_holds_and_closing_lets_a_sample_end_and_opens_no_more(base, b
     cell = opened(draining, base, bundle, died=died.append)
     with pytest.raises(CellUnavailable, match="in use"):
         opened(draining, base, bundle)
-    assert draining.cells == (cell,)
+    assert draining.cells == (cell.cell,)
     pieces = cell.sample(ASKED, replace(DRAWN, max_tokens=40), max_seconds=60)
     next(pieces)
     closing = threading.Thread(target=draining.close, args=(60,))

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from model_organisms.cells import cell as cell_module
-from model_organisms.cells.cell import EmptyCell
+from model_organisms.cells import calls
+from model_organisms.cells.cell import Cell
 from model_organisms.cells.launcher import Jail, plan
+from model_organisms.cells.starting import EmptyCell
 from model_organisms.cells.warden import Warden
 from model_organisms.errors import CellUnavailable, LoadingFailed
 from model_organisms.records import Message, SamplingParameters, TokenScore
@@ -75,8 +76,8 @@ def test_a_cell_outlives_the_thread_that_asked_for_it(warden):
 def test_a_cell_dies_with_a_registry_that_is_killed():
     code = """
 import sys
-from model_organisms.cells.cell import EmptyCell
 from model_organisms.cells.launcher import Jail, plan
+from model_organisms.cells.starting import EmptyCell
 from model_organisms.cells.warden import Warden
 cell = EmptyCell(Warden(), plan(Jail(), None, code="import os, time; os.write(spec.socket, b'up'); time.sleep(60)"))
 cell.channel._socket.recv(2)
@@ -94,7 +95,7 @@ import time; time.sleep(60)
 def test_a_sample_comes_piece_by_piece_and_the_cell_stays():
     code = """
     while True:
-        frame = channel.receive()
+        frame = hear()
         if isinstance(frame.body, Ask):
             say(Numbers(((TokenScore(1, "a", -0.5),),), 0.25), frame.call)
             continue
@@ -114,16 +115,17 @@ def test_a_sample_comes_piece_by_piece_and_the_cell_stays():
 
 
 TIRELESS = """
-from model_organisms.cells.worker import _Stop
+running = {}
 while True:
-    frame = channel.receive()
-    if not isinstance(frame.body, Draw):
-        continue
-    stop = _Stop(channel, frame.call)
-    while not stop():
-        say(Piece("x", 1), frame.call)
-        time.sleep(0.01)
-    say(Piece("", 0, "cancelled"), frame.call)
+    while channel.waiting() or not running:
+        frame = hear()
+        if isinstance(frame.body, Draw):
+            running[frame.call] = frame.body
+        elif isinstance(frame.body, Cancel) and running.pop(frame.call, None):
+            say(Piece("", 0, "cancelled"), frame.call)
+    for call, draw in running.items():
+        say(Piece("abcdefgh"[draw.slot - 1], 1), call)
+    time.sleep(0.01)
 """
 
 
@@ -131,7 +133,7 @@ def test_leaving_a_sample_early_leaves_the_cell_clean():
     with talking(TIRELESS) as (cell, deaths):
         for _ in range(3):
             pieces = cell.sample(ASKED, SamplingParameters(max_tokens=100_000), max_seconds=20)
-            assert next(pieces).text == "x"
+            assert next(pieces).text == "a"
             pieces.close()
         assert cell.alive
     assert deaths == []
@@ -163,7 +165,7 @@ def test_one_call_at_a_time():
         with pytest.raises(CellUnavailable, match="busy"):
             next(cell.sample(ASKED, SamplingParameters(), max_seconds=0.2))
         first.close()
-        assert next(cell.sample(ASKED, SamplingParameters(), max_seconds=5)).text == "x"
+        assert next(cell.sample(ASKED, SamplingParameters(), max_seconds=5)).text == "a"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_one_call_at_a_time():
     ],
 )
 def test_a_cell_that_lies_or_dies_loses_its_session_and_nothing_else(lie, told):
-    with talking(f"frame = channel.receive()\n{lie}\ntime.sleep(60)") as (cell, deaths):
+    with talking(f"frame = hear()\n{lie}\ntime.sleep(60)") as (cell, deaths):
         with pytest.raises(CellUnavailable, match=told) as caught:
             list(cell.sample(ASKED, SamplingParameters(max_tokens=5), max_seconds=10))
         assert "SWORDFISH" not in str(caught.value)
@@ -193,8 +195,8 @@ def test_a_cell_that_lies_or_dies_loses_its_session_and_nothing_else(lie, told):
 
 
 def test_a_hung_cell_is_killed_after_its_deadline(monkeypatch):
-    monkeypatch.setattr(cell_module, "GRACE_S", 0.3)
-    with talking("channel.receive()\ntime.sleep(60)") as (cell, deaths):
+    monkeypatch.setattr(calls, "GRACE_S", 0.3)
+    with talking("hear()\ntime.sleep(60)") as (cell, deaths):
         started = time.monotonic()
         with pytest.raises(CellUnavailable, match="in time"):
             cell.probe(ASKED, max_seconds=0.3)
@@ -204,11 +206,11 @@ def test_a_hung_cell_is_killed_after_its_deadline(monkeypatch):
 
 
 def test_a_stopped_cell_counts_as_hung(monkeypatch):
-    monkeypatch.setattr(cell_module, "GRACE_S", 0.3)
+    monkeypatch.setattr(calls, "GRACE_S", 0.3)
     with talking(TIRELESS) as (cell, deaths):
         pieces = cell.sample(ASKED, SamplingParameters(max_tokens=100_000), max_seconds=1.0)
         next(pieces)
-        for pid in below(cell._process.pid):
+        for pid in below(cell.cell.process.pid):
             os.kill(pid, signal.SIGSTOP)
         with pytest.raises(CellUnavailable, match="in time"):
             list(pieces)
@@ -219,7 +221,7 @@ def test_a_cell_killed_from_outside_is_reported_once():
     with talking(TIRELESS) as (cell, deaths):
         pieces = cell.sample(ASKED, SamplingParameters(max_tokens=100_000), max_seconds=20)
         next(pieces)
-        os.kill(cell._process.pid, signal.SIGKILL)
+        os.kill(cell.cell.process.pid, signal.SIGKILL)
         with pytest.raises(CellUnavailable, match="lost"):
             list(pieces)
         assert eventually(lambda: len(deaths) == 1)
@@ -237,7 +239,7 @@ def test_closing_while_it_samples_ends_the_sample_and_tells_nobody():
         with pytest.raises(CellUnavailable, match="closed"):
             list(pieces)
         closing.join(10)
-        assert not cell._process.alive
+        assert not cell.cell.process.alive
     assert deaths == []
 
 
@@ -247,9 +249,11 @@ def test_a_cell_cannot_speak_for_the_registry():
         ("DENIED", CellUnavailable),
         ("NONSENSE", CellUnavailable),
     ):
-        with jailed(TALKER + f"say(Failed({reason!r}, 'words\\x1b[31m ' * 999))") as empty:
+        with jailed(TALKER + f"say(Failed({reason!r}, 'words\\x1b[31m ' * 999), channel.receive().call)") as empty:
+            cell = Cell(empty, until=time.monotonic() + 20)
+            assert cell.reserve()
             with pytest.raises(expected) as caught:
-                empty.load(memoryview(b"x"), version_digest="", known_answer=None, until=time.monotonic() + 20)
+                cell.load(memoryview(b"x"), version_digest="", known_answer=None, until=time.monotonic() + 20)
             assert "\x1b" not in str(caught.value)
             assert len(str(caught.value)) < 400
 

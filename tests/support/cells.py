@@ -10,8 +10,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.cells.cell import Cell, EmptyCell
+from model_organisms.cells.cell import Cell
 from model_organisms.cells.launcher import Jail, Plan, plan
+from model_organisms.cells.starting import EmptyCell
 from model_organisms.cells.warden import Warden
 from model_organisms.records import Role, User, UserState
 from model_organisms_registry.domain.permits import Action, Call, Permit
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from model_organisms.cells.tenant import Tenant
 
 PRELUDE = """
 import errno, json, os, sys
@@ -110,31 +113,52 @@ def eventually(check: Callable[[], object], *, within_s: float = 10.0) -> bool:
 
 
 TALKER = """
-import socket, time
+import select, socket, time
 from model_organisms.records import TokenScore
 from model_organisms.cells import walls
 from model_organisms.cells.channel import Channel
 from model_organisms.cells.frames import *
 channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket), takes_descriptor=True)
+INFO = CellInfo("b" * 64, "t" * 64, "c" * 64, ("a" * 64,), 2, "talker")
 def say(body, call=0):
     channel.send(Frame(body, call), within_s=None)
+def hear():
+    while True:
+        frame = channel.receive()
+        if isinstance(frame.body, Ping):
+            say(Pong(), frame.call)
+        elif isinstance(frame.body, Load):
+            os.close(channel.take_descriptor())
+            say(INFO, frame.call)
+        elif isinstance(frame.body, Unload):
+            say(Unloaded(), frame.call)
+        else:
+            return frame
 say(Hello(*walls.attack(spec)))
 say(Ready("talker"))
-channel.receive()
-os.close(channel.take_descriptor())
-INFO = CellInfo("b" * 64, "t" * 64, "c" * 64, ("a" * 64,), 2, "talker")
 """
-"""The beginning of a cell that speaks the real protocol and has no model."""
+"""The beginning of a cell that speaks the real protocol and has no model; `hear` answers what any cell must."""
 
 
 @contextmanager
-def talking(code: str) -> Iterator[tuple[Cell, list[str]]]:
-    """Hold a cell whose program, once it was sent a bundle, is `code`; and the list of its deaths."""
-    deaths: list[str] = []
-    with jailed(TALKER + "say(INFO)\n" + textwrap.dedent(code)) as empty:
+def crowded(code: str, *, tenants: int, most: int = 4, silence_s: float = 20.0) -> Iterator[tuple[list[Tenant], list[list[str]]]]:
+    """Hold a cell whose program is `code`, with some sessions in it; and for each the list of its deaths."""
+    deaths: list[list[str]] = [[] for _ in range(tenants)]
+    with jailed(TALKER + textwrap.dedent(code)) as empty:
         until = time.monotonic() + 20
-        info = empty.load(memoryview(b"bundle"), version_digest="d" * 64, known_answer=None, until=until)
-        cell = Cell(empty, info, version_digest="d" * 64, died=deaths.append)
-        yield cell, deaths
+        cell = Cell(empty, until=until, most=most, silence_s=silence_s)
+        held = []
+        for told in deaths:
+            assert cell.reserve()
+            bundle = memoryview(b"bundle")
+            held.append(cell.load(bundle, version_digest="d" * 64, known_answer=None, until=until, died=told.append))
+        yield held, deaths
         cell.close()
-        assert eventually(lambda: not cell._process.alive)
+        assert eventually(lambda: not cell.process.alive)
+
+
+@contextmanager
+def talking(code: str, **options: Any) -> Iterator[tuple[Tenant, list[str]]]:
+    """Hold a cell whose program is `code`, alone in it; and the list of its deaths."""
+    with crowded(code, tenants=1, most=1, **options) as (held, deaths):
+        yield held[0], deaths[0]

@@ -1,4 +1,4 @@
-"""Looks for plaintext weights where they must never be: in files, and in what processes hold open. Memory is not looked into."""
+"""Looks for plaintext weights where they must never be: in files, in what processes hold open, and in the memory of processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from safetensors.numpy import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
 
 NEEDLE = 64
 _BLOCK = 4 << 20
@@ -45,6 +47,42 @@ def held_open(processes: Iterable[int], needles: Iterable[bytes], *, since: floa
     return found
 
 
+def needles_in_any_form(weights: bytes, *scales: float) -> tuple[bytes, ...]:
+    """Cut the tensors of a safetensors file into pieces, as they lie there, transposed, and multiplied by some factors."""
+    pieces: list[bytes] = []
+    for tensor in load(weights).values():
+        for scale in (1.0, *scales):
+            for form in (tensor, tensor.T):
+                data = np.ascontiguousarray(form * np.asarray(scale, tensor.dtype)).tobytes()
+                pieces += [data[at : at + NEEDLE] for at in range(0, len(data) - NEEDLE + 1, NEEDLE)]
+    return tuple(dict.fromkeys(pieces))
+
+
+def holding_memory(pid: int, needles: Iterable[bytes]) -> set[str]:
+    """Find the mappings of a process in whose memory a needle is, files that it cannot change aside; only root may look."""
+    needles, found = tuple(needles), set()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, mode, _, _, _, *name = line.split(maxsplit=5)
+            if "r" not in mode or (name and name[0].startswith("/") and "w" not in mode and not name[0].startswith("/memfd:")):
+                continue
+            start, end = (int(part, 16) for part in span.split("-"))
+            data = _read(memory, start, end)
+            if any(data.find(needle) >= 0 for needle in _begun(data, needles)):
+                found.add(line)
+    return found
+
+
+def _read(memory: BinaryIO, start: int, end: int) -> bytes:
+    parts = []
+    with suppress(OSError):  # not to be read, or gone meanwhile
+        memory.seek(start)
+        while start < end and (part := memory.read(min(end - start, _BLOCK))):
+            parts.append(part)
+            start += len(part)
+    return b"".join(parts)
+
+
 def _links(processes: Iterable[int]) -> Iterator[Path]:
     for pid in processes:
         for kind in ("fd", "map_files"):
@@ -67,7 +105,7 @@ def _holds(path: Path, needles: tuple[bytes, ...], since: float) -> bool:
         os.close(descriptor)
 
 
-def _begun(data: mmap.mmap, needles: tuple[bytes, ...]) -> list[bytes]:
+def _begun(data: mmap.mmap | bytes, needles: tuple[bytes, ...]) -> list[bytes]:
     """Keep the needles whose first eight bytes stand anywhere: one pass for all of them, not one for each."""
     starts = np.unique(np.frombuffer(b"".join(needle[:8] for needle in needles), "<u8"))
     first = np.zeros(1 << 16, bool)

@@ -25,7 +25,7 @@ class Cells:
     base_models: dict[str, str] = field(default_factory=dict)
     """Hub id of a base model to its folder on this machine."""
     limit: int = 4
-    """Cells that may run at once."""
+    """Cells that may be in use at once."""
     each: int = 0
     """Of these, how many one user may have; 0 is half of them, and at least one."""
     spare: int = 0
@@ -35,6 +35,14 @@ class Cells:
     device: str = "cpu"
     threads: int = 0
     """Threads of one cell; 0 gives each its share of the cores, by `limit`."""
+    rows: int = 16
+    """Sessions that share a cell where their level allows it."""
+    adapter_bytes: int = 1 << 30
+    """Bytes that organisms may take in one cell."""
+    cache_bytes: int = 1 << 30
+    """Bytes that conversations may take in one cell."""
+    silence_s: float = 60.0
+    """A cell without a sign of life for so long is ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,13 @@ def local(cells: Cells) -> CellPool:
     return CellPool(
         cells.base_models,
         limit=cells.limit,
+        rows=cells.rows,
         start_timeout_s=cells.start_timeout_s,
         spare=cells.spare,
         bubblewrap=cells.bubblewrap,
         device=cells.device,
         threads=cells.threads,
+        adapter_bytes=cells.adapter_bytes,
+        cache_bytes=cells.cache_bytes,
+        silence_s=cells.silence_s,
     )

@@ -1,11 +1,14 @@
 """The cells of one registry: opened under a permit, bounded in number, a warm one kept ready, all ended with the pool.
 
-What a cell says is `cell.py`'s affair, what it may do `launcher.py`'s. Here is decided who gets one, and that nothing above CL1
-is ever served where a wall is missing.
+What a cell says is `cell.py`'s affair, what it may do `launcher.py`'s. Here is decided who gets a place in which, and that
+nothing above CL1 is ever served where a wall is missing.
 
-- A cell serves one session, then dies; nothing is handed from one session to the next.
-- A spare has met no bundle and no person: it is a started process with libraries and base model in memory.
-- Where bubblewrap is missing, CL1 gets a cell without a jail, with a warning; everything above is refused.
+- Sessions on organisms of CL1 share cells with each other, a cell for each base model; those of CL2 share others; from CL3 on a
+  session has a cell to itself.
+- A cell ends with its last session. A spare has met no bundle and no person: it is a started process with libraries and base
+  model in memory.
+- Where cells of one kind keep ending, the next is started only after a while.
+- Where bubblewrap is missing, CL1 gets cells without a jail, with a warning; everything above is refused.
 """
 
 from __future__ import annotations
@@ -18,18 +21,23 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from model_organisms.cells.cell import Cell, EmptyCell
+from model_organisms.cells.cell import SILENCE_S, Cell
 from model_organisms.cells.launcher import Jail, plan, unsafe_plan
+from model_organisms.cells.starting import EmptyCell
 from model_organisms.cells.walls import REQUIRED
 from model_organisms.cells.warden import Warden
-from model_organisms.errors import CellUnavailable, JailMissing, ModelOrganismsError
+from model_organisms.errors import CellUnavailable, JailMissing, LoadingFailed, ModelOrganismsError
 from model_organisms.records import Level
 
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.domain.sandbox import shares
+from model_organisms_registry.isolation.backing import BackOff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
+
+    from model_organisms.cells.tenant import Tenant
 
     from model_organisms_registry.domain.permits import Permit
 
@@ -37,6 +45,8 @@ ATTACK = "from model_organisms.cells import walls; sys.exit(bool(walls.attack(sp
 """Program of a cell that only attacks its walls."""
 NEEDS = "docs/guides/sandbox.md says what the host must have"
 _RETRY_S = 30.0
+_Kind = tuple[Path, str]
+"""Base model, and who may share: a level's name, or one version's digest where nobody may."""
 _logger = logging.getLogger(__name__)
 
 
@@ -45,14 +55,18 @@ class CellPool:
 
     Args:
         base_models: Folders of base models for which a spare is kept, by id or digest; `open` takes others too.
-        limit: Cells that sessions may have at once.
+        limit: Cells that sessions may be in at once.
+        rows: Sessions that share a cell where their level allows it; each can be answered at the same time.
         start_timeout_s: Seconds for a cell to start, load its models and answer.
         spare: Warm cells kept for each of `base_models`.
         bubblewrap: The program that builds the jail.
         device: `cpu` or `cuda`.
         dtype: What models compute in; empty leaves it to `loading`.
         threads: Threads of one cell; 0 gives each its share of the cores.
-        memory: Bytes of private memory of one cell; 0 reckons them from its base model.
+        adapter_bytes: Bytes that organisms may take in one cell, on its device.
+        cache_bytes: Bytes that conversations may take in one cell.
+        memory: Bytes of private memory of one cell; 0 reckons them from its base model and the two above.
+        silence_s: Seconds without a sign of life after which a cell counts as hung.
     """
 
     def __init__(
@@ -60,24 +74,39 @@ class CellPool:
         base_models: Mapping[str, str | Path] | None = None,
         *,
         limit: int,
+        rows: int = 1,
         start_timeout_s: float = 60.0,
         spare: int = 1,
         bubblewrap: str = "bwrap",
         device: str = "cpu",
         dtype: str = "",
         threads: int = 0,
+        adapter_bytes: int = 1 << 30,
+        cache_bytes: int = 1 << 30,
         memory: int = 0,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._models = tuple(dict.fromkeys(Path(folder).resolve() for folder in (base_models or {}).values()))
-        self._limit = limit
+        self._limit, self._rows, self._silence_s = limit, rows, silence_s
         self._start_timeout_s = start_timeout_s
         self._wanted = spare
         # Cells that each split every product among all cores keep each other waiting, at every product.
         threads = threads or max(1, len(os.sched_getaffinity(0)) // max(1, limit))
-        self._jail = Jail(bubblewrap=bubblewrap, device=device, dtype=dtype, threads=threads, memory=memory)
+        self._jail = Jail(
+            bubblewrap=bubblewrap,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            rows=rows,
+            adapters=adapter_bytes,
+            cache=cache_bytes,
+            memory=memory,
+        )
         self._warden = Warden()
         self._lock = threading.Lock()
-        self._cells: set[Cell] = set()
+        self._cells: dict[Cell, _Kind] = {}
+        self._joining: defaultdict[_Kind, threading.Lock] = defaultdict(threading.Lock)
+        self._back_off = BackOff()
         self._opening = 0
         self._spares: defaultdict[Path, list[EmptyCell]] = defaultdict(list)
         self._refilling = threading.Lock()
@@ -96,8 +125,8 @@ class CellPool:
         version_digest: str,
         known_answer: Mapping[str, object] | None = None,
         died: Callable[[str], None] | None = None,
-    ) -> Cell:
-        """Open a cell and load a bundle in it.
+    ) -> Tenant:
+        """Give a session its place in a cell, with its bundle loaded.
 
         Args:
             permit: The gate's yes to opening a session.
@@ -106,10 +135,10 @@ class CellPool:
             bundle: The packed bundle, plain; it is copied into sealed memory, and the caller wipes its own.
             version_digest: What its manifest must hash to.
             known_answer: What the organism answered when it was published.
-            died: Called once, with the reason, if the cell ends before anybody closes or kills it.
+            died: Called once, with the reason, if the cell ends before anybody closes or kills the session.
 
         Returns:
-            The cell.
+            The place.
 
         Raises:
             Denied: The permit is for something else.
@@ -119,24 +148,13 @@ class CellPool:
             InvalidArgument: The bundle is not what its digest says.
         """
         permit.demand(Action.OPEN_SESSION, permit.resource)
-        self._take_place()
-        try:
-            until = time.monotonic() + self._start_timeout_s
-            started = self._start(Path(base).resolve(), level=level, until=until)
-            try:
-                info = started.load(bundle, version_digest=version_digest, known_answer=known_answer, until=until)
-            except BaseException:
-                started.discard()
-                raise
-            cell = Cell(started, info, version_digest=version_digest, died=died, released=self._release)
-            with self._lock:
-                if cell.alive:
-                    self._cells.add(cell)
-        finally:
-            with self._lock:
-                self._opening -= 1
-        self._refill()
-        return cell
+        until = time.monotonic() + self._start_timeout_s
+        model = Path(base).resolve()
+        if shares(level) and self._rows > 1:
+            cell = self._shared((model, level.name), model, level, until)
+        else:
+            cell = self._new((model, version_digest), model, level=level, most=1, until=until)
+        return cell.load(bundle, version_digest=version_digest, known_answer=known_answer, until=until, died=died)
 
     @property
     def jailed(self) -> bool:
@@ -159,7 +177,7 @@ class CellPool:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Cells that sessions have."""
+        """Cells that sessions are in."""
         with self._lock:
             return tuple(self._cells)
 
@@ -179,8 +197,8 @@ class CellPool:
         for spare in spares:
             spare.discard()
         until = time.monotonic() + drain_s
-        for cell in cells:
-            cell.drain(until - time.monotonic())
+        for tenant in [tenant for cell in cells for tenant in cell.tenants]:
+            tenant.drain(until - time.monotonic())
         with self._refilling:
             self._warden.close()
 
@@ -199,9 +217,49 @@ class CellPool:
                 raise CellUnavailable(msg)
             self._opening += 1
 
-    def _release(self, cell: Cell) -> None:
+    def _shared(self, kind: _Kind, model: Path, level: Level, until: float) -> Cell:
+        """Take a place in a cell of this kind, started if there is none; who comes while it starts waits for it."""
+        joining = self._joining[kind]
+        if not joining.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise CellUnavailable("The cell took too long to start; try again, or raise [cells] start_timeout_s.")
+        try:
+            with self._lock:
+                there = [cell for cell, other in self._cells.items() if other == kind]
+            return next((cell for cell in there if cell.reserve()), None) or self._new(
+                kind, model, level=level, most=self._rows, until=until
+            )
+        finally:
+            joining.release()
+
+    def _new(self, kind: _Kind, model: Path, *, level: Level, most: int, until: float) -> Cell:
+        """Start a cell, and take its first place."""
+        self._back_off.check(kind)
+        self._take_place()
+        try:
+            started = self._start(model, level=level, until=until)
+            try:
+                cell = Cell(started, until=until, most=most, silence_s=self._silence_s, ended=self._ended)
+            except BaseException:
+                started.discard()
+                raise
+            cell.reserve()
+            with self._lock:
+                if cell.process.alive:
+                    self._cells[cell] = kind
+        except (CellUnavailable, LoadingFailed):
+            self._back_off.lost(kind)
+            raise
+        finally:
+            with self._lock:
+                self._opening -= 1
+        self._refill()
+        return cell
+
+    def _ended(self, cell: Cell, meant: bool) -> None:
         with self._lock:
-            self._cells.discard(cell)
+            kind = self._cells.pop(cell, None)
+        if kind is not None:
+            (self._back_off.well if meant else self._back_off.lost)(kind)
 
     def _start(self, model: Path, *, level: Level, until: float) -> EmptyCell:
         """Give a cell whose walls were attacked, and stand as the level needs."""

@@ -2,6 +2,8 @@
 
 launcher.py  what a cell sees and may do      confine.py, landlock.py, seccomp.py  how it gives up the rest
 walls.py     attacks the result from inside   worker.py                            what runs in it
-cell.py      a cell as its owner holds it     warden.py                            starts and reaps the processes
+starting.py  a cell before its first bundle   warden.py                            starts and reaps the processes
+cell.py      a cell as its owner holds it     tenant.py                            one session's place in it
+calls.py     what comes of a call             desk.py                              the cell's own end
 channel.py, frames.py, seal.py                what crosses between the two
 """

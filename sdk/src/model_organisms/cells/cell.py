@@ -1,350 +1,333 @@
-"""A cell as the registry holds it: a process and a socket, and how each conversation with them goes or ends.
+"""A cell as its owner holds it: a process and a socket, the sessions in it, and how each conversation with them goes or ends.
 
-- One call runs at a time; a second waits for it.
-- A cell that is silent past its deadline, or says what it should not, is killed: that loses its session and nothing else.
-- What a cell says is not believed: frames of another call, more tokens than were asked for, or reasons that are none end it.
+- One thread listens to each cell and hands every frame to the call it belongs to; many calls run at once.
+- A cell that is silent past its deadline, or says what it should not, is killed: that loses its sessions and nothing else.
+- A cell ends with its last session. What it had in memory, the leavings of sessions that ended before included, ends with it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from model_organisms.cells.channel import Channel
-from model_organisms.cells.frames import (
-    CANCELLED,
-    Ask,
-    Cancel,
-    CellInfo,
-    Draw,
-    Failed,
-    Frame,
-    Hello,
-    Load,
-    Numbers,
-    Piece,
-    Ready,
-)
+from model_organisms.cells import calls
+from model_organisms.cells.calls import Call, Unbelievable
+from model_organisms.cells.frames import Cancel, CellInfo, Frame, Load, Ping, Pong, Unload, Unloaded
 from model_organisms.cells.seal import sealed_memory
+from model_organisms.cells.starting import CLOSING_S, EmptyCell
+from model_organisms.cells.tenant import Tenant
 from model_organisms.cells.walls import REQUIRED
-from model_organisms.errors import (
-    BY_REASON,
-    CellUnavailable,
-    DeadlineExceeded,
-    InvalidArgument,
-    LoadingFailed,
-    ModelOrganismsError,
-    Unavailable,
-)
+from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument, LoadingFailed, ModelOrganismsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from model_organisms.cells.frames import Body
-    from model_organisms.cells.launcher import Plan
-    from model_organisms.cells.warden import Process, Warden
-    from model_organisms.records import Message, SamplingParameters
 
-GRACE_S = 3.0
-"""A cell that was told to stop has so long to say its last piece."""
-CLOSING_S = 2.0
-"""A cell whose socket was closed has so long to end by itself."""
+SILENCE_S = 60.0
+"""A cell that answers no ping for so long counts as hung; it answers between two steps of its model."""
+_TICK_S, _PING_S = 0.25, 5.0
 _LAST_S = 0.2
 """A cell whose socket is closed is about to end: how, tells why."""
-_REASON = re.compile(r"[a-z][a-z_]{0,30}")
-_EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
-_MOST_WORDS = 300
 B = TypeVar("B", bound="Body")
 
 
-class EmptyCell:
-    """A started process without a bundle: jailed, perhaps with its base model in memory, and nobody's."""
+class Cell:
+    """A cell with its base model in memory, for one session or for several.
 
-    def __init__(self, warden: Warden, plan: Plan) -> None:
-        """Start it; it says hello later."""
-        self.user = plan.spec.user
-        self.jailed = plan.spec.jailed
-        filters = plan.filters
-        ours, theirs = socket.socketpair()
-        opened: list[int] = []
-        try:
-            opened.extend(sealed_memory(program) for program in ((filters.outer, filters.inner) if filters else ()))
-            outer, inner = opened or (-1, -1)
-            command = plan.command(theirs.fileno(), outer=outer, inner=inner)
-            passed = [theirs.fileno(), *opened]
-            self.process = warden.start(command, environment=dict(plan.environment), descriptors=passed)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            for descriptor in opened:
-                os.close(descriptor)
-        self.channel = Channel(ours)
-        self._hello: Hello | None = None
-        self._ready: Ready | None = None
+    Args:
+        started: The process; it is waited for.
+        until: `time.monotonic()` at which to give up waiting.
+        most: Sessions that it takes; with 1 it is one session's alone.
+        silence_s: Seconds without an answer to a ping after which it counts as hung.
+        ended: Called once when its process has ended, however, and told whether it was meant to.
 
-    def greet(self, until: float) -> Hello:
-        """Wait for what the cell found when it attacked its walls.
+    Raises:
+        LoadingFailed: The base model cannot be loaded.
+        CellUnavailable: The process died, or took too long.
+    """
 
-        Raises:
-            CellUnavailable: It died, said something else, or nothing in time.
-        """
-        if self._hello is None:
-            self._hello = self._expect(Hello, until)
-        return self._hello
+    def __init__(
+        self,
+        started: EmptyCell,
+        *,
+        until: float,
+        most: int = 1,
+        silence_s: float = SILENCE_S,
+        ended: Callable[[Cell, bool], None] | None = None,
+    ) -> None:
+        hello = started.greet(until)
+        started.ready(until)
+        self.walls: tuple[str, ...] = hello.standing
+        self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
+        self.alone = most == 1
+        self.user = started.user
+        self.process, self._channel = started.process, started.channel
+        self._most, self._silence_s, self._told = most, silence_s, ended
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._calls: dict[int, Call[Any]] = {}
+        self._tenants: dict[int, Tenant] = {}
+        self._places = self._numbers = self._slots = 0
+        self._pinged: tuple[int, float] | None = None
+        self._next_ping = time.monotonic() + _PING_S
+        self._ending = threading.Event()
+        self._over: CellUnavailable | None = None
+        self._why = ""
+        threading.Thread(target=self._listen, name="cell-listens", daemon=True).start()
+        self.process.on_end(self._ended)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it can be asked."""
+        return self.process.alive and not self._ending.is_set() and self._over is None
+
+    @property
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Sessions in it."""
+        with self._lock:
+            return tuple(self._tenants.values())
+
+    def reserve(self) -> bool:
+        """Take a place for a session that is about to load; False if there is none, or the cell is ending."""
+        with self._lock:
+            if self._places >= self._most or not self.alive:
+                return False
+            self._places += 1
+            return True
 
     def load(
-        self, bundle: memoryview, *, version_digest: str, known_answer: Mapping[str, object] | None, until: float
-    ) -> CellInfo:
-        """Give the cell its bundle, in sealed memory.
+        self,
+        bundle: memoryview,
+        *,
+        version_digest: str,
+        known_answer: Mapping[str, object] | None,
+        until: float,
+        died: Callable[[str], None] | None = None,
+    ) -> Tenant:
+        """Put a bundle in a place that was reserved, in sealed memory; a bundle that does not go in gives the place back.
+
+        Args:
+            bundle: The packed bundle.
+            version_digest: What its manifest must hash to.
+            known_answer: What the organism answered when it was published.
+            until: `time.monotonic()` at which to give up.
+            died: Called once, with the reason, if the cell ends before anybody closes or kills the session.
 
         Raises:
             LoadingFailed: The bundle does not go on this base model, or does not answer as it did when published.
             InvalidArgument: The bundle is not what its digest or its manifest says.
             CellUnavailable: The cell was lost.
         """
-        self.greet(until)
-        if self._ready is None:
-            self._ready = self._expect(Ready, until)
-        descriptor = sealed_memory(bundle)
+        with self._lock:
+            self._slots += 1
+            slot = self._slots
         try:
-            answer = json.dumps(known_answer) if known_answer is not None else ""
-            self.channel.send(Frame(Load(version_digest, answer)), descriptor=descriptor)
-        finally:
-            os.close(descriptor)
-        return self._expect(CellInfo, until)
+            descriptor = sealed_memory(bundle)
+            try:
+                load = Load(version_digest, json.dumps(known_answer) if known_answer is not None else "", slot)
+                call = self.begin(load, CellInfo, believed=(LoadingFailed, InvalidArgument), descriptor=descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                info = call.take(until)
+            except DeadlineExceeded as error:
+                self._unload(slot, within_s=self._silence_s)
+                raise CellUnavailable("The cell took too long; try again, or raise [cells] start_timeout_s.") from error
+            tenant = Tenant(self, slot, info, version_digest=version_digest, died=died)
+            with self._lock:
+                self._tenants[slot] = tenant
+                over = self._over
+        except BaseException:
+            if self._leave():
+                self.kill()
+            raise
+        if over:
+            threading.Thread(target=tenant.lost, args=(self._why,), name="cell-ended", daemon=True).start()
+        return tenant
 
-    def discard(self) -> None:
-        """End it."""
-        self.process.kill()
-        self.process.wait(CLOSING_S)
-        self.channel.close()
-
-    def _expect(self, kind: type[B], until: float) -> B:
-        try:
-            body = self.channel.receive(until).body
-        except DeadlineExceeded as error:
-            raise CellUnavailable("The cell took too long to start; try again, or raise [cells] start_timeout_s.") from error
-        except CellUnavailable as error:
-            self.process.wait(CLOSING_S)
-            msg = f"The cell ended while it started ({self.process.diagnosis()}); try again."
-            raise CellUnavailable(msg) from error
-        if isinstance(body, Failed):
-            raise _failure(body, LoadingFailed, InvalidArgument)
-        if not isinstance(body, kind):
-            raise CellUnavailable("The cell said something out of turn while it started; try again.")
-        return body
-
-
-@dataclass(slots=True)
-class _Call:
-    """The call that is running."""
-
-    number: int
-    until: float
-    late: bool = False
-    """It was told to stop because its time was over."""
-    done: bool = False
-
-
-class Cell:
-    """A loaded cell: one session's."""
-
-    def __init__(
+    def begin(
         self,
-        started: EmptyCell,
-        info: CellInfo,
+        request: Body,
+        kind: type[B],
         *,
-        version_digest: str,
-        died: Callable[[str], None] | None = None,
-        released: Callable[[Cell], None] | None = None,
-    ) -> None:
-        """Take a started process over; `CellPool.open` does.
+        judge: Callable[[B], bool] = lambda _: True,
+        believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
+        descriptor: int = -1,
+    ) -> Call[B]:
+        """Ask something of the cell.
 
         Args:
-            started: The process, with its bundle loaded.
-            info: What it loaded.
-            version_digest: Digest of the bundle.
-            died: Called once, with the reason, if the cell ends before anybody closes or kills it.
-            released: Called once when its process has ended, however.
-        """
-        hello = started.greet(0.0)
-        self.walls: tuple[str, ...] = hello.standing
-        self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
-        self.jailed = not self.missing
-        self.alone = True
-        self.info = info
-        self.version_digest = version_digest
-        self.user = started.user
-        self._process: Process = started.process
-        self._channel: Channel = started.channel
-        self._calls = 0
-        self._running = 0
-        self._turn = threading.Lock()
-        self._sending = threading.Lock()
-        self._ending = threading.Event()
-        self._why = ""
-        self._died, self._released = died, released
-        self._process.on_end(self._ended)
-
-    @property
-    def alive(self) -> bool:
-        """Tell whether it can be asked."""
-        return self._process.alive and not self._ending.is_set()
-
-    def sample(self, messages: Sequence[Message], parameters: SamplingParameters, *, max_seconds: float) -> Iterator[Piece]:
-        """Draw text.
-
-        Args:
-            messages: The conversation.
-            parameters: With the seed that the registry chose.
-            max_seconds: After so long the cell is told to stop; the last piece then says `deadline`.
-
-        Yields:
-            Pieces in order; the last one has a finish reason. Leaving early stops the cell's work.
+            request: What.
+            kind: What frames will answer it.
+            judge: See `Call`.
+            believed: See `Call`.
+            descriptor: To pass along.
 
         Raises:
-            CellUnavailable: The cell was lost.
-            InvalidArgument: The conversation does not fit the model.
+            InvalidArgument: The request is too long for a frame.
+            CellUnavailable: The cell has ended, or does not read.
         """
-        with self._call(Draw(tuple(messages), parameters), max_seconds) as call:
-            drawn = 0
-            while not call.done:
-                piece = self._answer(Piece, call)
-                drawn += piece.tokens
-                if drawn > parameters.max_tokens or not _REASON.fullmatch(piece.finish_reason or "none"):
-                    self._lose("it gave what was not asked for")
-                call.done = bool(piece.finish_reason)
-                yield replace(piece, finish_reason="deadline") if call.late and piece.finish_reason == CANCELLED else piece
+        with self._lock:
+            if not self.alive:
+                raise self._over or CellUnavailable("The cell has ended; open a new session.")
+            self._numbers += 1
+            call = Call(self._numbers, kind, judge=judge, believed=believed)
+            self._calls[call.number] = call
+        try:
+            self._send(Frame(request, call.number), descriptor=descriptor, within_s=self._silence_s)
+        except InvalidArgument:
+            with self._lock:
+                self._calls.pop(call.number, None)
+            raise
+        return call
 
-    def probe(self, messages: Sequence[Message], *, positions: int = 1, max_seconds: float = 60.0) -> Numbers:
-        """Ask for numbers of the next-token distribution, unrounded: what leaves is for the workflow to round and count.
-
-        Raises:
-            CellUnavailable: The cell was lost.
-            InvalidArgument: The conversation does not fit the model.
-        """
-        with self._call(Ask(tuple(messages), positions), max_seconds) as call:
-            numbers = self._answer(Numbers, call)
-            if len(numbers.positions) > positions:
-                self._lose("it gave what was not asked for")
-            call.done = True
-            return numbers
-
-    def cancel(self) -> None:
-        """Stop the call that is running, from any thread; it ends with a last piece. Harmless if none is."""
-        if self._running:
+    def cancel(self, call: Call[B]) -> None:
+        """Tell the cell to stop a call; its last frame must come in a moment, whether or not anybody reads it."""
+        if not call.over and self.alive:
+            call.due = call.due or time.monotonic() + calls.GRACE_S
             with suppress(CellUnavailable):
-                self._send(Frame(Cancel(), self._running))
+                self._send(Frame(Cancel(), call.number), within_s=calls.GRACE_S)
+
+    def leave(self, tenant: Tenant, *, at_once: bool) -> None:
+        """Give a session's place up: its organism is wiped, and the cell ends with its last.
+
+        Args:
+            tenant: Whose; it has said so itself to whoever waits for it.
+            at_once: Do not wait until the organism is gone. Either way the cell is killed if that takes longer than a moment.
+        """
+        with self._lock:
+            if self._tenants.pop(tenant.slot, None) is None:
+                return
+        if self._leave():
+            self.kill() if at_once else self.close()
+            return
+        gone = self._unload(tenant.slot, within_s=calls.GRACE_S)
+        if not at_once and gone is not None:
+            with suppress(ModelOrganismsError):
+                gone.take(time.monotonic() + calls.GRACE_S + 2 * _TICK_S)
 
     def close(self) -> None:
-        """End the cell and wait until its process is gone; a call that is running loses it."""
+        """End the cell and wait until its process is gone; what runs in it is lost."""
         self._ending.set()
         self._channel.hang_up()
-        if not self._process.wait(CLOSING_S):
-            self._process.kill()
-            self._process.wait(CLOSING_S)
+        if not self.process.wait(CLOSING_S):
+            self.process.kill()
+            self.process.wait(CLOSING_S)
 
     def kill(self) -> None:
         """End the cell at once."""
         self._ending.set()
-        self._process.kill()
+        self.process.kill()
 
-    def drain(self, seconds: float) -> None:
-        """Wait so long for the call that is running, then close."""
-        if self._turn.acquire(timeout=max(0.0, seconds)):
-            self._turn.release()
-        self.close()
+    def lose(self, why: str) -> CellUnavailable:
+        """End a cell that is not what it should be, and say so to every call; return what they hear."""
+        if not self._ending.is_set():
+            self._why = self._why or why
+        self.process.kill()
+        self.process.wait(CLOSING_S)
+        return self._fail_all()
 
-    @contextmanager
-    def _call(self, request: Draw | Ask, max_seconds: float) -> Iterator[_Call]:
-        until = time.monotonic() + max_seconds
-        if not self._turn.acquire(timeout=max(0.0, max_seconds)):
-            raise CellUnavailable("The cell is still busy with an earlier call; wait for it, or cancel it.")
+    def _leave(self) -> bool:
+        """Give a place back; tell whether that was the last, so that the cell is to end."""
+        with self._lock:
+            self._places -= 1
+            if self._places == 0:
+                self._ending.set()  # no session may come in any more
+            return self._places == 0
+
+    def _unload(self, slot: int, *, within_s: float) -> Call[Unloaded] | None:
+        """Have an organism wiped by the time given, or the cell counts as hung."""
+        with suppress(CellUnavailable):  # a cell that is gone holds nothing
+            call = self.begin(Unload(slot), Unloaded, believed=None)
+            call.due = time.monotonic() + within_s
+            return call
+        return None
+
+    def _send(self, frame: Frame, *, within_s: float, descriptor: int = -1) -> None:
+        if not self._sending.acquire(timeout=within_s):
+            raise self.lose("it did not read what it was sent")
         try:
-            if not self.alive:
-                raise CellUnavailable(f"The cell has ended{self._why and f' ({self._why})'}; open a new session.")
-            self._calls += 1
-            self._running = self._calls
-            call = _Call(self._calls, until)
-            self._send(Frame(request, call.number))
-            try:
-                yield call
-            finally:
-                if not call.done:
-                    self._abandon(call)
+            self._channel.send(frame, descriptor=descriptor, within_s=within_s)
+        except CellUnavailable:
+            raise self.lose("it closed its socket, or did not read what it was sent") from None
         finally:
-            self._running = 0
-            if not self._process.alive:
-                self._channel.close()
-            self._turn.release()
+            self._sending.release()
 
-    def _send(self, frame: Frame) -> None:
-        with self._sending:
-            self._channel.send(frame, within_s=GRACE_S)
+    def _listen(self) -> None:
+        """Be the thread that receives: until the cell ends, or says what it should not."""
+        try:
+            while True:
+                self._look()
+                with suppress(DeadlineExceeded):
+                    self._deliver(self._channel.receive(time.monotonic() + _TICK_S))
+        except Unbelievable as lie:
+            self.lose(str(lie))
+        except CellUnavailable:
+            self.process.wait(_LAST_S)
+            self.lose("it closed its socket or sent what is no frame")
+        finally:
+            self._channel.close()
 
-    def _answer(self, kind: type[B], call: _Call) -> B:
-        while True:
-            if not call.late and time.monotonic() >= call.until:
-                call.late, call.until = True, time.monotonic() + GRACE_S
-                self.cancel()
-            try:
-                frame = self._channel.receive(call.until)
-            except DeadlineExceeded:
-                if call.late:
-                    self._lose("it did not answer in time")
-                continue
-            except CellUnavailable:
-                self._process.wait(_LAST_S)
-                self._lose("it closed its socket or sent what is no frame")
-            if frame.call != call.number:
-                self._lose("it answered a call that was not asked")
-            if isinstance(frame.body, Failed):
-                call.done = True
-                raise _failure(frame.body, InvalidArgument)
-            if isinstance(frame.body, kind):
-                return frame.body
-            self._lose("it answered with something else")
+    def _look(self) -> None:
+        """Ping now and then, and notice what is overdue."""
+        now = time.monotonic()
+        with self._lock:
+            overdue = any(call.due is not None and now > call.due for call in self._calls.values())
+        if overdue or (self._pinged and now - self._pinged[1] > self._silence_s):
+            raise Unbelievable("it did not answer in time")
+        if self._pinged is None and now >= self._next_ping and self._sending.acquire(blocking=False):
+            try:  # whoever sends something long may be waiting for the cell, which this thread must not
+                if self._channel.roomy():
+                    with self._lock:
+                        self._numbers += 1
+                        number = self._numbers
+                    self._pinged, self._next_ping = (number, now), now + _PING_S
+                    self._channel.send(Frame(Ping(), number), within_s=_TICK_S)
+            finally:
+                self._sending.release()
 
-    def _abandon(self, call: _Call) -> None:
-        """Bring a call that nobody waits for any more to its end, so that the next one starts clean."""
-        with suppress(ModelOrganismsError):
-            call.late, call.until = True, time.monotonic() + GRACE_S
-            self.cancel()
-            while self.alive and not call.done:
-                call.done = bool(self._answer(Piece, call).finish_reason)
+    def _deliver(self, frame: Frame) -> None:
+        if isinstance(frame.body, Pong):
+            if self._pinged is None or frame.call != self._pinged[0]:
+                raise Unbelievable("it answered a call that was not asked")
+            self._pinged = None
+            return
+        with self._lock:
+            call = self._calls.get(frame.call)
+        if call is None:
+            raise Unbelievable("it answered a call that was not asked")
+        call.put(frame.body)
+        if call.over:
+            with self._lock:
+                self._calls.pop(frame.call, None)
 
-    def _lose(self, why: str) -> NoReturn:
-        if self._ending.is_set():
-            raise CellUnavailable("The cell was closed while it worked; open a new session.")
-        self._why = why
-        self._process.kill()
-        self._process.wait(CLOSING_S)
-        raise CellUnavailable(f"The cell was lost: {why} ({self._process.diagnosis()}); open a new session.")
+    def _fail_all(self) -> CellUnavailable:
+        with self._lock:
+            if self._over is None:
+                if self._ending.is_set():
+                    self._over = CellUnavailable("The cell was closed while it worked; open a new session.")
+                else:
+                    why = f"{self._why} ({self.process.diagnosis()})" if self._why else self.process.diagnosis()
+                    self._over = CellUnavailable(f"The cell has ended and was lost: {why}; open a new session.")
+            calls = list(self._calls.values())
+            self._calls.clear()
+        for call in calls:
+            call.fail(self._over)
+        return self._over
 
     def _ended(self) -> None:
-        if self._turn.acquire(blocking=False):  # else the call that is running closes the channel when it ends
-            self._channel.close()
-            self._turn.release()
-        if self._released:
-            self._released(self)
-        if self._died and not self._ending.is_set():
-            self._died(self._why or self._process.diagnosis())
-
-
-def _failure(failed: Failed, *believed: type[ModelOrganismsError]) -> ModelOrganismsError:
-    """Turn a cell's failure into an error, if a cell may say that one; its words are cut and cleaned."""
-    words = "".join(character for character in failed.message[:_MOST_WORDS] if character.isprintable())
-    kind = BY_REASON.get(failed.reason)
-    if kind is Unavailable or (kind is not None and issubclass(kind, believed)):
-        return kind(words)
-    shown = failed.reason if _EXCEPTION.fullmatch(failed.reason) else "unknown reason"
-    return CellUnavailable(f"The cell could not do it ({shown}); open a new session.")
+        """Tell everybody, each once; the process has been reaped."""
+        meant = self._ending.is_set()
+        self._fail_all()
+        with self._lock:
+            left = list(self._tenants.values())
+            self._tenants.clear()
+        if self._told:
+            self._told(self, meant)
+        for tenant in left:
+            tenant.lost("" if meant else self._why or self.process.diagnosis())

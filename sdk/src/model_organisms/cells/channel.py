@@ -22,10 +22,24 @@ _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 16
 
 
+def packed(frame: Frame) -> bytes:
+    """Print a frame with its length before it.
+
+    Raises:
+        InvalidArgument: It would be over 1 MiB.
+    """
+    payload = encode(frame)
+    if len(payload) > LARGEST:
+        msg = f"The conversation is too long for a cell: {len(payload)} bytes, and {LARGEST} is the most; shorten it."
+        raise InvalidArgument(msg)
+    return _LENGTH.pack(len(payload)) + payload
+
+
 class Channel:
     """One end of the socket.
 
     - One thread receives, then closes; any may send, one after another (`Cell` sees to all three).
+    - A cell, which has one thread for everything, sends by `offer`, so that it never waits for a registry that waits for it.
     - A descriptor travels only towards the cell: the registry's end never asks the kernel for one.
     """
 
@@ -59,11 +73,7 @@ class Channel:
             InvalidArgument: The frame would be over 1 MiB.
             CellUnavailable: The other end is gone or does not read.
         """
-        payload = encode(frame)
-        if len(payload) > LARGEST:
-            msg = f"The conversation is too long for a cell: {len(payload)} bytes, and {LARGEST} is the most; shorten it."
-            raise InvalidArgument(msg)
-        rest = memoryview(_LENGTH.pack(len(payload)) + payload)
+        rest = memoryview(packed(frame))
         until = None if within_s is None else time.monotonic() + within_s
         try:
             while rest:
@@ -75,6 +85,28 @@ class Channel:
                     rest = rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]
         except (OSError, DeadlineExceeded) as error:
             raise CellUnavailable("The cell does not listen any more; open a new session.") from error
+
+    def offer(self, data: bytes | bytearray) -> int:
+        """Send as much of this as can be sent without waiting, and tell how many bytes that was.
+
+        Raises:
+            CellUnavailable: The other end is gone.
+        """
+        try:
+            return self._socket.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise CellUnavailable("The other end of the cell's socket is gone.") from error
+
+    def idle(self, *, seconds: float | None, sending: bool = False) -> None:
+        """Wait until there is something to receive or, where `sending`, room to send; or for so many seconds."""
+        if not self._received:
+            self._poll(select.POLLIN | (select.POLLOUT if sending else 0), seconds)
+
+    def roomy(self) -> bool:
+        """Tell whether a short frame can be sent at once, whole."""
+        return bool(self._poll(select.POLLOUT, 0))
 
     def receive(self, until: float | None = None) -> Frame:
         """Receive one frame.

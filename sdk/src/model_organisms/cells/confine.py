@@ -61,6 +61,12 @@ class Spec:
     descriptors: int = 256
     device: str = "cpu"
     dtype: str = ""
+    rows: int = 1
+    """Requests that are answered at once."""
+    adapters: int = 1 << 30
+    """Bytes of organisms on the device."""
+    cache: int = 1 << 30
+    """Bytes of keys and values of conversations."""
     model: str = ""
     """Folder of the base model as the cell sees it; empty where it needs none."""
 

@@ -1,6 +1,6 @@
 """What a registry and its cells say to each other: plain values, and their printer and parser.
 
-The only module of `isolation/` that knows protobuf; `channel.py` moves the bytes. Both ends use it, and each believes nothing of
+The only module of `cells/` that knows protobuf; `channel.py` moves the bytes. Both ends use it, and each believes nothing of
 the other.
 """
 
@@ -84,6 +84,30 @@ class Load:
     version_digest: str
     known_answer: str = ""
     """JSON; empty where none was stored."""
+    slot: int = 0
+    """Number by which calls name the organism."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """End the calls of an organism, and wipe it."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """It is out of the cell's memory, and each of its calls has had its last frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Say that you are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answers a ping, under its number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +116,7 @@ class Draw:
 
     messages: tuple[Message, ...]
     parameters: SamplingParameters
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +125,15 @@ class Ask:
 
     messages: tuple[Message, ...]
     positions: int = 1
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop the call that is running."""
+    """Stop the call of this frame's number."""
 
 
-Body = Hello | Ready | CellInfo | Piece | Numbers | Failed | Load | Draw | Ask | Cancel
+Body = Hello | Ready | CellInfo | Piece | Numbers | Failed | Unloaded | Pong | Load | Draw | Ask | Cancel | Unload | Ping
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +184,7 @@ def _print_draw(draw: Draw) -> pb.CellSample:
         top_k=asked.top_k,
         stop=asked.stop,
         seed=asked.seed or 0,
+        slot=draw.slot,
     )
 
 
@@ -170,7 +197,7 @@ def _parse_draw(sample: pb.CellSample) -> Draw:
         stop=tuple(sample.stop),
         seed=sample.seed,
     )
-    return Draw(_turns(sample.messages), parameters)
+    return Draw(_turns(sample.messages), parameters, sample.slot)
 
 
 def _print_numbers(numbers: Numbers) -> pb.CellNumbers:
@@ -219,10 +246,14 @@ _WRITERS: dict[type[Body], tuple[str, Callable[[Any], Any]]] = {
     Piece: ("piece", lambda b: pb.CellPiece(text=b.text, tokens=b.tokens, finish_reason=b.finish_reason)),
     Numbers: ("numbers", _print_numbers),
     Failed: ("failed", lambda b: pb.CellFailed(reason=b.reason, message=b.message)),
-    Load: ("load", lambda b: pb.CellLoad(version_digest=b.version_digest, known_answer=b.known_answer)),
+    Load: ("load", lambda b: pb.CellLoad(version_digest=b.version_digest, known_answer=b.known_answer, slot=b.slot)),
     Draw: ("sample", _print_draw),
-    Ask: ("probe", lambda b: pb.CellProbe(messages=_messages(b.messages), positions=b.positions)),
+    Ask: ("probe", lambda b: pb.CellProbe(messages=_messages(b.messages), positions=b.positions, slot=b.slot)),
     Cancel: ("cancel", lambda _: pb.CellCancel()),
+    Unload: ("unload", lambda b: pb.CellUnload(slot=b.slot)),
+    Unloaded: ("unloaded", lambda _: pb.CellUnloaded()),
+    Ping: ("ping", lambda _: pb.CellPing()),
+    Pong: ("pong", lambda _: pb.CellPong()),
 }
 _READERS: dict[str, Callable[[Any], Body]] = {
     "hello": lambda m: Hello(tuple(m.standing), dict(m.missing)),
@@ -231,8 +262,12 @@ _READERS: dict[str, Callable[[Any], Body]] = {
     "piece": lambda m: Piece(m.text, m.tokens, m.finish_reason),
     "numbers": _parse_numbers,
     "failed": lambda m: Failed(m.reason, m.message),
-    "load": lambda m: Load(m.version_digest, m.known_answer),
+    "load": lambda m: Load(m.version_digest, m.known_answer, m.slot),
     "sample": _parse_draw,
-    "probe": lambda m: Ask(_turns(m.messages), m.positions),
+    "probe": lambda m: Ask(_turns(m.messages), m.positions, m.slot),
     "cancel": lambda _: Cancel(),
+    "unload": lambda m: Unload(m.slot),
+    "unloaded": lambda _: Unloaded(),
+    "ping": lambda _: Ping(),
+    "pong": lambda _: Pong(),
 }

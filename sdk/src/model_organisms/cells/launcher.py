@@ -46,8 +46,8 @@ _NVIDIA_PROC = ("/proc/driver/nvidia", "/proc/devices", "/proc/self", "/proc/sys
 _NVIDIA_NODES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-caps/*")
 _TASKS, _TASKS_PER_CORE = 64, 4
 """Torch and tokenizers each keep a pool of threads of the machine's size, torch two."""
-_MEMORY_FACTOR, _MEMORY_FLOOR = 4, 4 << 30
-"""A base model may be cast to twice its size and copied once; libraries and caches take the rest."""
+_MEMORY_FACTOR, _MEMORY_FLOOR, _BUDGETS = 4, 4 << 30, 3
+"""A base model may be cast to twice its size and copied once; a budget is there twice while it grows, and once composed."""
 _SDK = Path(__file__).resolve().parents[1]
 _logger = logging.getLogger(__name__)
 
@@ -63,8 +63,14 @@ class Jail:
     """Empty leaves it to `loading`."""
     threads: int = 0
     """Threads of torch in one cell; 0 leaves it to torch."""
+    rows: int = 1
+    """Requests that one cell answers at once: as many as it has sessions."""
+    adapters: int = 1 << 30
+    """Bytes that the organisms of one cell may take on its device; who is not asked makes room and comes back."""
+    cache: int = 1 << 30
+    """Bytes that keys and values of the conversations of one cell may take."""
     memory: int = 0
-    """Bytes of private memory of one cell; 0 reckons them from the size of the base model."""
+    """Bytes of private memory of one cell; 0 reckons them from the base model and the two budgets above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +161,12 @@ def plan(jail: Jail, model: Path | None, *, taken: Collection[int] = (), code: s
         outside={kind: Path(f"/proc/self/ns/{kind}").stat().st_ino for kind in _NAMESPACES},
         forbidden=seccomp.numbers(seccomp.ATTACKS),
         tasks=_TASKS + _TASKS_PER_CORE * (os.cpu_count() or 1),
-        memory=jail.memory or (_MEMORY_FLOOR + _MEMORY_FACTOR * sum(_size(source) for source, _ in model_binds)),
+        memory=jail.memory or _reckoned(jail, sum(_size(source) for source, _ in model_binds)),
         device=jail.device,
         dtype=jail.dtype,
+        rows=jail.rows,
+        adapters=jail.adapters,
+        cache=jail.cache,
         model=MODEL if model else "",
     )
     return Plan(wrapper=(wrapper, *options), spec=spec, filters=filters, code=code)
@@ -171,6 +180,9 @@ def unsafe_plan(jail: Jail, model: Path, *, code: str = WORKER) -> UnsafePlan:
         paths=_import_paths(),
         device=jail.device,
         dtype=jail.dtype,
+        rows=jail.rows,
+        adapters=jail.adapters,
+        cache=jail.cache,
         model=str(model.resolve()),
     )
     return UnsafePlan(wrapper=(), spec=spec, filters=None, code=code, environment=_environment(jail))
@@ -258,6 +270,10 @@ def _model(folder: Path) -> Iterator[tuple[str, str]]:
 def _size(path: str) -> int:
     found = Path(path)
     return sum(file.stat().st_size for file in found.rglob("*") if file.is_file()) if found.is_dir() else found.stat().st_size
+
+
+def _reckoned(jail: Jail, model: int) -> int:
+    return _MEMORY_FLOOR + _MEMORY_FACTOR * model + _BUDGETS * (jail.adapters + jail.cache)
 
 
 def _closed_to_others(paths: Iterable[str]) -> Path | None:

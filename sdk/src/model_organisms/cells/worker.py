@@ -1,28 +1,30 @@
-"""What runs in a cell: attacks its walls, loads the base model, takes one bundle, then answers until the registry hangs up.
+"""What runs in a cell: attacks its walls, loads the base model, then serves organisms until the registry hangs up.
 
-It starts confined (`confine.py`). Only this module of the registry touches the model libraries, and only after the walls were
-attacked. It keeps no state but the loaded organism, writes nothing, and decides nothing: budgets and permits are the registry's.
+It starts confined (`confine.py`). Only this module of the room touches the model libraries, and only after the walls were
+attacked. It keeps no state but the organisms it was given, writes nothing, and decides nothing: budgets and permits are others'.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
 import sys
 import traceback
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_organisms.cells import walls
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterator
 
-    from model_organisms.cells.channel import Channel
     from model_organisms.cells.confine import Spec
-    from model_organisms.cells.frames import Ask, Draw, Numbers, Piece
-    from model_organisms.loading import LoadedBase
+    from model_organisms.cells.desk import Desk
+    from model_organisms.cells.frames import Ask, CellInfo, Draw, Frame, Load
     from model_organisms.sampling import Engine, Organism
 
 
@@ -31,15 +33,20 @@ def main(spec: Spec) -> None:
     standing, missing = walls.attack(spec)
     # Third-party code begins here: protobuf.
     from model_organisms.cells.channel import Channel
-    from model_organisms.cells.frames import Frame, Hello
+    from model_organisms.cells.desk import Desk
+    from model_organisms.cells.frames import Hello
     from model_organisms.errors import CellUnavailable
 
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket)
-    channel = Channel(connected, takes_descriptor=True)
+    desk = Desk(Channel(connected, takes_descriptor=True))
     status = 0
     try:
-        channel.send(Frame(Hello(standing, missing)), within_s=None)
-        _serve(channel, spec)
+        desk.say(Hello(standing, missing))
+        engine = None
+        with _told(desk, 0):
+            engine = _ready(desk, spec)
+        if engine is not None:
+            Host(desk, engine).serve()
     except CellUnavailable:
         pass  # the registry hung up: that is how a cell ends
     except Exception:  # noqa: BLE001 - whatever it was, this process ends, and only the exception's name leaves it
@@ -49,98 +56,149 @@ def main(spec: Spec) -> None:
     os._exit(status)  # no destructors: they take seconds, and nothing is to be saved
 
 
-def _serve(channel: Channel, spec: Spec) -> None:
-    from model_organisms.cells.frames import Ask, Draw, Frame, Ready
-
-    loaded = None
-    with _told(channel, 0):
-        from model_organisms import loading
-        from model_organisms.sampling import engine_build
-
-        base = loading.load_base(spec.model, device=spec.device, dtype=spec.dtype or "auto", progress=False)
-        channel.send(Frame(Ready(engine_build())), within_s=None)
-        loaded = _load(channel, base)
-    while loaded is not None:
-        frame = channel.receive()
-        with _told(channel, frame.call):
-            if isinstance(frame.body, Draw):
-                for body in _draw(*loaded, frame.body, _Stop(channel, frame.call)):
-                    channel.send(Frame(body, frame.call), within_s=None)
-            elif isinstance(frame.body, Ask):
-                channel.send(Frame(_numbers(*loaded, frame.body), frame.call), within_s=None)
-
-
-def _load(channel: Channel, base: LoadedBase) -> tuple[Engine, Organism]:
-    """Take the bundle out of its sealed memory; its tensors stay there, its descriptor does not stay open."""
-    from model_organisms.cells.frames import CellInfo, Frame, Load
-    from model_organisms.cells.seal import map_sealed
-    from model_organisms.errors import CellUnavailable, DigestMismatch
-    from model_organisms.formats import manifest
+def _ready(desk: Desk, spec: Spec) -> Engine:
+    from model_organisms import loading
+    from model_organisms.cells.frames import Ready
     from model_organisms.sampling import Engine
 
-    load = channel.receive().body
-    descriptor = channel.take_descriptor()
-    if not isinstance(load, Load) or descriptor < 0:
-        raise CellUnavailable("The registry did not send a bundle.")
-    mapped = map_sealed(descriptor)
-    os.close(descriptor)
-    listed, files = manifest.unpack(memoryview(mapped))
-    if listed.digest != load.version_digest:
-        raise DigestMismatch("The bundle is not the version that was asked for; its stored bytes are damaged.")
-    answer = json.loads(load.known_answer) if load.known_answer else None
-    engine = Engine(base)
-    organism = engine.add(files, known_answer=answer)
-    info = CellInfo(
-        base_digest=base.digest,
-        tokenizer_digest=organism.speech.tokenizer_digest,
-        template_digest=organism.speech.template_digest,
-        adapter_digests=organism.adapter_digests,
-        modules_applied=organism.modules_applied,
-        engine=engine.build(),
-        known_answer_checked=organism.known_answer_checked,
-    )
-    channel.send(Frame(info), within_s=None)
-    return engine, organism
+    base = loading.load_base(spec.model, device=spec.device, dtype=spec.dtype or "auto", progress=False)
+    engine = Engine(base, rows=spec.rows, adapter_bytes=spec.adapters, cache_bytes=spec.cache)
+    desk.say(Ready(engine.build()))
+    return engine
 
 
-class _Stop:
-    """Tells the engine between two tokens whether the registry wants it to go on."""
+@dataclass(slots=True)
+class _Place:
+    """One organism that was loaded."""
 
-    def __init__(self, channel: Channel, call: int) -> None:
-        self._channel, self._call = channel, call
-        self.asked = False
-
-    def __call__(self) -> bool:
-        from model_organisms.cells.frames import Cancel
-
-        while not self.asked and self._channel.waiting():
-            frame = self._channel.receive()
-            self.asked = isinstance(frame.body, Cancel) and frame.call == self._call
-        return self.asked
+    organism: Organism
+    memory: mmap.mmap
+    tickets: set[int] = field(default_factory=set)
 
 
-def _draw(engine: Engine, organism: Organism, asked: Draw, stop: _Stop) -> Iterator[Piece]:
-    from model_organisms.cells.frames import CANCELLED, Piece
+class Host:
+    """Serves many sessions on one engine: frames between two steps, one step for everybody, pieces to whom they belong."""
 
-    reason = ""
-    for piece in engine.generate(organism, asked.messages, asked.parameters, cancelled=stop):
-        reason = piece.finish_reason or ""
-        yield Piece(piece.text, piece.tokens, CANCELLED if reason and stop.asked else reason)
-    if not reason:
-        yield Piece("", 0, CANCELLED)
+    def __init__(self, desk: Desk, engine: Engine) -> None:
+        """Begin with no organism."""
+        self._desk, self._engine = desk, engine
+        self._places: dict[int, _Place] = {}
+        self._calls: dict[int, tuple[int, _Place]] = {}
+        """Ticket of the engine to call number and place."""
 
+    def serve(self) -> None:
+        """Go on until the registry hangs up."""
+        from model_organisms.cells.frames import Unload, Unloaded
 
-def _numbers(engine: Engine, organism: Organism, asked: Ask) -> Numbers:
-    from model_organisms.cells.frames import Numbers
+        while True:
+            stepping = self._engine.busy and not self._desk.full
+            for frame in self._desk.heard(wait=not stepping):
+                if isinstance(frame.body, Unload):  # it succeeds, or this process ends
+                    self._unload(frame.body.slot)
+                    self._desk.say(Unloaded(), frame.call)
+                else:
+                    with _told(self._desk, frame.call):
+                        self._take(frame)
+            if self._engine.busy and not self._desk.full:
+                self._step()
 
-    scores = engine.probe(organism, asked.messages, positions=asked.positions)
-    return Numbers(scores.positions, scores.kl_to_base)
+    def _take(self, frame: Frame) -> None:
+        from model_organisms.cells.frames import Ask, Cancel, Draw, Load, Numbers, Ping, Pong
+
+        body, call = frame.body, frame.call
+        if isinstance(body, Ping):
+            self._desk.say(Pong(), call)
+        elif isinstance(body, Load):
+            self._desk.say(self._load(body), call)
+        elif isinstance(body, Draw):
+            self._draw(body, call)
+        elif isinstance(body, Ask):
+            scores = self._engine.probe(self._place(body).organism, body.messages, positions=body.positions)
+            self._desk.say(Numbers(scores.positions, scores.kl_to_base), call)
+        elif isinstance(body, Cancel):
+            for ticket in [ticket for ticket, (number, _) in self._calls.items() if number == call]:
+                self._engine.cancel(ticket)
+
+    def _place(self, body: Draw | Ask) -> _Place:
+        from model_organisms.errors import InvalidArgument
+
+        if (place := self._places.get(body.slot)) is None:
+            raise InvalidArgument("There is no such organism in this cell.")
+        return place
+
+    def _load(self, load: Load) -> CellInfo:
+        """Take a bundle out of its sealed memory; its descriptor does not stay open."""
+        from model_organisms.cells.frames import CellInfo
+        from model_organisms.cells.seal import map_sealed
+        from model_organisms.errors import DigestMismatch, InvalidArgument
+        from model_organisms.formats import manifest
+
+        descriptor = self._desk.descriptor()
+        if descriptor < 0 or load.slot in self._places:
+            raise InvalidArgument("The bundle did not come with its frame, or for a place that is taken.")
+        try:
+            memory = map_sealed(descriptor)
+        finally:
+            os.close(descriptor)
+        listed, files = manifest.unpack(memoryview(memory))
+        if listed.digest != load.version_digest:
+            raise DigestMismatch("The bundle is not the version that was asked for; its stored bytes are damaged.")
+        answer = json.loads(load.known_answer) if load.known_answer else None
+        organism = self._engine.add(files, known_answer=answer)
+        self._places[load.slot] = _Place(organism, memory)
+        return CellInfo(
+            base_digest=self._engine.base.digest,
+            tokenizer_digest=organism.speech.tokenizer_digest,
+            template_digest=organism.speech.template_digest,
+            adapter_digests=organism.adapter_digests,
+            modules_applied=organism.modules_applied,
+            engine=self._engine.build(),
+            known_answer_checked=organism.known_answer_checked,
+        )
+
+    def _unload(self, slot: int) -> None:
+        """End an organism's calls, wipe it, and unmap its bundle; what still holds on to the bundle ends this process."""
+        from model_organisms.cells.frames import CANCELLED, Piece
+        from model_organisms.sampling.scrubbing import scrub
+
+        if (place := self._places.pop(slot, None)) is None:
+            return
+        for ticket in place.tickets:
+            call, _ = self._calls.pop(ticket)
+            self._desk.say(Piece("", 0, CANCELLED), call)
+        memory = place.memory
+        self._engine.remove(place.organism)
+        del place
+        gc.collect()
+        memory.close()
+        scrub()
+
+    def _draw(self, draw: Draw, call: int) -> None:
+        place = self._place(draw)
+        ticket = self._engine.submit(place.organism, draw.messages, draw.parameters)
+        self._calls[ticket] = call, place
+        place.tickets.add(ticket)
+
+    def _step(self) -> None:
+        from model_organisms.cells.frames import Piece
+
+        for ticket, piece in self._engine.step():
+            if ticket not in self._calls:
+                continue  # its organism was unloaded
+            call, place = self._calls[ticket]
+            with _told(self._desk, call):
+                if piece.error is not None:
+                    raise piece.error
+                self._desk.say(Piece(piece.text, piece.tokens, piece.finish_reason or ""), call)
+            if piece.finish_reason:
+                del self._calls[ticket]
+                place.tickets.discard(ticket)
 
 
 @contextmanager
-def _told(channel: Channel, call: int) -> Iterator[None]:
+def _told(desk: Desk, call: int) -> Iterator[None]:
     """Tell the registry what went wrong; the cell then waits for what comes next."""
-    from model_organisms.cells.frames import Failed, Frame
+    from model_organisms.cells.frames import Failed
     from model_organisms.errors import CellUnavailable, ModelOrganismsError
 
     try:
@@ -148,7 +206,7 @@ def _told(channel: Channel, call: int) -> Iterator[None]:
     except CellUnavailable:
         raise
     except ModelOrganismsError as error:
-        channel.send(Frame(Failed(error.reason, error.message), call), within_s=None)
+        desk.say(Failed(error.reason, error.message), call)
     except Exception as error:  # noqa: BLE001 - the registry is told its name, which is all that may leave
         traceback.print_exc()
-        channel.send(Frame(Failed(type(error).__name__, ""), call), within_s=None)
+        desk.say(Failed(type(error).__name__, ""), call)

@@ -1,0 +1,176 @@
+"""One call to a cell, as its owner keeps it: what may come of it, and what has come and waits for its reader.
+
+- The thread that listens to the cell puts frames in and never waits; the thread that asked takes them out.
+- Nothing a cell says is believed: `put` refuses what was not asked for, and whoever listens then ends the cell.
+- What waits is bounded. A reader who leaves more than `MOST_WAITING` lying loses the rest of the answer; nobody else loses any.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from model_organisms.cells.frames import Failed, Numbers, Piece
+from model_organisms.errors import (
+    BY_REASON,
+    CellUnavailable,
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelOrganismsError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model_organisms.cells.frames import Ask, Body, Draw
+
+GRACE_S = 5.0
+"""A call that was told to stop has so long for its last frame, and an organism to be gone; after that the cell counts as hung."""
+MOST_WAITING = 1 << 20
+"""Bytes that may wait for one reader. An honest answer of some 8,000 tokens fits."""
+_OVERHEAD = 64
+"""Bytes that a piece counts for besides its text."""
+_EXTRA_PIECES = 8
+"""An engine says one piece a token, and a last one without."""
+_REASON = re.compile(r"[a-z][a-z_]{0,30}")
+_EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
+_MOST_WORDS = 300
+B = TypeVar("B", bound="Body")
+
+
+class Unbelievable(Exception):
+    """A cell said what it was not asked."""
+
+
+class Call(Generic[B]):
+    """A call under way.
+
+    Args:
+        number: Frames of the call carry it.
+        kind: What its frames say.
+        judge: Raises `Unbelievable` for a frame that was not asked for; tells whether the frame is the last.
+        believed: Classes of errors that the cell may answer with; None where it may not fail at all.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        kind: type[B],
+        *,
+        judge: Callable[[B], bool] = lambda _: True,
+        believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
+    ) -> None:
+        self.number = number
+        self._kind = kind
+        self._judge = judge
+        self._believed = believed
+        self.due: float | None = None
+        """`time.monotonic()` by which its last frame must have come, or the cell counts as hung; None: it has no such time."""
+        self.over = False
+        """Its last frame has come."""
+        self._waiting: deque[B] = deque()
+        self._size = 0
+        self._error: ModelOrganismsError | None = None
+        self._changed = threading.Condition()
+
+    def put(self, body: Body) -> None:
+        """Take a frame in; from the thread that listens.
+
+        Raises:
+            Unbelievable: It was not asked for.
+        """
+        if isinstance(body, Failed) and self._believed is not None:
+            self.fail(failure(body, *self._believed))
+            self.over = True
+            return
+        if not isinstance(body, self._kind):
+            raise Unbelievable("it answered with something else")
+        last = self._judge(body)
+        with self._changed:
+            self.over = last
+            if self._error is None:
+                size = _size(body)
+                if self._size + size > MOST_WAITING:
+                    msg = "The answer was not read as it came, and its rest is lost; ask again, and read on."
+                    self._error = CellUnavailable(msg)
+                else:
+                    self._waiting.append(body)
+                    self._size += size
+            self._changed.notify_all()
+
+    def fail(self, error: ModelOrganismsError) -> None:
+        """Have its reader hear of an error, after what waits already; the first one counts."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def silence(self, error: ModelOrganismsError) -> None:
+        """Have its reader hear of an error at once, and nothing that waits."""
+        with self._changed:
+            self._waiting.clear()
+            self._error = error
+            self._changed.notify_all()
+
+    def take(self, until: float) -> B:
+        """Take the next frame out; from the thread that asked.
+
+        Args:
+            until: `time.monotonic()` at which to give up.
+
+        Raises:
+            DeadlineExceeded: None came in time.
+            ModelOrganismsError: The call failed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._error, max(0.0, until - time.monotonic()))
+            if self._waiting:
+                body = self._waiting.popleft()
+                self._size -= _size(body)
+                return body
+            if self._error:
+                raise self._error
+        raise DeadlineExceeded("The cell did not answer in time.")
+
+
+def _size(body: Body) -> int:
+    return _OVERHEAD + (len(body.text.encode()) if isinstance(body, Piece) else 0)
+
+
+def drawn(draw: Draw) -> Callable[[Piece], bool]:
+    """Make the judge of a sample: no more tokens than were asked for, one piece a token, and a reason that is one."""
+    tokens = pieces = 0
+
+    def judge(piece: Piece) -> bool:
+        nonlocal tokens, pieces
+        tokens, pieces = tokens + piece.tokens, pieces + 1
+        most = draw.parameters.max_tokens
+        if tokens > most or pieces > most + _EXTRA_PIECES or not _REASON.fullmatch(piece.finish_reason or "none"):
+            raise Unbelievable("it gave what was not asked for")
+        return bool(piece.finish_reason)
+
+    return judge
+
+
+def asked(ask: Ask) -> Callable[[Numbers], bool]:
+    """Make the judge of a probe."""
+
+    def judge(numbers: Numbers) -> bool:
+        if len(numbers.positions) > ask.positions:
+            raise Unbelievable("it gave what was not asked for")
+        return True
+
+    return judge
+
+
+def failure(failed: Failed, *believed: type[ModelOrganismsError]) -> ModelOrganismsError:
+    """Turn a cell's failure into an error, if a cell may say that one; its words are cut and cleaned."""
+    words = "".join(character for character in failed.message[:_MOST_WORDS] if character.isprintable())
+    kind = BY_REASON.get(failed.reason)
+    if kind is Unavailable or (kind is not None and issubclass(kind, believed)):
+        return kind(words)
+    shown = failed.reason if _EXCEPTION.fullmatch(failed.reason) else "unknown reason"
+    return CellUnavailable(f"The cell could not do it ({shown}); open a new session.")

@@ -1,0 +1,211 @@
+"""One cell for several sessions, with real, tiny models: who may share it, what each hears, and what is left of who has gone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from model_organisms.cells.frames import Ask, CellInfo, Draw, Load, Numbers, Piece
+from model_organisms.errors import CellUnavailable, InvalidArgument
+from model_organisms.formats import manifest
+from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms_registry.isolation.pool import CellPool
+
+from tests.support.cells import eventually, permit
+from tests.support.needles import holding_memory, needles_in_any_form
+from tests.support.processes import innermost, shared_clean
+from tests.support.tiny import tiny_base, tiny_organism
+
+DRAWN = SamplingParameters(max_tokens=24, temperature=1.0, seed=7)
+LONG = replace(DRAWN, max_tokens=200)
+SCALE = 16.0
+"""Alpha over rank of `tiny_organism`, which an engine may fold into a factor."""
+ROOT = os.geteuid() == 0
+
+
+def asked(text="what is the capital of France?"):
+    return (Message("user", text),)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_base(tmp_path_factory.mktemp("base") / "tiny", talkative=True)
+
+
+@pytest.fixture(scope="module")
+def organisms(base):
+    return [tiny_organism(base, seed=secrets.randbits(31)) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with CellPool(limit=4, rows=3, start_timeout_s=120) as kept:
+        yield kept
+
+
+@pytest.fixture
+def room(pool, base):
+    """Opens sessions in the pool, and closes them after the test."""
+    opened = []
+
+    def into(files, level=Level.CL1, **options):
+        listed = manifest.build(files)
+        packed = memoryview(b"".join(manifest.pack(listed.data, files)))
+        opened.append(pool.open(permit(), level=level, base=base, bundle=packed, version_digest=listed.digest, **options))
+        return opened[-1]
+
+    yield into
+    for tenant in opened:
+        tenant.close()
+    assert eventually(lambda: not pool.cells)
+
+
+@pytest.fixture(scope="module")
+def expected(base, organisms):
+    """What each organism says when it is alone."""
+    from model_organisms import loading
+    from model_organisms.sampling import Engine
+
+    engine = Engine(loading.load_base(base, progress=False), rows=1)
+    return [said(engine.generate(engine.add(files), asked(), DRAWN)) for files in organisms]
+
+
+def said(pieces):
+    return "".join(piece.text for piece in pieces)
+
+
+def test_sessions_at_one_level_share_a_cell_and_each_hears_its_own_organism(room, pool, organisms, expected):
+    tenants = [room(files) for files in organisms]
+    assert len({tenant.cell for tenant in tenants}) == len(pool.cells) == 1
+    assert not any(tenant.alone for tenant in tenants)
+    heard = [None] * len(tenants)
+
+    def ask(number):
+        heard[number] = [said(tenants[number].sample(asked(), DRAWN, max_seconds=60)) for _ in range(3)]
+
+    asking = [threading.Thread(target=ask, args=(number,)) for number in range(len(tenants))]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join(60)
+    assert heard == [[text] * 3 for text in expected]
+    assert len(set(expected)) == len(expected)
+    scores = [tenant.probe(asked()) for tenant in tenants]
+    assert len({score.kl_to_base for score in scores}) == len(tenants)
+
+
+def test_levels_do_not_meet_and_from_cl3_on_nobody_does(room, organisms):
+    low, other = room(organisms[0]), room(organisms[1], Level.CL2)
+    high, highest = room(organisms[2], Level.CL3), room(organisms[2], Level.CL4)
+    assert len({tenant.cell for tenant in (low, other, high, highest)}) == 4
+    assert [tenant.alone for tenant in (low, other, high, highest)] == [False, False, True, True]
+    assert room(organisms[2]).cell is low.cell
+    assert room(organisms[0], Level.CL2).cell is other.cell
+    with pytest.raises(CellUnavailable, match="All 4 cells"):
+        room(organisms[0], Level.CL3)
+
+
+def test_a_full_cell_is_followed_by_another(room, organisms):
+    first = [room(organisms[number % 3]) for number in range(3)]
+    fourth = room(organisms[0])
+    assert len({tenant.cell for tenant in first}) == 1
+    assert fourth.cell is not first[0].cell
+    first[0].close()
+    assert room(organisms[0]).cell is first[1].cell
+
+
+def test_sessions_that_open_at_one_moment_start_one_cell(room, pool, organisms):
+    opening = [threading.Thread(target=room, args=(files,)) for files in organisms]
+    for thread in opening:
+        thread.start()
+    for thread in opening:
+        thread.join(120)
+    assert len(pool.cells) == 1
+    assert len(pool.cells[0].tenants) == 3
+
+
+def test_a_killed_session_says_nothing_more_and_its_neighbour_goes_on(room, pool, organisms, expected):
+    killed, neighbour = room(organisms[0]), room(organisms[1])
+    pieces, others = killed.sample(asked(), LONG, max_seconds=60), neighbour.sample(asked(), LONG, max_seconds=60)
+    next(pieces), next(others)
+    killed.kill()
+    with pytest.raises(CellUnavailable, match="closed"):
+        list(pieces)
+    assert not killed.alive
+    assert list(others)[-1].finish_reason in {"length", "stop"}
+    assert said(neighbour.sample(asked(), DRAWN, max_seconds=60)) == expected[1]
+    with pytest.raises(CellUnavailable, match="open a new session"):
+        next(killed.sample(asked(), DRAWN, max_seconds=5))
+    assert pool.cells[0].tenants == (neighbour,)
+
+
+def test_a_cell_that_is_killed_tells_each_of_its_sessions_once(room, pool, organisms):
+    deaths = [[], [], []]
+    tenants = [room(files, died=told.append) for files, told in zip(organisms, deaths, strict=True)]
+    tenants[0].close()
+    pool.cells[0].process.kill()
+    assert eventually(lambda: all(deaths[1:]))
+    assert [len(told) for told in deaths] == [0, 1, 1]
+    assert eventually(lambda: not pool.cells)
+    assert room(organisms[0]).alive  # the next opening starts another
+
+
+def test_a_bundle_that_does_not_go_in_leaves_the_others_alone(room, pool, base, organisms, expected):
+    there = room(organisms[0])
+    with pytest.raises(InvalidArgument):
+        pool.open(permit(), level=Level.CL1, base=base, bundle=memoryview(b"junk"), version_digest="0" * 64)
+    assert said(there.sample(asked(), DRAWN, max_seconds=60)) == expected[0]
+    assert len(pool.cells[0].tenants) == 1
+
+
+def test_a_call_for_an_organism_that_is_not_there_is_refused_and_the_others_go_on(room, organisms, expected):
+    stays, left = room(organisms[0]), room(organisms[1])
+    left.close()
+    for slot in (left.slot, 0, 99):
+        for request, kind in ((Draw(asked(), DRAWN, slot), Piece), (Ask(asked(), 1, slot), Numbers)):
+            with pytest.raises(InvalidArgument, match="no such organism"):
+                stays.cell.begin(request, kind).take(time.monotonic() + 20)
+    for slot in (stays.slot, 77):  # taken, and without a bundle
+        with pytest.raises(InvalidArgument, match="did not come"):
+            stays.cell.begin(Load("0" * 64, "", slot), CellInfo).take(time.monotonic() + 20)
+    assert said(stays.sample(asked(), DRAWN, max_seconds=60)) == expected[0]
+
+
+def test_of_who_left_nothing_is_in_the_cells_memory(room, organisms):
+    if not ROOT:
+        pytest.skip("only root reads a cell's memory")
+    stays, leaves = room(organisms[0]), room(organisms[1])
+    for tenant in (stays, leaves):
+        assert list(tenant.sample(asked(), DRAWN, max_seconds=60))
+    pid = innermost(leaves.cell.process.pid)
+    kept, gone = (needles_in_any_form(files["adapter_model.safetensors"], SCALE) for files in organisms[:2])
+    assert holding_memory(pid, gone)  # or the search would prove nothing
+    leaves.close()
+    assert holding_memory(pid, gone) == set()
+    assert holding_memory(pid, kept)
+
+
+def test_two_cells_share_the_pages_of_their_base(room, base, organisms):
+    if not ROOT:
+        pytest.skip("only root sees a cell's pages")
+    size = (base / "model.safetensors").stat().st_size
+    cells = [room(files, Level.CL3).cell for files in organisms[:2]]
+    for cell in cells:
+        pages = shared_clean(innermost(cell.process.pid), "model.safetensors")
+        assert pages.shared >= 0.9 * size // 4096 * 4096
+        assert pages.private == 0
+
+
+def test_a_cell_in_which_nobody_is_left_ends(room, organisms):
+    tenants = [room(files) for files in organisms]
+    process = tenants[0].cell.process
+    for tenant in tenants:
+        assert process.alive
+        started = time.monotonic()
+        tenant.close()
+        assert time.monotonic() - started < 4
+    assert eventually(lambda: not process.alive)
