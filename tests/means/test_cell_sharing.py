@@ -200,6 +200,18 @@ def test_two_cells_share_the_pages_of_their_base(room, base, organisms):
         assert pages.private == 0
 
 
+def test_cells_that_end_as_they_start_are_not_started_in_a_loop(base, tmp_path):
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    packed = memoryview(b"junk")
+    with CellPool(limit=1, rows=3, bubblewrap=str(broken)) as crashing:
+        for told in ["ended while it started"] * 3 + ["keep ending"] * 2:
+            with pytest.raises(CellUnavailable, match=told):
+                crashing.open(permit(), level=Level.CL1, base=base, bundle=packed, version_digest="0" * 64)
+        assert not crashing.cells
+
+
 def test_a_cell_in_which_nobody_is_left_ends(room, organisms):
     tenants = [room(files) for files in organisms]
     process = tenants[0].cell.process

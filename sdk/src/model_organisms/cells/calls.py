@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from model_organisms.cells.frames import Ask, Body, Draw
 
 GRACE_S = 5.0
-"""A call that was told to stop has so long for its last frame, and an organism to be gone; after that the cell counts as hung."""
+"""A call whose time is over has so long for its last piece, and a killed session's organism to be gone."""
 MOST_WAITING = 1 << 20
 """Bytes that may wait for one reader. An honest answer of some 8,000 tokens fits."""
 _OVERHEAD = 64

@@ -189,7 +189,7 @@ class Cell:
     def cancel(self, call: Call[B]) -> None:
         """Tell the cell to stop a call; its last frame must come in a moment, whether or not anybody reads it."""
         if not call.over and self.alive:
-            call.due = call.due or time.monotonic() + calls.GRACE_S
+            call.due = call.due or time.monotonic() + (calls.GRACE_S if self.alone else self._silence_s)
             with suppress(CellUnavailable):
                 self._send(Frame(Cancel(), call.number), within_s=calls.GRACE_S)
 
@@ -198,7 +198,7 @@ class Cell:
 
         Args:
             tenant: Whose; it has said so itself to whoever waits for it.
-            at_once: Do not wait until the organism is gone. Either way the cell is killed if that takes longer than a moment.
+            at_once: It is killed: nobody waits, and the cell is killed with it if the organism is not gone in a moment.
         """
         with self._lock:
             if self._tenants.pop(tenant.slot, None) is None:
@@ -206,10 +206,10 @@ class Cell:
         if self._leave():
             self.kill() if at_once else self.close()
             return
-        gone = self._unload(tenant.slot, within_s=calls.GRACE_S)
+        gone = self._unload(tenant.slot, within_s=calls.GRACE_S if at_once else self._silence_s)
         if not at_once and gone is not None:
             with suppress(ModelOrganismsError):
-                gone.take(time.monotonic() + calls.GRACE_S + 2 * _TICK_S)
+                gone.take(time.monotonic() + calls.GRACE_S)
 
     def close(self) -> None:
         """End the cell and wait until its process is gone; what runs in it is lost."""
@@ -231,6 +231,12 @@ class Cell:
         self.process.kill()
         self.process.wait(CLOSING_S)
         return self._fail_all()
+
+    def late(self) -> CellUnavailable:
+        """Say that a call's time is over and nothing came; a cell of one session is ended, others are left to their pings."""
+        if self.alone:
+            return self.lose("it did not answer in time")
+        return CellUnavailable("The cell did not answer in time; ask again, or open a new session.")
 
     def _leave(self) -> bool:
         """Give a place back; tell whether that was the last, so that the cell is to end."""

@@ -86,7 +86,7 @@ class Tenant:
                     piece = call.take(late or until)
                 except DeadlineExceeded:
                     if late:
-                        raise self.cell.lose("it did not answer in time") from None
+                        raise self.cell.late() from None
                     continue
                 yield replace(piece, finish_reason="deadline") if late and piece.finish_reason == CANCELLED else piece
                 if piece.finish_reason:
@@ -104,7 +104,7 @@ class Tenant:
             try:
                 return call.take(until + calls.GRACE_S)
             except DeadlineExceeded:
-                raise self.cell.lose("it did not answer in time") from None
+                raise self.cell.late() from None
 
     def cancel(self) -> None:
         """Stop the call that is running, from any thread; it ends with a last piece. Harmless if none is."""
