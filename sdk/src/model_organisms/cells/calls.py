@@ -42,17 +42,13 @@ _MOST_WORDS = 300
 B = TypeVar("B", bound="Body")
 
 
-class Unbelievable(Exception):
-    """A cell said what it was not asked."""
-
-
 class Call(Generic[B]):
     """A call under way.
 
     Args:
         number: Frames of the call carry it.
         kind: What its frames say.
-        judge: Raises `Unbelievable` for a frame that was not asked for; tells whether the frame is the last.
+        judge: Raises `CellUnavailable` for a frame that was not asked for; tells whether the frame is the last.
         believed: Classes of errors that the cell may answer with; None where it may not fail at all.
     """
 
@@ -81,14 +77,14 @@ class Call(Generic[B]):
         """Take a frame in; from the thread that listens.
 
         Raises:
-            Unbelievable: It was not asked for.
+            CellUnavailable: It was not asked for; the cell is not to be believed any more.
         """
         if isinstance(body, Failed) and self._believed is not None:
             self.fail(failure(body, *self._believed))
             self.over = True
             return
         if not isinstance(body, self._kind):
-            raise Unbelievable("it answered with something else")
+            raise CellUnavailable("it answered with something else")
         last = self._judge(body)
         with self._changed:
             self.over = last
@@ -149,7 +145,7 @@ def drawn(draw: Draw) -> Callable[[Piece], bool]:
         tokens, pieces = tokens + piece.tokens, pieces + 1
         most = draw.parameters.max_tokens
         if tokens > most or pieces > most + _EXTRA_PIECES or not _REASON.fullmatch(piece.finish_reason or "none"):
-            raise Unbelievable("it gave what was not asked for")
+            raise CellUnavailable("it gave what was not asked for")
         return bool(piece.finish_reason)
 
     return judge
@@ -160,7 +156,7 @@ def asked(ask: Ask) -> Callable[[Numbers], bool]:
 
     def judge(numbers: Numbers) -> bool:
         if len(numbers.positions) > ask.positions:
-            raise Unbelievable("it gave what was not asked for")
+            raise CellUnavailable("it gave what was not asked for")
         return True
 
     return judge

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_organisms.cells import calls
-from model_organisms.cells.calls import Call, Unbelievable
+from model_organisms.cells.calls import Call
 from model_organisms.cells.frames import Cancel, CellInfo, Frame, Load, Ping, Pong, Unload, Unloaded
 from model_organisms.cells.seal import sealed_memory
 from model_organisms.cells.starting import CLOSING_S, EmptyCell
@@ -269,15 +269,22 @@ class Cell:
         try:
             while True:
                 self._look()
-                with suppress(DeadlineExceeded):
-                    self._deliver(self._channel.receive(time.monotonic() + _TICK_S))
-        except Unbelievable as lie:
-            self.lose(str(lie))
-        except CellUnavailable:
-            self.process.wait(_LAST_S)
-            self.lose("it closed its socket or sent what is no frame")
+                frame = self._next()
+                if frame is not None:
+                    self._deliver(frame)
+        except CellUnavailable as why:
+            self.lose(why.message)
         finally:
             self._channel.close()
+
+    def _next(self) -> Frame | None:
+        try:
+            return self._channel.receive(time.monotonic() + _TICK_S)
+        except DeadlineExceeded:
+            return None
+        except CellUnavailable:
+            self.process.wait(_LAST_S)
+            raise CellUnavailable("it closed its socket or sent what is no frame") from None
 
     def _look(self) -> None:
         """Ping now and then, and notice what is overdue."""
@@ -285,7 +292,7 @@ class Cell:
         with self._lock:
             overdue = any(call.due is not None and now > call.due for call in self._calls.values())
         if overdue or (self._pinged and now - self._pinged[1] > self._silence_s):
-            raise Unbelievable("it did not answer in time")
+            raise CellUnavailable("it did not answer in time")
         if self._pinged is None and now >= self._next_ping and self._sending.acquire(blocking=False):
             try:  # whoever sends something long may be waiting for the cell, which this thread must not
                 if self._channel.roomy():
@@ -300,13 +307,13 @@ class Cell:
     def _deliver(self, frame: Frame) -> None:
         if isinstance(frame.body, Pong):
             if self._pinged is None or frame.call != self._pinged[0]:
-                raise Unbelievable("it answered a call that was not asked")
+                raise CellUnavailable("it answered a call that was not asked")
             self._pinged = None
             return
         with self._lock:
             call = self._calls.get(frame.call)
         if call is None:
-            raise Unbelievable("it answered a call that was not asked")
+            raise CellUnavailable("it answered a call that was not asked")
         call.put(frame.body)
         if call.over:
             with self._lock:
