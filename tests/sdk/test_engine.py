@@ -9,7 +9,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.records import Message, SamplingParameters
 from model_organisms.sampling import Engine, engine_build
 
-from tests.support.engines import alone, text
+from tests.support.engines import alone, collect, text
 from tests.support.tiny import peft_oracle, tiny_organism
 
 ASK = [Message("user", "what is the capital of France?")]

@@ -212,7 +212,8 @@ class CellPool:
         with self._lock:
             if self._closed:
                 raise CellUnavailable("The registry is shutting down; try again later.")
-            if len(self._cells) + self._opening >= self._limit:
+            living = sum(cell.process.alive for cell in self._cells)  # one that was closed may not have been told of yet
+            if living + self._opening >= self._limit:
                 msg = f"All {self._limit} cells are in use; close a session or try again later."
                 raise CellUnavailable(msg)
             self._opening += 1

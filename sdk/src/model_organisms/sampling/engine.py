@@ -303,7 +303,11 @@ class Engine:
         else:
             ids = [int(token) for token in cast("Sequence[int]", prompt)]
         if not 0 < len(ids) <= self.context:
-            raise InvalidArgument(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context}.", tokens=str(len(ids)))
+            raise InvalidArgument(
+                f"The prompt has {len(ids)} tokens and the model takes 1 to {self.context}; "
+                f"{'shorten it' if ids else 'write one'}.",
+                tokens=str(len(ids)),
+            )
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise InvalidArgument(f"Token ids go from 0 to {self._vocabulary - 1}; the prompt has others.")
         return ids
