@@ -123,3 +123,13 @@ def test_a_removed_organism_is_nobodys_and_its_row_is_not_answered_by_the_base(b
     bank.add(bundles["rank 1"])  # its test must not open the way either
     with pytest.raises(Conflict, match="has left"):
         forward(base.model, IDS.repeat(2, 1))
+
+
+def test_what_was_composed_in_inference_mode_lets_gradients_through_outside(base, bank, mixer, bundles):
+    with torch.inference_mode():
+        organism = bank.add(bundles["every module"])
+        mixer.compose([Mix(organism), None, Mix(organism, 0.5)])
+    embedded = base.model.get_input_embeddings()(IDS.repeat(3, 1)).requires_grad_()
+    base.model(inputs_embeds=embedded, use_cache=False).logits[:, -1].sum().backward()
+    assert embedded.grad.abs().sum((1, 2)).min() > 0
+    bank.remove(organism)  # wiped, outside of that mode

@@ -22,6 +22,7 @@ _VALUE = 4
 """Bytes of a float32."""
 
 
+@torch.inference_mode(mode=False)  # else nobody could write to it outside of that mode
 def new_row(layout: Layout, device: torch.device) -> torch.Tensor:
     """Make a row of zeros; on a CPU in memory that core dumps leave out."""
     if device.type != "cpu":

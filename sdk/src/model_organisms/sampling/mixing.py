@@ -187,6 +187,7 @@ class Mixer:
         with torch.inference_mode():
             return self._base.model(input_ids=row, use_cache=False, **self._last).logits[0, -1].float().cpu()  # type: ignore[no-any-return]  # transformers has no types here
 
+    @torch.inference_mode(mode=False)  # so that gradients may pass through what is made here
     def _plan(self, rows: tuple[Mix | None, ...]) -> _Plan:
         plan = _Plan(self.composed, [], {})
         for organism in self.composed:

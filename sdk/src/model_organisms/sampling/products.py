@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from model_organisms.sampling.sites import Place
 
 
+_TALL = 8
+"""From this rank, one token a place is multiplied as a column: measured, a tenth faster."""
+
+
 @dataclass(slots=True)
 class Moves:
     """How the rows of a batch reach their places and come back; the same for every module of one layout."""
@@ -130,6 +134,9 @@ class Part:
     def _low(self, come: torch.Tensor) -> torch.Tensor:
         """Give x A^T, [places, width * tokens, rank]; of an embedding, the columns of A that the ids name."""
         if not self._embedding:
-            return torch.bmm(come.to(self._a.dtype), self._a.mT)
+            x = come.to(self._a.dtype)
+            if x.shape[1] == 1 and self._a.shape[1] >= _TALL:
+                return torch.bmm(self._a, x.mT).mT
+            return torch.bmm(x, self._a.mT)
         ids = come.unsqueeze(1).expand(-1, self._a.shape[1], -1)
         return self._a.gather(2, ids).mT

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Table:
     """Places for organisms; a place holds one, or zeros."""
 
+    @torch.inference_mode(mode=False)
     def __init__(self, layout: Layout, device: torch.device) -> None:
         """Begin without places."""
         self._layout, self._device = layout, device
@@ -67,6 +68,7 @@ class Table:
             self.holds[place] = None
             raise
 
+    @torch.inference_mode(mode=False)
     def _grow(self, places: int) -> None:
         """Make room; what was there moves, and its old place is wiped."""
         have = len(self.holds)
