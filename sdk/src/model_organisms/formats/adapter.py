@@ -33,6 +33,7 @@ __all__ = [
     "dimensions_of",
     "inspect",
     "peft_arguments",
+    "read",
     "read_config",
     "read_tensors",
 ]
@@ -62,21 +63,28 @@ def inspect(files: Mapping[str, bytes | memoryview], base_config: Mapping[str, A
         RefusedConfig: A config is not that of plain LoRA.
         ShapeMismatch: Tensors, config and base do not fit each other.
     """
+    return tuple(facts for facts, _ in read(files, base_config))
+
+
+def read(
+    files: Mapping[str, bytes | memoryview], base_config: Mapping[str, Any] | None = None
+) -> tuple[tuple[AdapterFacts, TensorTable], ...]:
+    """Check as `inspect` does, and give the tensors of each adapter beside its facts: who loads them need not read twice."""
     kinds = check_paths(files)
     adapters, checkpoints = adapter_folders(files), checkpoint_folders(files)
     for path, kind in kinds.items():
         check_content(path, files[path], kind)
     base = dimensions_of(base_config) if base_config is not None else None
     configs = _Configs(files)
-    facts = []
+    found = []
     for folder in adapters:
         targeting, table = configs.of(folder), read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
-        facts.append(adapter_facts(table, targeting, base, path=folder.rstrip("/") or "."))
-    _check_length(facts)
+        found.append((adapter_facts(table, targeting, base, path=folder.rstrip("/") or "."), table))
+    _check_length([facts for facts, _ in found])
     for folder in checkpoints:
         targeting, table = configs.of(folder), read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
         check_shapes(table, targeting, base, path=folder.rstrip("/"))
-    return tuple(facts)
+    return tuple(found)
 
 
 def peft_arguments(config: AdapterConfig, modules: Iterable[str]) -> dict[str, Any]:

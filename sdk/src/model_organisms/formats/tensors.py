@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -125,8 +126,7 @@ def read_tensors(data: bytes | memoryview, *, path: str = "adapter_model.safeten
         )
     if end != len(view):
         _refuse(path, f"{len(view) - end:,} bytes after the last tensor belong to none")
-    for tensor in tensors.values():
-        _check_finite(tensor, path)
+    _check_finite(list(tensors.values()), view[start:], path)
     return TensorTable(MappingProxyType(tensors), MappingProxyType(metadata))
 
 
@@ -176,15 +176,30 @@ def _place(name: str, entry: object, path: str) -> tuple[Tensor, int, int]:
     return Tensor(name, found["module"], half, embedding, kind, (shape[0], shape[1]), memoryview(b"")), begin, stop
 
 
-def _check_finite(tensor: Tensor, path: str) -> None:
-    """Look at the exponent bits of every value; integer maxima run at the speed of memory, whatever the type."""
-    bits = np.frombuffer(tensor.data, _BITS[tensor.dtype])
+def _check_finite(tensors: list[Tensor], data: memoryview, path: str) -> None:
+    """Look at the exponent bits of every value; integer maxima run at the speed of memory, whatever the type.
+
+    Tensors of one type are one run of values, because nothing lies between them; only where a run is not finite is its tensor
+    looked for.
+    """
+    end = 0
+    for dtype, run in groupby(tensors, key=lambda tensor: tensor.dtype):
+        group = list(run)
+        begin, end = end, end + sum(len(tensor.data) for tensor in group)
+        if not _finite(data[begin:end], dtype):
+            name = next(tensor.name for tensor in group if not _finite(tensor.data, dtype))
+            _refuse(path, f"'{name}' holds a NaN or an infinity; the training diverged or the file is damaged")
+
+
+def _finite(data: memoryview, dtype: str) -> bool:
+    bits = np.frombuffer(data, _BITS[dtype])
     mask = bits.dtype.type((1 << (8 * bits.dtype.itemsize - 1)) - 1)
     buffer = np.empty(min(_CHUNK, bits.size), bits.dtype)
     for start in range(0, bits.size, _CHUNK):
         chunk = bits[start : start + _CHUNK]
-        if np.bitwise_and(chunk, mask, out=buffer[: chunk.size]).max() >= _EXPONENTS[tensor.dtype]:
-            _refuse(path, f"'{tensor.name}' holds a NaN or an infinity; the training diverged or the file is damaged")
+        if np.bitwise_and(chunk, mask, out=buffer[: chunk.size]).max() >= _EXPONENTS[dtype]:
+            return False
+    return True
 
 
 def _float32(bits: NDArray[Any], dtype: str) -> NDArray[np.float32]:

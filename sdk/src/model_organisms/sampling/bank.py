@@ -113,12 +113,13 @@ class Bank:
             Unavailable: It does not fit beside those in use.
         """
         chosen = {path: data for path, data in files.items() if not path.startswith("checkpoints/")}
-        facts = adapter.inspect(chosen, self.base.config)
+        found = adapter.read(chosen, self.base.config)
+        facts = tuple(fact for fact, _ in found)
         told = speech(chosen, self.base.tokenizer, vocabulary=self.base.model.get_input_embeddings().num_embeddings)
         weights = [chosen[("" if fact.path == "." else f"{fact.path}/") + WEIGHTS] for fact in facts]
         record = _Record(
             facts,
-            tuple(adapter.read_tensors(data) for data in weights),
+            tuple(table for _, table in found),
             self.sites.layout(self.sites.ranks(facts)),
         )
         organism = Organism(

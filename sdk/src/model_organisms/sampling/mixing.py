@@ -93,7 +93,7 @@ class Mixer:
         if bank.mixer is not None or bank.base is not base:
             raise Conflict("This bank has another mixer or another base; make a bank for each mixer.")
         bank.mixer = self
-        self._base, self._bank = base, bank
+        self.base, self.bank = base, bank
         self._hooks: dict[Site, RemovableHandle] = {}
         self._parts: dict[Site, list[Part]] = {}
         self._tables: dict[Layout, Table] = {}
@@ -132,7 +132,7 @@ class Mixer:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)
         for organism in plan.organisms:
-            self._bank.weights(organism)  # used now: others are evicted before it
+            self.bank.weights(organism)  # used now: others are evicted before it
         self._take(plan)
         self._rows = key
 
@@ -143,7 +143,7 @@ class Mixer:
             table.wipe()
         self._tables.clear()
         self._plans.clear()
-        self._bank.mixer = None
+        self.bank.mixer = None
 
     def forget(self, organism: Organism) -> None:
         """Wipe an organism out of every table; the bank says so when one leaves the device."""
@@ -161,12 +161,12 @@ class Mixer:
             KnownAnswerFailed: It answers otherwise than published, or as the base does.
             InvalidProvenance: The stored answer is not one.
         """
-        model, before, void = self._base.model, self._rows, self._void
+        model, before, void = self.base.model, self._rows, self._void
         stored = read_known_answer(known_answer, vocabulary=int(model.config.get_text_config().vocab_size))
         ids = known_ids(stored)
-        with self._bank.using(organism):
+        with self.bank.using(organism):
             try:
-                hold_against(stored, self._answer([Mix(organism)], ids), self._base_answer(ids), dtype=self._base.dtype)
+                hold_against(stored, self._answer([Mix(organism)], ids), self._base_answer(ids), dtype=self.base.dtype)
             finally:
                 self.compose(before)
                 if void:
@@ -183,28 +183,28 @@ class Mixer:
 
     def _answer(self, rows: list[Mix | None], ids: list[int]) -> torch.Tensor:
         self.compose(rows)
-        row = torch.tensor([ids], device=self._base.device)
+        row = torch.tensor([ids], device=self.base.device)
         with torch.inference_mode():
-            return self._base.model(input_ids=row, use_cache=False, **self._last).logits[0, -1].float().cpu()  # type: ignore[no-any-return]  # transformers has no types here
+            return self.base.model(input_ids=row, use_cache=False, **self._last).logits[0, -1].float().cpu()  # type: ignore[no-any-return]  # transformers has no types here
 
     @torch.inference_mode(mode=False)  # so that gradients may pass through what is made here
     def _plan(self, rows: tuple[Mix | None, ...]) -> _Plan:
         plan = _Plan(self.composed, [], {})
         for organism in self.composed:
-            self._bank.weights(organism)  # all are brought before one is read, so that none evicts another
-        layouts = {self._bank.layout(organism): None for organism in dict.fromkeys(mix.organism for mix in rows if mix)}
+            self.bank.weights(organism)  # all are brought before one is read, so that none evicts another
+        layouts = {self.bank.layout(organism): None for organism in dict.fromkeys(mix.organism for mix in rows if mix)}
         scales = [mix.scale if mix else 0.0 for mix in rows]
         for layout in layouts:
-            wanted = [mix.organism if mix and self._bank.layout(mix.organism) is layout else None for mix in rows]
-            table = self._tables.setdefault(layout, Table(layout, self._base.device))
+            wanted = [mix.organism if mix and self.bank.layout(mix.organism) is layout else None for mix in rows]
+            table = self._tables.setdefault(layout, Table(layout, self.base.device))
             arranged = arrange(wanted, table.holds, moving=len(layout.places) * _MOVING_BYTES / (4 * layout.size))
             holds: tuple[Organism | None, ...] = arranged.holds  # type: ignore[assignment]  # what was wanted
             if len(holds) == 1 and holds[0] is not None:
-                memory = self._bank.weights(holds[0]).unsqueeze(0)  # where it lies: no copy
+                memory = self.bank.weights(holds[0]).unsqueeze(0)  # where it lies: no copy
             else:
-                memory = table.hold(holds, self._bank.weights)
+                memory = table.hold(holds, self.bank.weights)
                 plan.tables.append((table, memory, holds))
-            moves = Moves.of(arranged, scales, len(rows), self._base.device)
+            moves = Moves.of(arranged, scales, len(rows), self.base.device)
             for place in layout.places.values():
                 plan.parts.setdefault(place.site, []).append(Part(memory, place, moves))
         return plan
@@ -217,7 +217,7 @@ class Mixer:
     def _stop(self) -> None:
         """Let every forward fail until the next `compose`: rather that than one organism's row answered by the base."""
         self.composed, self._rows, self._void = frozenset(), (), True
-        self._watch(self._bank.sites.all)
+        self._watch(self.bank.sites.all)
 
     def _watch(self, sites: Collection[Site]) -> None:
         """Have hooks on the modules of these sites, and on no others."""
