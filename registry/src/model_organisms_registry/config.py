@@ -77,6 +77,17 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """This process among several that share one PostgreSQL database; `workflows/replicas.py` says what they owe each other."""
+
+    name: str = ""
+    """Of this process alone. Empty: there is no other."""
+    heartbeat_s: float = 5.0
+    dead_s: float = 30.0
+    """One that is silent for so long is taken for dead, and its sessions for lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Witnesses:
     """Who cosigns the ledger's checkpoints."""
 
@@ -225,6 +236,7 @@ class Config:
     keys: Keys = field(default_factory=Keys)
     cells: Cells = field(default_factory=Cells)
     limits: Limits = field(default_factory=Limits)
+    replica: Replica = field(default_factory=Replica)
     witnesses: Witnesses = field(default_factory=Witnesses)
     public: Public = field(default_factory=Public)
     hazard: dict[str, dict[str, int | bool]] = field(default_factory=dict)
@@ -283,7 +295,7 @@ def load(folder: Path) -> Config:
         raise ConfigurationInvalid(msg) from error
     values: dict[str, Any] = dict(raw)
     values["keys"] = _keepers(values.get("keys", {}))
-    for name, kind in (("cells", Cells), ("limits", Limits), ("witnesses", Witnesses), ("public", Public)):
+    for name, kind in (("cells", Cells), ("limits", Limits), ("replica", Replica), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
     values["notify"] = [_read(Notify, item, "notify.") for item in _expect(values.get("notify", []), list, "notify")]

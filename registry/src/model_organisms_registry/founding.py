@@ -71,6 +71,7 @@ class Storage:
                 database,
                 blobs,
                 signer,
+                standby=bool(config.replica.name),
                 witnesses=asked.keys,
                 quorum=asked.quorum,
                 witness_timeout_s=asked.timeout_s,

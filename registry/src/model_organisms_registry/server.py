@@ -59,6 +59,7 @@ from model_organisms_registry.workflows.policies import Policies, begin
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.recall import Recall
+from model_organisms_registry.workflows.replicas import Replicas
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
 from model_organisms_registry.workflows.shares import Shares, many_cells, many_pulls
@@ -106,6 +107,7 @@ class Registry:
         self.public = public_site(self.storage.blobs, config.public)
         self.clockwork = Clockwork(
             self._clock,
+            self.replicas.end_due,
             self.sandbox.end_due,
             self.publishing.end_due,
             self.pulling.note_sent,
@@ -120,7 +122,7 @@ class Registry:
         facts = {"version": VERSION, "policies": self.gate.digest}
         now = self._clock()
         self.changes.enter(entry(Event.REGISTRY_START, None, time=now, seq=seq(), subject="registry", facts=facts))
-        self.sandbox.recover(now)
+        self.replicas.begin(now)
         self.destruction.recover(now)
         self.publishing.recover()
         self.publishing.end_due(now)
@@ -141,6 +143,7 @@ class Registry:
         self.notifier.stop()
         now = self._clock()
         self.sandbox.stop(now)
+        self.replicas.stop()
         self.pulling.note_sent(now)
         self.pool.close()
         self.changes.enter(entry(Event.REGISTRY_STOP, None, time=now, seq=seq(), subject="registry"))
@@ -170,7 +173,10 @@ class Registry:
             table=table,
             idle=timedelta(seconds=limits.session_idle_s),
             bases=self._bases,
+            each=config.cells.each or max(1, config.cells.limit // 2),
+            replica=config.replica.name,
         )
+        self.replicas = Replicas(self.changes, config.replica, lose=sandbox.lose, asking=lambda: sandbox.living.asking)
         identity = self._identity(contents)
         organisms = Organisms(self.changes, self.gate, contents=contents, raised=sandbox.level_raised)
         recall = Recall(self.changes, self.gate, contents=contents, stopped=sandbox.version_stopped)
@@ -183,6 +189,7 @@ class Registry:
             table=table,
             release_key=storage.release_key,
             origin=config.origin,
+            replica=config.replica.name,
         )
         sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         self.destruction = Destruction(self.changes, self.gate, bundles)

@@ -36,6 +36,7 @@
     │   ├── LedgerUnavailable          the ledger cannot be written, so nothing is served
     │   ├── RegistryUnreachable        no answer from the registry
     │   └── CellUnavailable            no cell could be started, or the cell was lost
+    │       └── CellElsewhere              the session's cell is in another process of the registry
     ├── DeadlineExceeded           the call's time ran out
     ├── DeadlineRequired           the call came without a deadline
     ├── JailMissing                a wall of the sandbox is missing; refused above CL1
@@ -306,6 +307,12 @@ class CellUnavailable(Unavailable):
     """No cell could be started, or the cell was lost."""
 
     reason = "CELL_UNAVAILABLE"
+
+
+class CellElsewhere(CellUnavailable):
+    """The session's cell is in another process of the registry: `details["replica"]` names it."""
+
+    reason = "CELL_ELSEWHERE"
 
 
 class DeadlineExceeded(ModelOrganismsError):

@@ -52,6 +52,7 @@ class Event(Enum):
 
     REGISTRY_START = _shape("registry.start", "version policies")
     REGISTRY_STOP = _shape("registry.stop")
+    LOST = _shape("registry.lost", "kind parent tokens bytes values", intent=True)
     DESTROY_KEY = _shape("organisms.destroy", "digest key motion")
     KEY_DESTROYED = _shape("organisms.destroyed", "digest key")
     REWRAP_INTENT = _shape("registry.rewrap.intent", "keeper of")
@@ -100,7 +101,7 @@ class Event(Enum):
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", commit=True)
     SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes output receipt", commit=True, intent=True)
-    SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", commit=True, intent=True)
+    SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", optional="tokens", commit=True, intent=True)
     PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values", commit=True)
     PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values output receipt", commit=True, intent=True)
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidArgument, LedgerUnavailable, NotFound
@@ -20,6 +21,7 @@ from model_organisms_registry.ledger.tiles import Published
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from model_organisms.records import Entry
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Log", "Ticket"]
 
 MOST_ENTRIES = 1000
+_SKEW = timedelta(minutes=1)
 _LOOK_S = 0.01
 """How often a registry that does not lead looks whether the one that does has come to its entry."""
 
@@ -194,6 +197,23 @@ class Log:
         """Return entries in order, as many as there are, at most `count` and 1,000."""
         last = min(self.size(), start + min(count, MOST_ENTRIES))
         return self._history.entries(start, last - start) if 0 <= start < last else []
+
+    def index_of(self, seq: int, *, since: datetime) -> int | None:
+        """Find the entry with a random number, from the newest back to a minute before `since`; None where it is not there yet.
+
+        A walk, because nobody asks in a hurry: whoever made an entry has its receipt, unless a crash came between.
+        """
+        last = self.size()
+        while last > 0:
+            first = max(0, last - MOST_ENTRIES)
+            found = [entries.parse(body) for body in self.entries(first, last - first)]
+            for index, one in enumerate(found, first):
+                if one.seq == seq:
+                    return index
+            if found[0].time < since - _SKEW:
+                return None
+            last = first
+        return None
 
     def receipt(self, index: int) -> Receipt:
         """Prove one entry under the newest head.

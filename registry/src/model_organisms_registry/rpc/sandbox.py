@@ -27,14 +27,14 @@ class SandboxRooms:
     """`SandboxService`."""
 
     def __init__(self, sandbox: Sandbox, sampling: Sampling, cells: Shares) -> None:
-        """Keep the workflows, and how many cells one person may have."""
+        """Keep the workflows, and how many sessions one person may be opening at once."""
         self._cells = cells
         self._sandbox = sandbox
         self._sampling = sampling
 
     def open_session(self, call: Call, request: sandbox_pb2.OpenSessionRequest) -> sandbox_pb2.OpenSessionResponse:
         """Open a session."""
-        with self._cells.held(call.user.name, besides=lambda: self._sandbox.living.of(call.user.name)):
+        with self._cells.held(call.user.name):
             session, receipt = self._sandbox.open(
                 call,
                 request.version,

@@ -58,6 +58,11 @@ def _budget(prefix: str) -> list[Column[int]]:
     return [_count(f"{prefix}_{field}") for field in BUDGET_FIELDS]
 
 
+def _budget_since(prefix: str) -> list[Column[int]]:
+    """A budget of which rows from before know nothing."""
+    return [Column(f"{prefix}_{field}", BigInteger, nullable=False, server_default="0") for field in BUDGET_FIELDS]
+
+
 def _within_budget() -> list[CheckConstraint]:
     """The last wall: whatever the code does, no row can hold more spent than given."""
     return [CheckConstraint(f"spent_{field} BETWEEN 0 AND budget_{field}", name=f"within_{field}") for field in BUDGET_FIELDS]
@@ -343,6 +348,15 @@ policy_sets = Table(
 )
 """Each that was adopted; the one with the highest number stands."""
 
+replicas = Table(
+    "replicas",
+    metadata,
+    _key("name"),
+    _count("beat"),
+    Column("seen_time", Instant, nullable=False),
+)
+"""Processes that share this database. What tells that one lives is that its beat goes on, not its clock."""
+
 sessions = Table(
     "sessions",
     metadata,
@@ -361,6 +375,7 @@ sessions = Table(
     Column("end_time", Instant),
     _words("reason"),
     Column("samples", Integer, nullable=False),
+    _later("replica", ""),
     *_within_budget(),
     Index(None, "user", "name"),
     Index(None, "version", "name"),
@@ -379,6 +394,10 @@ intents = Table(
     Column("create_time", Instant, nullable=False),
     Column("finish_time", Instant),
     Column("outcome", Words),
+    _later("replica", ""),
+    _later("grant", ""),
+    *_budget_since("taken"),
+    *_budget_since("used"),
     Index(
         "ix_intents_unfinished",
         "create_time",

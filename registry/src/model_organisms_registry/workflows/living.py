@@ -46,9 +46,9 @@ class Turn:
     witnessed: bool
     """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
     intent_index: int = -1
-    tokens: int = 0
     text: list[str] = field(default_factory=list)
-    size: int = 0
+    """What was released; what was drawn and never left is not in it, and costs nothing."""
+    tokens: int = 0
     values: int = 0
 
     @property
@@ -59,7 +59,8 @@ class Turn:
     @property
     def used(self) -> Budget:
         """What was released."""
-        return Budget(tokens=self.tokens, output_bytes=self.size, probe_values=self.values)
+        size = 0 if self.values else len("".join(self.text).encode())
+        return Budget(tokens=self.tokens, output_bytes=size, probe_values=self.values)
 
 
 class Living:
@@ -68,6 +69,7 @@ class Living:
     def __init__(self) -> None:
         """Begin with none."""
         self._live: dict[str, Live] = {}
+        self._asking: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, session: Session, cell: Tenant, now: datetime) -> None:
@@ -75,8 +77,8 @@ class Living:
         with self._lock:
             self._live[session.name] = Live(session, cell, now)
 
-    def turn(self, name: str, now: datetime) -> Tenant:
-        """Begin a question in a session's cell; `used` ends it.
+    def turn(self, name: str, intent: str, now: datetime) -> Tenant:
+        """Begin a question in a session's cell, before others can see its intent; `used` ends it.
 
         Raises:
             CellUnavailable: Its cell is not in this process.
@@ -88,11 +90,13 @@ class Living:
             live.last_used = max(live.last_used, now)
             live.turns += 1
             live.begun += 1
+            self._asking.add(intent)
             return live.cell
 
-    def used(self, name: str, now: datetime) -> None:
+    def used(self, name: str, intent: str, now: datetime) -> None:
         """End a question; whether the session has anything left to spend is the clockwork's to see."""
         with self._lock:
+            self._asking.discard(intent)
             if (live := self._live.get(name)) is not None:
                 live.last_used = max(live.last_used, now)
                 live.turns -= 1
@@ -113,9 +117,11 @@ class Living:
         with self._lock:
             return [live for live in self._live.values() if chosen(live.session)]
 
-    def of(self, user: str) -> int:
-        """How many sessions of somebody there are."""
-        return len(self.every(lambda session: session.user == user))
+    @property
+    def asking(self) -> frozenset[str]:
+        """Intents that somebody in this process works on."""
+        with self._lock:
+            return frozenset(self._asking)
 
     def drop(self, name: str, *, at_once: bool) -> None:
         """End a session's cell, if it is here; `at_once` leaves it no time to end by itself."""

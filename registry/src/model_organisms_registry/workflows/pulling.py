@@ -74,6 +74,7 @@ class Pulling:
         table: The hazard table of this deployment.
         release_key: Signs heads.
         origin: The registry's name.
+        replica: Name of this process among those that share the database.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Pulling:
         table: HazardTable,
         release_key: Ed25519PrivateKey,
         origin: str,
+        replica: str = "",
     ) -> None:
         """Keep what the steps need."""
         self._changes = changes
@@ -95,6 +97,7 @@ class Pulling:
         self._table = table
         self._release_key = release_key
         self._origin = origin
+        self._replica = replica
         self._sent: deque[str] = deque()
 
     def pull(self, call: Call, version: str, *, grant: str, pull: str, offset: int) -> Delivery:
@@ -190,7 +193,8 @@ class Pulling:
             check_mark(found.subject.level, marked=bool(mark), table=self._table)
             grant = grant_rows.spend(change.tx, grant.name, _ONE)
             number = seq()
-            rows.add_intent(change.tx, Intent(name, IntentKind.PULL, version.name, name, number, call.time))
+            paid = self._replica, grant.name, _ONE
+            rows.add_intent(change.tx, Intent(name, IntentKind.PULL, version.name, name, number, call.time, *paid))
             facts = {
                 "version": version.name,
                 "digest": version.digest,

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from model_organisms_registry.domain.permits import Call, Permit
     from model_organisms_registry.gate.gate import Gate
-    from model_organisms_registry.isolation.placement import Tenant
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
@@ -88,8 +87,8 @@ class Sampling:
         outcome = "abandoned"
         try:
             with closing(self._windows(turn, messages)) as windows:
-                for window, reason in windows:
-                    self._release(turn, window)
+                for window, tokens, reason in windows:
+                    self._release(turn, window, tokens)
                     outcome = reason or outcome
                     yield window
         except ModelOrganismsError as error:
@@ -134,34 +133,34 @@ class Sampling:
             session, _ = self._permitted(tx, call, action, name)
             self._cost(tx, session, action, parameters)
         payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
-        cells: list[Tenant] = []
+        begun: list[str] = []
         try:
             with self._contents.keeping(self._changes.database, name, payload) as kept:
-                return self._intend(call, action, name, cells, kept=kept, parameters=parameters)
+                return self._intend(call, action, name, begun, kept=kept, parameters=parameters)
         except BaseException:
-            if cells:
-                self._sandbox.living.used(name, call.time)
+            for intent in begun:
+                self._sandbox.living.used(name, intent, call.time)
             raise
 
     def _intend(
-        self, call: Call, action: Action, name: str, cells: list[Tenant], *, kept: Content, parameters: SamplingParameters
+        self, call: Call, action: Action, name: str, begun: list[str], *, kept: Content, parameters: SamplingParameters
     ) -> Turn:
-        """The transaction of `_begin`; the cell is put in `cells` once the turn counts."""
+        """The transaction of `_begin`; the intent's id is put in `begun` once its cell counts it."""
         with self._changes.open() as change:
             session, permit = self._permitted(change.tx, call, action, name)
             # The cost before the cell: of a session that is spent the cell may be gone already.
             taken, probing = self._cost(change.tx, session, action, parameters), action is Action.PROBE
-            cell = self._sandbox.living.turn(name, call.time)
-            cells.append(cell)
+            number, intent_seq = rows.next_sample(change.tx, name), seq()
+            cell = self._sandbox.turn(change.tx, name, intent := f"{name}/samples/{number}", call.time)
+            begun.append(intent)
             grant_rows.spend(change.tx, session.grant, taken)
             rows.spend_session(change.tx, name, taken)
             drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
-            number, intent_seq = rows.next_sample(change.tx, name), seq()
             witnessed = self._sandbox.needs_witness(change.tx, session, Rung.PROBE if probing else Rung.SAMPLE)
-            turn = Turn(permit, session, cell, number, f"{name}/samples/{number}", taken, drawn, witnessed)
+            turn = Turn(permit, session, cell, number, intent, taken, drawn, witnessed)
             kind = rows.IntentKind.PROBE if probing else rows.IntentKind.SAMPLE
-            intent = rows.Intent(turn.intent_id, kind, session.version.name, name, intent_seq, call.time)
-            rows.add_intent(change.tx, intent)
+            stated = (intent, kind, session.version.name, name, intent_seq, call.time)
+            rows.add_intent(change.tx, rows.Intent(*stated, replica=self._sandbox.replica, grant=session.grant, taken=taken))
             event = Event.PROBE_INTENT if probing else Event.SAMPLE_INTENT
             facts = {"session": name} | ({} if probing else _intent_facts(drawn))
             self._contents.index(change.tx, kept)
@@ -194,38 +193,41 @@ class Sampling:
         left = within(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
         return rules.probe_cost(1, left=left) if action is Action.PROBE else rules.sample_cost(parameters, left)
 
-    def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, str], None, None]:
-        """Gather the cell's pieces into windows, within the bytes that were taken."""
+    def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, int, str], None, None]:
+        """Gather the cell's pieces into windows with their tokens, within the bytes that were taken."""
         call = turn.permit.call
         seconds = max(1.0, (call.deadline - self._clock()).total_seconds() - 1.0)
         gathered: list[str] = []
+        size = tokens = 0
         opened = time.monotonic()
         for piece in turn.cell.sample(messages, turn.parameters, max_seconds=seconds):
-            turn.tokens += piece.tokens
-            text = _fitting(piece.text, turn.taken.output_bytes - turn.size)
-            turn.size += len(text.encode())
+            tokens += piece.tokens
+            text = _fitting(piece.text, turn.taken.output_bytes - size)
+            size += len(text.encode())
             gathered.append(text)
             cut = len(text) < len(piece.text)
             reason = "bytes" if cut else piece.finish_reason
             if reason or 0 < self._release_s <= time.monotonic() - opened:
-                yield "".join(gathered), reason or ""
-                gathered, opened = [], time.monotonic()
+                yield "".join(gathered), tokens, reason or ""
+                gathered, tokens, opened = [], 0, time.monotonic()
             if reason:
                 return
 
-    def _release(self, turn: Turn, window: str) -> None:
-        """Enter what is about to leave; refuse unless all that the session rests on still stands."""
-        now = self._clock()
+    def _release(self, turn: Turn, window: str, tokens: int) -> None:
+        """Enter what is about to leave; refuse unless all that the session rests on still stands, and nobody has ended it."""
+        released = Budget(tokens=tokens, output_bytes=len(window.encode()))
         keeping = self._contents.keeping(self._changes.database, turn.session.name, window.encode())
         with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
             standing.caller(change.tx, turn.permit.call)
-            session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, now)
+            session = self._sandbox.hold(change.tx, turn.session.name, turn.cell, self._clock(), lock=True)
+            rows.release_intent(change.tx, turn.intent_id, released)
             self._contents.index(change.tx, kept)
-            facts = {"session": session.name, "bytes": str(len(window.encode()))}
+            facts = {"session": session.name, "bytes": str(released.output_bytes), "tokens": str(tokens)}
             call, grant, commit = turn.permit.call, session.grant, kept.commit
             about = partial(entry, Event.SAMPLE_RELEASE, call, subject=turn.name, facts=facts)
             change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
         turn.text.append(window)
+        turn.tokens += tokens
 
     def _why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
         """What ended a question: where its cell is gone, whatever the session rested on and took it away."""
@@ -244,37 +246,31 @@ class Sampling:
         receipt = self._receipt_of(turn, None)
         facts = {"session": turn.session.name, "outcome": outcome, "output": receipt.output_sha256}
         facts["receipt"] = sampled.receipt_digest(receipt)
-        if event is Event.PROBE_RESULT:
-            facts["values"] = str(turn.values)
-        else:
-            facts |= {"tokens": str(turn.tokens), "bytes": str(len(output.encode()))}
         now = self._clock()
         try:
             return self._settled(turn, event, facts, now=now, content=output.encode())
         finally:
-            self._sandbox.living.used(turn.session.name, now)
+            self._sandbox.living.used(turn.session.name, turn.intent_id, now)
 
     def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
-        kept = self._contents.keep(turn.session.name, content)
-        with self._changes.open(witnessed=turn.witnessed) as change:
-            unused = rules.settle(turn.taken, turn.used)
-            grant_rows.refund(change.tx, turn.session.grant, unused)
-            rows.refund_session(change.tx, turn.session.name, unused)
-            rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
+        """The transaction of `_finish`. What was released is what the intent's row says: each window is in it, or never left."""
+        name, grant = turn.session.name, turn.session.grant
+        keeping = self._contents.keeping(self._changes.database, name, content)
+        with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
+            grant_rows.lock(change.tx, grant)
+            rows.session(change.tx, name, lock=True)
+            done = rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
+            used = replace(done.used, probe_values=turn.values)
+            unused = rules.settle(turn.taken, used)
+            grant_rows.refund(change.tx, grant, unused)
+            rows.refund_session(change.tx, name, unused)
             self._contents.index(change.tx, kept)
-            change.enter(
-                entry(
-                    event,
-                    turn.permit.call,
-                    seq=seq(),
-                    subject=turn.name,
-                    permit=turn.permit,
-                    grant=turn.session.grant,
-                    commit=kept.commit,
-                    intent=turn.intent_index,
-                    facts=facts,
-                )
-            )
+            if event is Event.PROBE_RESULT:
+                facts |= {"values": str(turn.values)}
+            else:
+                facts |= {"tokens": str(used.tokens), "bytes": str(used.output_bytes)}
+            about = partial(entry, event, turn.permit.call, seq=seq(), subject=turn.name, permit=turn.permit)
+            change.enter(about(grant=grant, commit=kept.commit, intent=turn.intent_index, facts=facts))
         return change.receipt
 
     @staticmethod

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import Conflict, ModelOrganismsError, NotFound
+from model_organisms.errors import CellElsewhere, CellUnavailable, Conflict, ModelOrganismsError, NotFound
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
 
 from model_organisms_registry.domain import sandbox as rules
@@ -22,12 +22,14 @@ from model_organisms_registry.domain.grants import offered, require
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.living import Living
 from model_organisms_registry.workflows.loading import Loading
+from model_organisms_registry.workflows.shares import many_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +65,8 @@ class Sandbox:
         table: The hazard table of this deployment.
         idle: A session in which nothing happens for so long ends.
         bases: Hub id of a base model to its folder here.
+        each: Open sessions that one user may have, wherever their cells are.
+        replica: Name of this process among those that share the database.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class Sandbox:
         table: HazardTable,
         idle: timedelta,
         bases: Mapping[str, Path],
+        each: int,
+        replica: str = "",
     ) -> None:
         """Keep what the steps need."""
         self._changes = changes
@@ -84,6 +90,8 @@ class Sandbox:
         self._cells = Loading(bundles, pool, bases)
         self._table = table
         self._idle = idle
+        self._each = each
+        self.replica = replica
         self.living = Living()
         self._unwritten: dict[str, tuple[Session, SessionState, str]] = {}
 
@@ -98,6 +106,7 @@ class Sandbox:
         """
         with self._changes.database.read() as tx:
             found = finding.version(tx, self._gate, call, Action.OPEN_SESSION, version)
+            self.check_share(tx, call.user.name)  # before a cell is started for nothing
         held = offered(found.grants, grant=grant, purpose=purpose, now=call.time)
         permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=held)
         cell = self._cells.cell(permit, found.subject)
@@ -165,21 +174,40 @@ class Sandbox:
             except ModelOrganismsError:
                 self._end(live.session, SessionState.KILLED, "the level was raised", now)
 
-    def hold(self, tx: Connection, name: str, cell: Tenant, now: datetime) -> Session:
-        """Read a session anew, and refuse unless all it rests on still stands."""
-        session = rows.session(tx, name)
+    def hold(self, tx: Connection, name: str, cell: Tenant, now: datetime, *, lock: bool = False) -> Session:
+        """Read a session anew, and refuse unless all it rests on still stands; locked, it does until the transaction ends."""
+        session = rows.session(tx, name, lock=lock)
         standing.hold(tx, session, cell, table=self._table, now=now)
         return session
 
-    def recover(self, now: datetime) -> None:
-        """End as lost what was open when the registry last stopped; its cells are gone."""
-        while True:
-            with self._changes.database.read() as tx:
-                left = rows.sessions(tx, state=SessionState.OPEN, page_size=1000).items
-            if not left:
-                return
-            for session in left:
-                self._end(session, SessionState.LOST, "the registry was restarted", now)
+    def lose(self, session: Session, why: str, now: datetime) -> None:
+        """End a session whose cell is gone with its process."""
+        self._end(session, SessionState.LOST, why, now)
+
+    def turn(self, tx: Connection, name: str, intent: str, now: datetime) -> Tenant:
+        """Begin a question in a session's cell.
+
+        Raises:
+            CellElsewhere: It is in another replica.
+            CellUnavailable: It is gone.
+        """
+        try:
+            return self.living.turn(name, intent, now)
+        except CellUnavailable:
+            there = rows.replica_of(tx, name)
+            if there in {"", self.replica}:
+                raise
+            msg = f"The session's cell is at replica {there}, and this is {self.replica}; call that one, or open a session here."
+            raise CellElsewhere(msg, session=name, replica=there) from None
+
+    def check_share(self, tx: Connection, user: str) -> None:
+        """Refuse a session to who has as many as one user may, wherever their cells are.
+
+        Raises:
+            CellUnavailable: They have.
+        """
+        if rows.open_of(tx, user) >= self._each:
+            raise many_cells(self._each)
 
     def end_due(self, now: datetime) -> None:
         """End what has expired, is spent, or has lost its cell."""
@@ -207,6 +235,8 @@ class Sandbox:
         self, change: Change, permit: Permit, cell: Tenant, *, purpose: Purpose, budget: Budget | None, duration: timedelta | None
     ) -> Session:
         call = permit.call
+        accounts.user(change.tx, call.user.name, lock=True)  # who opens another waits, and counts this one
+        self.check_share(change.tx, call.user.name)
         standing.caller(change.tx, call)
         found = finding.version(change.tx, self._gate, call, Action.OPEN_SESSION, permit.resource)
         subject = found.subject
@@ -228,7 +258,7 @@ class Sandbox:
             table=self._table,
         )
         grant_rows.spend(change.tx, grant.name, Budget(sessions=1))
-        rows.add_session(change.tx, session)
+        rows.add_session(change.tx, session, replica=self.replica)
         facts = {
             "version": subject.version.name,
             "digest": subject.version.digest,
@@ -288,11 +318,24 @@ class Sandbox:
         quiet = self.living.quiet(live)
         with self._changes.database.read() as tx:
             session = rows.session(tx, live.session.name)
+            stands = session.state is not SessionState.OPEN or self._stands(tx, live, now)
+        if session.state is not SessionState.OPEN:  # another replica has ended it
+            self.living.drop(session.name, at_once=True)
+            return
         state = rules.due(session, now=now, last_used=live.last_used, idle=self._idle)
         if state is SessionState.EXHAUSTED and (quiet is None or self.living.quiet(live) != quiet):
             return  # what the row says is spent may be given back by a question that was under way when it was read
         if state is not None:
             self._end(session, state, f"the session is {state.value}", now)
+        elif not stands:  # another replica took back what it rests on, and has not this cell
+            self._end(session, SessionState.KILLED, "what it rests on was taken back", now)
+
+    def _stands(self, tx: Connection, live: Live, now: datetime) -> bool:
+        try:
+            self.hold(tx, live.session.name, live.cell, now)
+        except ModelOrganismsError:
+            return False
+        return True
 
 
 def _write_end(

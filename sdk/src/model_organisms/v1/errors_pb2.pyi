@@ -127,6 +127,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A locked identity file, and no passphrase that opens it."""
     ERROR_REASON_DESTRUCTION_OVERDUE: _ErrorReason.ValueType  # 51
     """Copies that were to be destroyed are not attested to be."""
+    ERROR_REASON_CELL_ELSEWHERE: _ErrorReason.ValueType  # 52
+    """The session's cell is in another process of the registry."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason the registry gives."""
@@ -234,4 +236,6 @@ ERROR_REASON_PASSPHRASE_REFUSED: ErrorReason.ValueType  # 50
 """A locked identity file, and no passphrase that opens it."""
 ERROR_REASON_DESTRUCTION_OVERDUE: ErrorReason.ValueType  # 51
 """Copies that were to be destroyed are not attested to be."""
+ERROR_REASON_CELL_ELSEWHERE: ErrorReason.ValueType  # 52
+"""The session's cell is in another process of the registry."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -68,6 +68,15 @@ def grant(tx: Connection, name: str) -> Grant:
     return _read(tx, [rows.get(tx, schema.grants, name)])[0]
 
 
+def lock(tx: Connection, name: str) -> None:
+    """Keep a grant as it is until the transaction ends.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    rows.get(tx, schema.grants, name, lock=True)
+
+
 def grants(
     tx: Connection,
     *,

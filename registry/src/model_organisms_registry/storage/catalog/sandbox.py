@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Conflict
-from model_organisms.records import Budget, Page, Purpose, Session, SessionState, VersionRef
-from sqlalchemy import select, update
+from model_organisms.records import BUDGET_FIELDS, Budget, Page, Purpose, Session, SessionState, VersionRef
+from sqlalchemy import func, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
@@ -37,9 +37,13 @@ __all__ = [
     "end_session",
     "finish_intent",
     "next_sample",
+    "open_at",
+    "open_of",
     "pull",
     "pulls",
     "refund_session",
+    "release_intent",
+    "replica_of",
     "session",
     "sessions",
     "set_pull_state",
@@ -69,6 +73,13 @@ class Intent:
     seq: int
     """Which ledger entry announced it."""
     time: datetime
+    replica: str = ""
+    """The process that works on it."""
+    grant: str = ""
+    taken: Budget = field(default_factory=Budget)
+    """What was set aside for it."""
+    used: Budget = field(default_factory=Budget)
+    """What of it was released so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +93,8 @@ class Content:
     key_id: str
 
 
-def add_session(tx: Connection, session: Session) -> None:
-    """Add a session.
+def add_session(tx: Connection, session: Session, *, replica: str = "") -> None:
+    """Add a session, whose cell is with a replica.
 
     Raises:
         AlreadyExists: The name is taken.
@@ -104,17 +115,41 @@ def add_session(tx: Connection, session: Session) -> None:
         "end_time": None,
         "reason": session.reason,
         "samples": 0,
+        "replica": replica,
     }
     rows.add(tx, schema.sessions, values, name=session.name)
 
 
-def session(tx: Connection, name: str) -> Session:
-    """Read a session.
+def session(tx: Connection, name: str, *, lock: bool = False) -> Session:
+    """Read a session; locked, nobody ends it before the transaction does.
 
     Raises:
         NotFound: There is none of that name.
     """
-    return _session(rows.get(tx, schema.sessions, name))
+    return _session(rows.get(tx, schema.sessions, name, lock=lock))
+
+
+def replica_of(tx: Connection, name: str) -> str:
+    """Say which replica has a session's cell.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    return str(rows.get(tx, schema.sessions, name).replica)
+
+
+def open_of(tx: Connection, user: str) -> int:
+    """Count the open sessions of somebody."""
+    table = schema.sessions
+    counted = select(func.count()).select_from(table).where(table.c.user == user, table.c.state == SessionState.OPEN.value)
+    return int(tx.execute(counted).scalar_one())
+
+
+def open_at(tx: Connection) -> tuple[tuple[str, Session], ...]:
+    """Read all open sessions, each with the replica that has its cell."""
+    table = schema.sessions
+    found = tx.execute(select(table).where(table.c.state == SessionState.OPEN.value).order_by(table.c.name))
+    return tuple((row.replica, _session(row)) for row in found)
 
 
 def sessions(
@@ -225,29 +260,49 @@ def add_intent(tx: Connection, intent: Intent) -> None:
         "create_time": intent.time,
         "finish_time": None,
         "outcome": None,
+        "replica": intent.replica,
+        "grant": intent.grant,
+        **budgets.dump("taken", intent.taken),
+        **budgets.dump("used", intent.used),
     }
     rows.add(tx, schema.intents, values, name=intent.id)
 
 
-def finish_intent(tx: Connection, id: str, time: datetime, outcome: str) -> None:  # noqa: A002 - the intent's own word
-    """Note how it ended.
+def release_intent(tx: Connection, id: str, amount: Budget) -> None:  # noqa: A002 - the intent's own word
+    """Note that a part of it is about to leave: until it has ended, and never after.
+
+    Raises:
+        Conflict: It ended before, or never began.
+    """
+    table = schema.intents
+    sums = {f"used_{field}": table.c[f"used_{field}"] + getattr(amount, field) for field in BUDGET_FIELDS}
+    statement = update(table).where(table.c.id == id, table.c.finish_time.is_(None))
+    if tx.execute(statement.values(sums)).rowcount != 1:
+        raise _over(id)
+
+
+def finish_intent(tx: Connection, id: str, time: datetime, outcome: str) -> Intent:  # noqa: A002 - the intent's own word
+    """Note how it ended, once.
+
+    Returns:
+        The intent, with all that was released of it.
 
     Raises:
         Conflict: It ended before, or never began.
     """
     table = schema.intents
     statement = update(table).where(table.c.id == id, table.c.finish_time.is_(None))
-    if tx.execute(statement.values(finish_time=time, outcome=outcome)).rowcount != 1:
-        raise Conflict(f"The intent '{id}' is not under way; nothing of it may be released.", id=id)
+    row = tx.execute(statement.values(finish_time=time, outcome=outcome).returning(table)).one_or_none()
+    if row is None:
+        raise _over(id)
+    return _intent(row)
 
 
 def unfinished_intents(tx: Connection) -> tuple[Intent, ...]:
     """Read what never came to an end, the oldest first."""
     table = schema.intents
     statement = select(table).where(table.c.finish_time.is_(None)).order_by(table.c.create_time, table.c.id)
-    return tuple(
-        Intent(row.id, IntentKind(row.kind), row.subject, row.parent, row.seq, row.create_time) for row in tx.execute(statement)
-    )
+    return tuple(_intent(row) for row in tx.execute(statement))
 
 
 def add_content(tx: Connection, commit: str, owner: str, blob: str, key_id: str) -> None:
@@ -279,6 +334,25 @@ def contents(tx: Connection, owner: str) -> tuple[Content, ...]:
 
 def _content(row: Row[Any]) -> Content:
     return Content(commit=row.commit, owner=row.owner, blob=row.blob, key_id=row.key_id)
+
+
+def _over(id: str) -> Conflict:  # noqa: A002 - the intent's own word
+    return Conflict(f"The intent '{id}' is not under way; nothing of it may be released.", id=id)
+
+
+def _intent(row: Row[Any]) -> Intent:
+    return Intent(
+        id=row.id,
+        kind=IntentKind(row.kind),
+        subject=row.subject,
+        parent=row.parent,
+        seq=row.seq,
+        time=row.create_time,
+        replica=row.replica,
+        grant=row.grant,
+        taken=budgets.load("taken", row),
+        used=budgets.load("used", row),
+    )
 
 
 def _ended(row: Row[Any]) -> Conflict:
