@@ -116,7 +116,7 @@ def talkative(tmp_path):
         yield running
 
 
-def test_a_sample_that_is_killed_stays_unfinished_and_leaves_no_cell(talkative, tmp_path):
+def test_a_sample_that_is_killed_is_written_down_as_lost_and_leaves_no_cell(talkative, tmp_path):
     version = "organisms/talker/versions/1"
     with connect(tmp_path / "rosa.json") as rosa, connect(tmp_path / "ravi.json") as ravi:
         asked = Budget(tokens=8000, output_bytes=64_000, sessions=3)
@@ -146,11 +146,15 @@ def test_a_sample_that_is_killed_stays_unfinished_and_leaves_no_cell(talkative, 
         released = [entry for _, entry in aud.audit.entries() if entry.type == "sandbox.sample.release"]
         assert sum(int(entry.facts["bytes"]) for entry in released) >= len("".join(heard).encode())
         assert told["sandbox.end"][1].facts["state"] == "lost"
-        assert rosa.access.grant(grant).spent.tokens == 3000  # what was set aside is not given back: nobody knows what left
+        lost = told["registry.lost"][1]
+        assert (lost.intent, lost.facts["kind"]) == (intent, "sample")
+        assert int(lost.facts["bytes"]) == sum(int(entry.facts["bytes"]) for entry in released)
+        left = sum(int(entry.facts["tokens"]) for entry in released)  # each window is in the ledger before it leaves
+        assert rosa.access.grant(grant).spent.tokens == int(lost.facts["tokens"]) == left < 3000
         aud.audit.verify_ledger()
         with rosa.sandbox.open(version, purpose="replication") as again:
             assert again.sample("Go on.", max_tokens=4).receipt.tokens > 0
-    assert inspect(talkative.config).unfinished == report.unfinished
+    assert not inspect(talkative.config).unfinished
 
 
 def killing(registry, stream):

@@ -57,6 +57,9 @@ class Storage:
         keyring = open_keyring(config.keys, config.kek_folder)
         keyring.finish()
         database, asked = Database(config.database_url, patience_s=config.limits.ledger_wait_s), config.witnesses
+        if config.replica.name and database.dialect != "postgresql":
+            msg = "Several processes share a registry only on PostgreSQL; leave 'replica.name' out, or set 'database'."
+            raise ConfigurationInvalid(msg)
         database.migrate()
         blobs = Blobs(config.blobs_url)
         keys = config.keys_folder

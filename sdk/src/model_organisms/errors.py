@@ -310,7 +310,10 @@ class CellUnavailable(Unavailable):
 
 
 class CellElsewhere(CellUnavailable):
-    """The session's cell is in another process of the registry: `details["replica"]` names it."""
+    """The session's cell is in another process of the registry.
+
+    `details["replica"]` names it.
+    """
 
     reason = "CELL_ELSEWHERE"
 
