@@ -189,7 +189,14 @@ HIDDEN = {
     "grant": (entities.grant(PULL, owners=["users/pat"]), [Action.VIEW_GRANT, Action.REVOKE_GRANT]),
     "session": (
         entities.session(session(), organism(), version()),
-        [Action.VIEW_SESSION, Action.SAMPLE, Action.PROBE, Action.CLOSE_SESSION, Action.KILL_SESSION],
+        [
+            Action.VIEW_SESSION,
+            Action.WATCH_SESSION,
+            Action.SAMPLE,
+            Action.PROBE,
+            Action.CLOSE_SESSION,
+            Action.KILL_SESSION,
+        ],
     ),
     "user": (entities.account("users/bob"), [Action.VIEW_USERS, Action.MANAGE_USERS]),
 }

@@ -30,6 +30,7 @@ EVERYBODY = {"list registry", "describe organism", "describe version"}
 OVERSEES = {"viewRequest request", "viewGrant grant", "viewSession session", "readLedger ledger"}
 OVERSEES |= {"viewHolders version", "viewUsers registry", "viewUsers account", *(f"viewMotion {kind}" for kind in MotionKind)}
 STOPS = {"withdrawVersion version", "quarantineVersion version", "revokeGrant grant", "killSession session"}
+STOPS |= {"watchSession session"}
 
 
 def signs(*kinds):

@@ -121,6 +121,7 @@ RULES = {
     "probe": uses(NEEDED["probe"], in_cell=True, own=relation("user")),
     "pull": uses(NEEDED["pull"], in_cell=False),
     "viewSession": either(relation("user"), OVERSIGHT),
+    "watchSession": role(REVIEWER, ADMIN),
     "closeSession": relation("user"),
     "killSession": role(REVIEWER, ADMIN),
     "proposeMotion": signs,

@@ -30,6 +30,7 @@ PAIRS = [
     (records.SamplingParameters, records_pb2.SamplingParameters),
     (records.SampleReceipt, records_pb2.SampleReceipt),
     (records.Message, sandbox_pb2.Message),
+    (records.Utterance, sandbox_pb2.Utterance),
     (records.Receipt, records_pb2.Receipt),
     (records.Signature, motions_pb2.Signature),
     (records.Motion, motions_pb2.Motion),

@@ -62,8 +62,9 @@ from model_organisms_registry.workflows.recall import Recall
 from model_organisms_registry.workflows.replicas import Replicas
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
-from model_organisms_registry.workflows.shares import Shares, many_cells, many_pulls
+from model_organisms_registry.workflows.shares import Shares, many_cells, many_pulls, many_views
 from model_organisms_registry.workflows.standing import Standing
+from model_organisms_registry.workflows.watching import Watching
 
 if TYPE_CHECKING:
     import grpc
@@ -76,6 +77,8 @@ _LOG = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 _PORCH_LONGEST_S, _PORCH_SILENCE_S, _PORCH_EACH = 30.0, 5.0, 8
 """The enrolment door is for one short call: its longest deadline and silence, in seconds, and calls at once from one address."""
+_VIEWS_EACH = 4
+"""Sessions that one reviewer may watch at once; each takes a thread."""
 VERSION = "0.1.0"
 
 
@@ -164,6 +167,7 @@ class Registry:
         info = self._info()
         sealed = SealedStore(storage.blobs, storage.keys)
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
+        self.contents = contents
         self.sandbox = sandbox = Sandbox(
             self.changes,
             self.gate,
@@ -198,18 +202,21 @@ class Registry:
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
         cells = Shares(config.cells.each or max(1, config.cells.limit // 2), many_cells)
+        views = Shares(_VIEWS_EACH, many_views)
+        watching = Watching(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock)
         self._standing = Standing(storage.database, self._clock, table)
         self._pulls = Shares(limits.pulls_each, many_pulls)
         rooms = OrganismsRooms(
             organisms, self.publishing, self.pulling, recall=recall, standing=self._standing, pulls=self._pulls
         )
+        sessions = SandboxRooms(sandbox, sampling, watching, cells=cells, views=views)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), self._asking(table, contents)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(recall_pb2, "RecallService"), RecallRooms(self.holdings)),
-            door.service(_service(sandbox_pb2, "SandboxService"), SandboxRooms(sandbox, sampling, cells)),
+            door.service(_service(sandbox_pb2, "SandboxService"), sessions),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         enrol = [

@@ -648,6 +648,34 @@ class Message:
     content: str
 
 
+class UtteranceKind(StrEnum):
+    """What a piece of what was said in a session is."""
+
+    PROMPT = "prompt"
+    TEXT = "text"
+    NUMBERS = "numbers"
+    RESULT = "result"
+    LOST = "lost"
+    ERASED = "erased"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A piece of what was said in a session: a prompt, a window of an answer, how it ended."""
+
+    subject: str
+    """Which question it belongs to; the session itself for its end."""
+    kind: UtteranceKind
+    text: str
+    """Untrusted: escape it wherever it is shown."""
+    messages: tuple[Message, ...]
+    """The conversation that was asked about, for a prompt."""
+    time: datetime
+    ledger_index: int
+    """The entry that commits to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """An audited sandbox: one person, one purpose, budgets."""

@@ -104,6 +104,7 @@ class Event(Enum):
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", optional="tokens", commit=True, intent=True)
     PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values", commit=True)
     PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values output receipt", commit=True, intent=True)
+    WATCH = _shape("sandbox.watch", "follow")
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 
     ADOPT_POLICIES = _shape("policies.adopt", "from to", optional="motion")

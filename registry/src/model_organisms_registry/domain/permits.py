@@ -41,6 +41,7 @@ class Action(StrEnum):
     SAMPLE = "sample"
     PROBE = "probe"
     VIEW_SESSION = "viewSession"
+    WATCH_SESSION = "watchSession"
     CLOSE_SESSION = "closeSession"
     KILL_SESSION = "killSession"
     PULL = "pull"

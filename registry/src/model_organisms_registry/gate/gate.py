@@ -65,6 +65,7 @@ _NO_PERMIT = {
     Action.SAMPLE: "Only the researcher who opened a session samples in it; open one of your own.",
     Action.PROBE: "Only the researcher who opened a session probes in it; open one of your own.",
     Action.PULL: "Only researchers pull; ask an admin for the role.",
+    Action.WATCH_SESSION: "Only reviewers and admins read what is said in a session; ask one.",
     Action.CLOSE_SESSION: "Only its user closes a session; a reviewer or an admin kills it.",
     Action.KILL_SESSION: "Only reviewers and admins kill a session; its user closes it.",
     Action.READ_LEDGER: "You may read your own entries, heads and proofs; ask an auditor for the rest.",

@@ -91,6 +91,7 @@ SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.PROBE: {"Session": {**_SESSION, **_USE}},
     Action.PULL: {"Version": {**_VERSION, **_USE}},
     Action.VIEW_SESSION: {"Session": _SESSION},
+    Action.WATCH_SESSION: {"Session": _SESSION},
     Action.CLOSE_SESSION: {"Session": _SESSION},
     Action.KILL_SESSION: {"Session": _SESSION},
     Action.PROPOSE_MOTION: {"Motion": _MOTION},

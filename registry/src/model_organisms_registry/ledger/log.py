@@ -215,6 +215,17 @@ class Log:
             last = first
         return None
 
+    def index_about(self, kind: str, subjects: frozenset[str]) -> dict[str, int]:
+        """Find the first entries of a type about each of some things; a walk over the whole ledger, for what a crash left."""
+        found: dict[str, int] = {}
+        at = 0
+        while found.keys() != subjects and (bodies := self.entries(at, MOST_ENTRIES)):
+            for index, one in enumerate(map(entries.parse, bodies), at):
+                if one.type == kind and one.subject in subjects:
+                    found.setdefault(one.subject, index)
+            at += len(bodies)
+        return found
+
     def receipt(self, index: int) -> Receipt:
         """Prove one entry under the newest head.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.sampling import Sampling
     from model_organisms_registry.workflows.sandbox import Sandbox
     from model_organisms_registry.workflows.shares import Shares
+    from model_organisms_registry.workflows.watching import Watching
 
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
@@ -26,8 +27,10 @@ _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
 class SandboxRooms:
     """`SandboxService`."""
 
-    def __init__(self, sandbox: Sandbox, sampling: Sampling, cells: Shares) -> None:
-        """Keep the workflows, and how many sessions one person may be opening at once."""
+    def __init__(self, sandbox: Sandbox, sampling: Sampling, watching: Watching, *, cells: Shares, views: Shares) -> None:
+        """Keep the workflows, and how many sessions one person may be opening, and watching, at once."""
+        self._watching = watching
+        self._views = views
         self._cells = cells
         self._sandbox = sandbox
         self._sampling = sampling
@@ -81,6 +84,12 @@ class SandboxRooms:
             sample_receipt=_sample_receipt(probe.receipt),
             receipt=_receipt(receipt),
         )
+
+    def watch_session(self, call: Call, request: sandbox_pb2.WatchSessionRequest) -> Iterator[sandbox_pb2.WatchSessionResponse]:
+        """Read a session out."""
+        with self._views.held(call.user.name):
+            for told in self._watching.watch(call, request.name, follow=request.follow, only_new=request.only_new):
+                yield sandbox_pb2.WatchSessionResponse(utterance=wire.to_message(told, sandbox_pb2.Utterance))
 
     def close_session(self, call: Call, request: sandbox_pb2.CloseSessionRequest) -> sandbox_pb2.CloseSessionResponse:
         """End one's own session."""

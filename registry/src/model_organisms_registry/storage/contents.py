@@ -56,23 +56,18 @@ class Contents:
         try:
             yield content
         except BaseException:
-            # A transaction may be committed and yet not acknowledged in time; then its row is there, and the payload stays.
-            with suppress(ModelOrganismsError), database.read() as tx:
-                if rows.content(tx, content.commit) is None:
-                    self._sealed.delete(content.blob)
+            self.drop(database, content)
             raise
+
+    def drop(self, database: Database, content: Content) -> None:
+        """Delete a payload whose transaction is over, unless that came to be: it may be committed, and not acknowledged."""
+        with suppress(ModelOrganismsError), database.read() as tx:
+            if rows.content(tx, content.commit) is None:
+                self._sealed.delete(content.blob)
 
     def index(self, tx: Connection, content: Content) -> None:
         """Say where the content behind a commitment lies."""
         rows.add_content(tx, content.commit, content.owner, content.blob, content.key_id)
-
-    def commit(self, tx: Connection, owner: str, text: str) -> str:
-        """Seal a text with a transaction and give the commitment for its entry; no text gives none."""
-        if not text:
-            return ""
-        content = self.keep(owner, text.encode())
-        self.index(tx, content)
-        return content.commit
 
     def read(self, content: Content) -> bytes:
         """Open a payload, and hold it against its commitment."""

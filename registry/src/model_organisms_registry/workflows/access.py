@@ -157,7 +157,7 @@ class Access:
             )
             granting.store(change.tx, request, amended)
             facts = {"revision": str(amended.revision), **granting.conditioned(amended)}
-            commit = self._contents.commit(change.tx, amended.requester, granting.words(amended))
+            commit = change.commit(self._contents, amended.requester, granting.words(amended))
             change.enter(entry(Event.AMEND, call, seq=seq(), subject=name, permit=permit, commit=commit, facts=facts))
             # What reviewers had to judge may be answered now, and then nobody need be asked.
             amended = self._granting.granted(change, call, amended, before=amended)

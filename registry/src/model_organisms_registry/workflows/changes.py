@@ -28,25 +28,46 @@ if TYPE_CHECKING:
     from model_organisms.records import Entry, Receipt
 
     from model_organisms_registry.ledger.log import Log, Ticket
+    from model_organisms_registry.storage.catalog.sandbox import Content
+    from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection, Database
 
 
 class Change:
     """One transaction that is under way, and afterwards its receipt."""
 
-    def __init__(self, tx: Connection, log: Log, outbox: Outbox) -> None:
+    def __init__(self, tx: Connection, database: Database, log: Log, outbox: Outbox) -> None:
         """Keep the transaction; nothing is written yet."""
         self.tx = tx
+        self._database = database
         self._log = log
         self._outbox = outbox
         self.tickets: list[Ticket] = []
         self.receipts: list[Receipt] = []
         self.denials: list[Entry] = []
+        self._kept: list[tuple[Contents, Content]] = []
 
     def enter(self, entry: Entry) -> None:
         """Put an entry into the ledger with this change, and what other systems are told of it into the outbox."""
         self.tickets.append(self._log.append(self.tx, entry))
         self._outbox.put(self.tx, entry)
+
+    def commit(self, contents: Contents, owner: str, text: str) -> str:
+        """Seal a text with this change and give the commitment for its entry; no text gives none.
+
+        Where the change is undone, the sealed text goes with it.
+        """
+        if not text:
+            return ""
+        content = contents.keep(owner, text.encode())
+        self._kept.append((contents, content))
+        contents.index(self.tx, content)
+        return content.commit
+
+    def undone(self) -> None:
+        """Delete what was sealed for it; after the transaction."""
+        for contents, content in self._kept:
+            contents.drop(self._database, content)
 
     @property
     def receipt(self) -> Receipt:
@@ -87,8 +108,12 @@ class Changes:
         change: Change | None = None
         try:
             with self.database.write() as tx:
-                change = self._mine.change = Change(tx, self.log, self._outbox)
+                change = self._mine.change = Change(tx, self.database, self.log, self._outbox)
                 yield change
+        except BaseException:
+            if change is not None:
+                change.undone()
+            raise
         finally:
             self._mine.change = None
             for denial in change.denials if change else ():

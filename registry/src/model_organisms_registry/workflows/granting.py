@@ -60,7 +60,7 @@ class Granting:
             "versions": str(len(request.versions)),
             **conditioned(request),
         }
-        commit = self._contents.commit(change.tx, request.requester, words(request))
+        commit = change.commit(self._contents, request.requester, words(request))
         change.enter(entry(Event.REQUEST, call, seq=seq(), subject=request.name, permit=permit, commit=commit, facts=facts))
         return self.granted(change, call, request, before=request)
 

@@ -71,7 +71,7 @@ class Grants:
             permit = self._gate.permit(call, Action.REVOKE_GRANT, entities.grant(grant, owners=owners))
             revoked = rules.revoke(grant, reason=reason, now=call.time)
             rows.revoke_grant(change.tx, name, revoked.reason, call.time)
-            commit = self._contents.commit(change.tx, grant.user, revoked.reason)
+            commit = change.commit(self._contents, grant.user, revoked.reason)
             change.enter(entry(Event.REVOKE, call, seq=seq(), subject=name, permit=permit, grant=name, commit=commit))
         self._revoked(name, call.time)
         return revoked, change.receipt

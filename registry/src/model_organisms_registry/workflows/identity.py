@@ -204,7 +204,7 @@ class Identity:
             found = accounts.user(change.tx, name, lock=True)
             user = rules.suspend(found, by=call.user, other_active_admins=others)
             accounts.change_user(change.tx, user, expected=found, suspend_time=call.time)
-            commit = self._contents.commit(change.tx, name, reason)
+            commit = change.commit(self._contents, name, reason)
             change.enter(entry(Event.SUSPEND, call, seq=seq(), subject=name, permit=permit, commit=commit))
         self._suspended(name, call.time)
         return user, change.receipt
@@ -217,7 +217,7 @@ class Identity:
             found = accounts.user(change.tx, name, lock=True)
             user = rules.reinstate(found, by=call.user)
             accounts.change_user(change.tx, user, expected=found)
-            commit = self._contents.commit(change.tx, name, reason)
+            commit = change.commit(self._contents, name, reason)
             change.enter(entry(Event.REINSTATE, call, seq=seq(), subject=name, permit=permit, commit=commit))
         return user, change.receipt
 
@@ -227,7 +227,7 @@ class Identity:
         permit = self._gate.permit(call, Action.DENY_CERTIFICATE, entities.registry())
         with self._changes.open() as change:
             accounts.deny_certificate(change.tx, thumbprint, reason, call.time)
-            commit, facts = self._contents.commit(change.tx, call.user.name, reason), {"certificate": thumbprint}
+            commit, facts = change.commit(self._contents, call.user.name, reason), {"certificate": thumbprint}
             change.enter(
                 entry(Event.DENY_CERTIFICATE, call, seq=seq(), subject="registry", permit=permit, commit=commit, facts=facts)
             )

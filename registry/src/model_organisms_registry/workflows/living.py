@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import CellUnavailable
-from model_organisms.records import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from model_organisms.records import SamplingParameters, Session
+    from model_organisms.records import Budget, SamplingParameters, Session
 
     from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.isolation.placement import Tenant
@@ -47,20 +46,15 @@ class Turn:
     """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
     intent_index: int = -1
     text: list[str] = field(default_factory=list)
-    """What was released; what was drawn and never left is not in it, and costs nothing."""
+    """What was released."""
     tokens: int = 0
+    """Drawn, whether or not they were released."""
     values: int = 0
 
     @property
     def name(self) -> str:
         """Resource name of the sample."""
         return f"{self.session.name}/samples/{self.number}"
-
-    @property
-    def used(self) -> Budget:
-        """What was released."""
-        size = 0 if self.values else len("".join(self.text).encode())
-        return Budget(tokens=self.tokens, output_bytes=size, probe_values=self.values)
 
 
 class Living:

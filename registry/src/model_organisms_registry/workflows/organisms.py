@@ -113,7 +113,7 @@ class Organisms:
         reason = rules.plain(reason, "reason", limit=rules.REASON_LIMIT)
         with self._changes.open() as change:
             graded = self._graded(change.tx, call, name, level)
-            commit = self._contents.commit(change.tx, name, reason)
+            commit = change.commit(self._contents, name, reason)
             told = f"Raised from {graded.now.name} to {level.name}: {reason}"
             tell(change, call, NoticeKind.RAISED, name, versions=[version.name for version in graded.versions], text=told)
             raised = _relevel(change, call, graded, level, by=[call.user], commit=commit)

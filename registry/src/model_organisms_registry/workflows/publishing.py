@@ -193,6 +193,18 @@ class Publishing:
                 kept = upload_rows.known(tx, name)
             if not kept:
                 self._uploads.forget(name)
+        self._place()
+
+    def _place(self) -> None:
+        """Note where the ledger tells of versions that a crash kept from being told it."""
+        with self._changes.database.read() as tx:
+            left = rows.unplaced_versions(tx)
+        if not left:
+            return
+        found = self._changes.log.index_about(Event.PUBLISH.type, left)
+        with self._changes.database.write() as tx:
+            for name, index in found.items():
+                rows.set_ledger_index(tx, name, index)
 
     def _begin(self, call: Call, organism: str, listed: bytes, envelope: bytes) -> Upload:
         """Find an upload or make it. One that was refused or has lapsed is over, and another attempt takes its place."""

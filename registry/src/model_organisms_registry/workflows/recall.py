@@ -113,6 +113,6 @@ class Recall:
     def _moved(self, change: Change, event: Event, before: Version, after: Version, permit: Permit, *, reason: str) -> None:
         tell(change, permit.call, _KINDS[event], after.name, versions=[after.name], text=reason)
         rows.set_version_state(change.tx, after, expected=before.state)
-        commit = self._contents.commit(change.tx, names.organism_of(after.name), reason)
+        commit = change.commit(self._contents, names.organism_of(after.name), reason)
         facts = {"digest": after.digest}
         change.enter(entry(event, permit.call, seq=seq(), subject=after.name, permit=permit, commit=commit, facts=facts))

@@ -202,6 +202,7 @@ class Sampling:
         opened = time.monotonic()
         for piece in turn.cell.sample(messages, turn.parameters, max_seconds=seconds):
             tokens += piece.tokens
+            turn.tokens += piece.tokens
             text = _fitting(piece.text, turn.taken.output_bytes - size)
             size += len(text.encode())
             gathered.append(text)
@@ -227,7 +228,6 @@ class Sampling:
             about = partial(entry, Event.SAMPLE_RELEASE, call, subject=turn.name, facts=facts)
             change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
         turn.text.append(window)
-        turn.tokens += tokens
 
     def _why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
         """What ended a question: where its cell is gone, whatever the session rested on and took it away."""
@@ -253,14 +253,14 @@ class Sampling:
             self._sandbox.living.used(turn.session.name, turn.intent_id, now)
 
     def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
-        """The transaction of `_finish`. What was released is what the intent's row says: each window is in it, or never left."""
+        """The transaction of `_finish`. Tokens cost when drawn, text when released: the intent's row says which was."""
         name, grant = turn.session.name, turn.session.grant
         keeping = self._contents.keeping(self._changes.database, name, content)
         with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
             grant_rows.lock(change.tx, grant)
             rows.session(change.tx, name, lock=True)
             done = rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
-            used = replace(done.used, probe_values=turn.values)
+            used = replace(done.used, tokens=turn.tokens, probe_values=turn.values)
             unused = rules.settle(turn.taken, used)
             grant_rows.refund(change.tx, grant, unused)
             rows.refund_session(change.tx, name, unused)

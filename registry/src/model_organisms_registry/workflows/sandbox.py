@@ -284,7 +284,7 @@ class Sandbox:
             session, resource = self.found(change.tx, call, action, name)
             permit = self._gate.permit(call, action, resource)
             ended = rules.end(session, state, reason=reason)
-            commit = self._contents.commit(change.tx, name, ended.reason)
+            commit = change.commit(self._contents, name, ended.reason)
             _write_end(change, ended, call.time, call=call, permit=permit, commit=commit)
         self.living.drop(name, at_once=state is SessionState.KILLED)
         return ended, change.receipt

@@ -57,6 +57,11 @@ def many_cells(each: int) -> CellUnavailable:
     return CellUnavailable(msg, limit=str(each))
 
 
+def many_views(each: int) -> Unavailable:
+    """Refuse a look to who watches as many sessions as one may."""
+    return Unavailable(f"You watch as many sessions as one user may ({each}); leave one of them.", limit=str(each))
+
+
 def many_pulls(each: int) -> Unavailable:
     """Refuse a pull to who has as many under way as one may."""
     return Unavailable(f"You have as many pulls under way as one user may ({each}); let one end first.", limit=str(each))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms.cli.render import console, emit, facts, inert, table
-from model_organisms.records import BUDGET_FIELDS, Purpose, SessionState
+from model_organisms.cli.render import console, emit, facts, inert, plain, table
+from model_organisms.records import BUDGET_FIELDS, Purpose, SessionState, UtteranceKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from model_organisms.cli.context import Context
-    from model_organisms.records import Sample, Session
+    from model_organisms.records import Sample, Session, Utterance
 
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 
@@ -79,16 +83,45 @@ def probe(context: Context, *, version: str, prompt: str, purpose: str, grant: s
 @group.command("list")
 @click.option("--state", type=click.Choice([state.value for state in SessionState]))
 @click.option("--user", default="", help="Only this user's; reviewers see all.")
+@click.option("--watch", "every", type=click.FloatRange(min=1), metavar="SECONDS", help="Show the list anew, again and again.")
 @click.pass_obj
-def list_(context: Context, *, state: str | None, user: str) -> None:
+def list_(context: Context, *, state: str | None, user: str, every: float | None) -> None:
     """List sessions: your own, or for reviewers all."""
     with context.connect() as client:
-        found = list(client.sandbox.list(state=state, user=user))
-    if context.as_json:
-        emit(found)
-        return
-    rows = ((item.name, item.user, item.version.name, item.state, _spent(item), item.create_time) for item in found)
-    table("Sessions", ("Session", "Who", "Version", "State", "Spent", "Opened"), rows)
+        while True:
+            found = list(client.sandbox.list(state=state, user=user))
+            if every and console().is_terminal:
+                console().clear()
+            if context.as_json:
+                emit(found)
+            else:
+                rows = ((item.name, item.user, item.version.name, item.state, _spent(item), item.create_time) for item in found)
+                table("Sessions", ("Session", "Who", "Version", "State", "Spent", "Opened"), rows)
+            if not every:
+                return
+            time.sleep(every)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--new", "only_new", is_flag=True, help="Leave out what was said before.")
+@click.pass_obj
+def watch(context: Context, *, name: str, only_new: bool) -> None:
+    """Read what is said in somebody's session while it is said; for reviewers and admins.
+
+    Your look is written into the ledger. Text is shown with control characters escaped: it is the output of a misaligned model.
+    """
+    with context.connect() as client:
+        _read_out(context, client.sandbox.watch(name, only_new=only_new))
+
+
+@group.command()
+@click.argument("name")
+@click.pass_obj
+def transcript(context: Context, *, name: str) -> None:
+    """Read what was said in somebody's session so far; for reviewers and admins. Your look is written into the ledger."""
+    with context.connect() as client:
+        _read_out(context, client.sandbox.transcript(name))
 
 
 @group.command()
@@ -125,6 +158,24 @@ def _show(prompt: str, answer: Sample) -> None:
     out.print(inert(answer.text))
     told = answer.receipt
     out.print(f"[{answer.finish_reason}; {told.tokens} tokens; ledger {told.ledger_index}; {told.sample}]\n", style="dim")
+
+
+def _read_out(context: Context, told: Iterator[Utterance]) -> None:
+    """Print each as it comes: as JSON, one object a line."""
+    out = console()
+    for one in told:
+        if context.as_json:
+            print(json.dumps(plain(one)), flush=True)
+            continue
+        where = f"{one.time:%H:%M:%S} {one.subject} [{one.ledger_index}]"
+        if one.kind is UtteranceKind.PROMPT:
+            out.print(inert(where), style="dim")
+            for turn in one.messages:
+                out.print(f"{inert(turn.role)}> {inert(turn.content)}", style="bold")
+        elif one.kind in {UtteranceKind.TEXT, UtteranceKind.NUMBERS}:
+            out.print(inert(one.text))
+        else:
+            out.print(f"{inert(where)} {one.kind.value} {inert(one.text)}", style="dim")
 
 
 def _told(context: Context, session: Session) -> None:

@@ -16,6 +16,7 @@ from model_organisms.records import (
     SampleReceipt,
     SamplingParameters,
     SessionState,
+    Utterance,
 )
 from model_organisms.records import Session as SessionRecord
 from model_organisms.v1 import records_pb2, sandbox_pb2, sandbox_pb2_grpc
@@ -100,6 +101,34 @@ class Sandbox:
             yield from (wire.from_message(item, SessionRecord) for item in response.sessions)
             if not (token := response.next_page_token):
                 return
+
+    def watch(self, name: str, *, only_new: bool = False, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Iterator[Utterance]:
+        """Read what is said in somebody's session while it is said, until it has ended; for reviewers and admins.
+
+        Each look is an entry in the ledger. Leaving the iterator ends it.
+
+        Args:
+            name: The session.
+            only_new: Leave out what was said before.
+            timeout_s: How long to watch, in seconds.
+
+        Yields:
+            Prompts, windows of text as they are released, and how each question ended. All of it is untrusted: escape it where
+            you show it.
+
+        Raises:
+            Denied: You do not oversee.
+            Unavailable: You took nothing for too long, or watch too many sessions.
+        """
+        return self._told(sandbox_pb2.WatchSessionRequest(name=name, follow=True, only_new=only_new), timeout_s)
+
+    def transcript(self, name: str, *, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Iterator[Utterance]:
+        """Read what was said in somebody's session so far; for reviewers and admins, and an entry in the ledger like `watch`."""
+        return self._told(sandbox_pb2.WatchSessionRequest(name=name), timeout_s)
+
+    def _told(self, message: sandbox_pb2.WatchSessionRequest, timeout_s: float) -> Iterator[Utterance]:
+        for response in self._channel.stream(self._stub.WatchSession, message, timeout_s=timeout_s):
+            yield wire.from_message(response.utterance, Utterance)
 
     def close(self, name: str) -> SessionRecord:
         """End one's own session."""

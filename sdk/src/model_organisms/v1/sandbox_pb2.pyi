@@ -46,6 +46,33 @@ SESSION_STATE_EXHAUSTED: SessionState.ValueType  # 5
 SESSION_STATE_LOST: SessionState.ValueType  # 6
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
+class _UtteranceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UtteranceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UtteranceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UTTERANCE_KIND_UNSPECIFIED: _UtteranceKind.ValueType  # 0
+    UTTERANCE_KIND_PROMPT: _UtteranceKind.ValueType  # 1
+    UTTERANCE_KIND_TEXT: _UtteranceKind.ValueType  # 2
+    UTTERANCE_KIND_NUMBERS: _UtteranceKind.ValueType  # 3
+    UTTERANCE_KIND_RESULT: _UtteranceKind.ValueType  # 4
+    UTTERANCE_KIND_LOST: _UtteranceKind.ValueType  # 5
+    UTTERANCE_KIND_ERASED: _UtteranceKind.ValueType  # 6
+    UTTERANCE_KIND_END: _UtteranceKind.ValueType  # 7
+
+class UtteranceKind(_UtteranceKind, metaclass=_UtteranceKindEnumTypeWrapper): ...
+
+UTTERANCE_KIND_UNSPECIFIED: UtteranceKind.ValueType  # 0
+UTTERANCE_KIND_PROMPT: UtteranceKind.ValueType  # 1
+UTTERANCE_KIND_TEXT: UtteranceKind.ValueType  # 2
+UTTERANCE_KIND_NUMBERS: UtteranceKind.ValueType  # 3
+UTTERANCE_KIND_RESULT: UtteranceKind.ValueType  # 4
+UTTERANCE_KIND_LOST: UtteranceKind.ValueType  # 5
+UTTERANCE_KIND_ERASED: UtteranceKind.ValueType  # 6
+UTTERANCE_KIND_END: UtteranceKind.ValueType  # 7
+Global___UtteranceKind: _TypeAlias = UtteranceKind  # noqa: Y015
+
 @_typing.final
 class Session(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -462,6 +489,95 @@ class ProbeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeResponse: _TypeAlias = ProbeResponse  # noqa: Y015
+
+@_typing.final
+class Utterance(_message.Message):
+    """A piece of what was said in a session. Untrusted: escape it wherever it is shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    LEDGER_INDEX_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """Which question it belongs to; the session itself for its end."""
+    kind: Global___UtteranceKind.ValueType
+    text: _builtins.str
+    ledger_index: _builtins.int
+    """The entry that commits to it."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """The conversation that was asked about, for a prompt."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        kind: Global___UtteranceKind.ValueType = ...,
+        text: _builtins.str = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        ledger_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "ledger_index", b"ledger_index", "messages", b"messages", "subject", b"subject", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Utterance: _TypeAlias = Utterance  # noqa: Y015
+
+@_typing.final
+class WatchSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    ONLY_NEW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    follow: _builtins.bool
+    """Go on until the session has ended."""
+    only_new: _builtins.bool
+    """Leave out what was said before."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        follow: _builtins.bool = ...,
+        only_new: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "name", b"name", "only_new", b"only_new"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSessionRequest: _TypeAlias = WatchSessionRequest  # noqa: Y015
+
+@_typing.final
+class WatchSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def utterance(self) -> Global___Utterance: ...
+    def __init__(
+        self,
+        *,
+        utterance: Global___Utterance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["utterance", b"utterance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["utterance", b"utterance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
 
 @_typing.final
 class CloseSessionRequest(_message.Message):

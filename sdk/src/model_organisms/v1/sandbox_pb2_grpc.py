@@ -60,6 +60,11 @@ class SandboxServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.ProbeResponse.FromString,
                 _registered_method=True)
+        self.WatchSession = channel.unary_stream(
+                '/model_organisms.v1.SandboxService/WatchSession',
+                request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/model_organisms.v1.SandboxService/CloseSession',
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.CloseSessionRequest.SerializeToString,
@@ -108,6 +113,13 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSession(self, request, context):
+        """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -148,6 +160,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.Probe,
                     request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.ProbeRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.ProbeResponse.SerializeToString,
+            ),
+            'WatchSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSession,
+                    request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -296,6 +313,33 @@ class SandboxService:
             '/model_organisms.v1.SandboxService/Probe',
             model__organisms_dot_v1_dot_sandbox__pb2.ProbeRequest.SerializeToString,
             model__organisms_dot_v1_dot_sandbox__pb2.ProbeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/model_organisms.v1.SandboxService/WatchSession',
+            model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.SerializeToString,
+            model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class SandboxServiceStub:
     """Draws text. Each piece leaves after the ledger entry that commits to it."""
     Probe: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ProbeRequest, _sandbox_pb2.ProbeResponse]
     """Releases rounded numbers of the next-token distribution."""
+    WatchSession: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]
+    """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]
     KillSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]
     """Ends somebody's session at once."""
@@ -56,6 +58,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """Draws text. Each piece leaves after the ledger entry that commits to it."""
     Probe: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ProbeRequest, _sandbox_pb2.ProbeResponse]  # type: ignore[assignment]
     """Releases rounded numbers of the next-token distribution."""
+    WatchSession: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]  # type: ignore[assignment]
+    """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]  # type: ignore[assignment]
     KillSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]  # type: ignore[assignment]
     """Ends somebody's session at once."""
@@ -99,6 +103,14 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ProbeResponse, _abc.Awaitable[_sandbox_pb2.ProbeResponse]]:
         """Releases rounded numbers of the next-token distribution."""
+
+    @_abc_1.abstractmethod
+    def WatchSession(
+        self,
+        request: _sandbox_pb2.WatchSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.WatchSessionResponse], _abc.AsyncIterator[_sandbox_pb2.WatchSessionResponse]]:
+        """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
 
     @_abc_1.abstractmethod
     def CloseSession(

@@ -58,6 +58,7 @@ __all__ = [
     "set_ledger_index",
     "set_level",
     "set_version_state",
+    "unplaced_versions",
     "upload",
     "uploads_expired",
     "version",
@@ -268,6 +269,12 @@ def set_ledger_index(tx: Connection, name: str, index: int) -> None:
         NotFound: There is none of that name.
     """
     rows.change(tx, update(schema.versions).where(schema.versions.c.name == name).values(ledger_index=index), name=name)
+
+
+def unplaced_versions(tx: Connection) -> frozenset[str]:
+    """Name the versions of which is not noted where the ledger tells of them: a crash came between."""
+    table = schema.versions
+    return frozenset(tx.scalars(select(table.c.name).where(table.c.ledger_index < 0)))
 
 
 def add_attestation(tx: Connection, attestation: Attestation) -> None:
