@@ -177,7 +177,7 @@ class Registry:
             table=table,
             idle=timedelta(seconds=limits.session_idle_s),
             bases=self._bases,
-            each=config.cells.each or max(1, config.cells.limit // 2),
+            each=_cells_each(config),
             replica=config.replica.name,
         )
         self.replicas = Replicas(self.changes, config.replica, lose=sandbox.lose, asking=lambda: sandbox.living.asking)
@@ -195,28 +195,23 @@ class Registry:
             origin=config.origin,
             replica=config.replica.name,
         )
-        sampling = Sampling(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock, release_s=limits.release_s)
         self.destruction = Destruction(self.changes, self.gate, bundles)
         self.holdings = Holdings(self.changes, self.gate, grace=timedelta(days=limits.destruction_days))
         acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
-        cells = Shares(config.cells.each or max(1, config.cells.limit // 2), many_cells)
-        views = Shares(_VIEWS_EACH, many_views)
-        watching = Watching(self.changes, self.gate, contents, sandbox=sandbox, clock=self._clock)
         self._standing = Standing(storage.database, self._clock, table)
         self._pulls = Shares(limits.pulls_each, many_pulls)
         rooms = OrganismsRooms(
             organisms, self.publishing, self.pulling, recall=recall, standing=self._standing, pulls=self._pulls
         )
-        sessions = SandboxRooms(sandbox, sampling, watching, cells=cells, views=views)
         main = [
             door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), self._asking(table, contents)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(recall_pb2, "RecallService"), RecallRooms(self.holdings)),
-            door.service(_service(sandbox_pb2, "SandboxService"), sessions),
+            door.service(_service(sandbox_pb2, "SandboxService"), self._sessions(contents)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         enrol = [
@@ -224,6 +219,13 @@ class Registry:
             porch.service(_service(health_pb2, "Health"), HealthRooms(self._conditions, self.policies), only=ANSWERED),
         ]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
+
+    def _sessions(self, contents: Contents) -> SandboxRooms:
+        told = (self.changes, self.gate, contents)
+        sampling = Sampling(*told, sandbox=self.sandbox, clock=self._clock, release_s=self.config.limits.release_s)
+        watching = Watching(*told, sandbox=self.sandbox, clock=self._clock)
+        cells, views = Shares(_cells_each(self.config), many_cells), Shares(_VIEWS_EACH, many_views)
+        return SandboxRooms(self.sandbox, sampling, watching, cells=cells, views=views)
 
     def _identity(self, contents: Contents) -> Identity:
         return Identity(
@@ -279,6 +281,11 @@ class Registry:
             clock=self._clock,
         )
         return main, porch
+
+
+def _cells_each(config: Config) -> int:
+    """Sessions that one user may have."""
+    return config.cells.each or max(1, config.cells.limit // 2)
 
 
 def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing, policies: Policies) -> dict[MotionKind, Act]:

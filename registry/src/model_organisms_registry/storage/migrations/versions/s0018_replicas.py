@@ -26,8 +26,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_replicas"),
     )
     for table in ("sessions", "intents"):
-        op.add_column(table, sa.Column("replica", WORDS, nullable=False, server_default=""))
-    op.add_column("intents", sa.Column("grant", WORDS, nullable=False, server_default=""))
+        op.add_column(table, sa.Column("replica", WORDS, nullable=False, server_default=sa.text("''")))
+    op.add_column("intents", sa.Column("grant", WORDS, nullable=False, server_default=sa.text("''")))
     for prefix in ("taken", "used"):
         for field in FIELDS:
             op.add_column("intents", sa.Column(f"{prefix}_{field}", sa.BigInteger(), nullable=False, server_default="0"))
