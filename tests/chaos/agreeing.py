@@ -1,6 +1,7 @@
 """Holds what sessions and grants have spent against the ledger, by other code than the registry's own `reconcile`.
 
-What a session has spent is what its results say, and for a question that has no result, all that was set aside for it.
+What a session has spent is what its results say, and the ends of questions that a crash cut off; for a question that has neither
+yet, all that was set aside for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from model_organisms.records import Grant
     from model_organisms.records import Session as SessionRecord
 
-INTENT, RESULT = "sandbox.sample.intent", "sandbox.sample.result"
+INTENT = "sandbox.sample.intent"
+RESULTS = frozenset({"sandbox.sample.result", "registry.lost"})
 _MOST = re.compile(r"\bmax_tokens=(\d+)")
 
 
@@ -41,7 +43,7 @@ def disagreements(sessions: Iterable[SessionRecord], grants: Iterable[Grant], en
 def spent_by_session(entries: Sequence[Entry]) -> dict[str, int]:
     """Tokens of each session: of results what they say, of a question without one what was set aside."""
     told: defaultdict[str, int] = defaultdict(int)
-    results: dict[str, Entry] = {entry.subject: entry for entry in entries if entry.type == RESULT}
+    results: dict[str, Entry] = {entry.subject: entry for entry in entries if entry.type in RESULTS}
     for entry in entries:
         if entry.type == INTENT:
             result = results.get(entry.subject)

@@ -111,3 +111,5 @@ def test_what_is_spent_is_what_the_results_say_and_what_was_set_aside_without_on
     assert len(disagreements([spending(SESSION, 36)], [grant], ledger)) == 2  # the session's, and so the grant's
     assert len(disagreements([spending(SESSION, 37)], [SimpleNamespace(name="grants/g", spent=Budget(tokens=38))], ledger)) == 1
     assert len(disagreements([spending(SESSION, 37)], [grant], ledger[:2])) == 1
+    lost = [*ledger, entered("registry.lost", f"{SESSION}/samples/2", parent=SESSION, tokens="4")]
+    assert disagreements([spending(SESSION, 11)], [SimpleNamespace(name="grants/g", spent=Budget(tokens=11))], lost) == []
