@@ -5,18 +5,21 @@ from __future__ import annotations
 import pytest
 from model_organisms.errors import Conflict, LedgerUnavailable
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.storage.catalog import organisms
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.testing import running, settings
 from model_organisms_registry.workflows.changes import seq
 
 from tests.support.catalog import NOW
+from tests.support.registries import PEOPLE
+from tests.support.stories import published
 
 OWNER = "users/admin"
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    with running(settings(tmp_path_factory.mktemp("changes") / "data")) as running_world:
+    with running(settings(tmp_path_factory.mktemp("changes") / "data"), people=PEOPLE) as running_world:
         yield running_world
 
 
@@ -60,3 +63,18 @@ def test_what_was_committed_and_not_acknowledged_in_time_stays(world, monkeypatc
     with pytest.raises(LedgerUnavailable):
         attempt(world, commits)
     assert world.registry.contents.read(found(world, commits[0])) == b"A reason."
+
+
+def test_a_start_finds_in_the_ledger_where_it_tells_of_a_version_that_a_crash_left_without(world):
+    version, _ = published(world)
+    other, _ = published(world)
+    database = world.registry.changes.database
+    with database.write() as tx:
+        organisms.set_ledger_index(tx, version.name, -1)
+    world.registry.publishing.recover()
+    with database.read() as tx:
+        assert [organisms.version(tx, one.name).ledger_index for one in (version, other)] == [
+            version.ledger_index,
+            other.ledger_index,
+        ]
+    assert version.ledger_index >= 0

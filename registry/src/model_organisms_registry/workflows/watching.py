@@ -155,7 +155,7 @@ class Watching:
         with self._changes.database.read() as tx:
             found = rows.content(tx, commit)
         if found is None:
-            raise NotFound("The content behind this commitment is not here; run `mo-registry reconcile`.")
+            raise NotFound("The content behind this commitment is not here; run `mo-registry fsck`.")
         return self._contents.read(found).decode()
 
 
