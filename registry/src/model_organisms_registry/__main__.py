@@ -135,6 +135,21 @@ def fsck(*, folder: Path, as_json: bool) -> None:
 
 @cli.command()
 @_FOLDER
+@_JSON
+def reconcile(*, folder: Path, as_json: bool) -> None:
+    """Hold ledger, budgets and transcripts of sessions against each other; the registry may run meanwhile.
+
+    Exit status 0 means that they agree, 1 that something differs.
+    """
+    from model_organisms_registry.reconciling import reconcile as run
+
+    account = run(load(folder))
+    click.echo(json.dumps(account.as_json(), indent=1) if as_json else account.as_text())
+    sys.exit(0 if account.agree else 1)
+
+
+@cli.command()
+@_FOLDER
 @click.argument("to", type=click.Path(path_type=Path))
 @_JSON
 def backup(*, folder: Path, to: Path, as_json: bool) -> None:

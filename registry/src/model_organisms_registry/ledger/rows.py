@@ -24,6 +24,7 @@ _SWAP_HEAD = (
 )
 _ADD_PENDING = insert(pending).inline()
 _ANY_PENDING = select(pending.c.id).limit(1)
+_WAITING = select(pending.c.body).order_by(pending.c.id)
 _OLDEST = select(pending.c.id).order_by(pending.c.id).limit(bindparam("most", type_=Integer)).scalar_subquery()
 _TAKE_PENDING = delete(pending).where(pending.c.id.in_(_OLDEST)).returning(pending.c.id, pending.c.body)
 _STAGE = insert(entries)
@@ -80,6 +81,11 @@ def add_pending(tx: Connection, body: bytes) -> None:
 def any_pending(tx: Connection) -> bool:
     """Say whether there are pending entries."""
     return tx.execute(_ANY_PENDING).first() is not None
+
+
+def waiting(tx: Connection) -> list[bytes]:
+    """Read the pending entries, the oldest first."""
+    return list(tx.execute(_WAITING).scalars())
 
 
 def take_pending(tx: Connection, limit: int) -> list[bytes]:
