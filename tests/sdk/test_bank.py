@@ -186,6 +186,17 @@ def test_eviction_leaves_zeros_too(small, bundles):
     assert torch.count_nonzero(row) == 0
 
 
+def test_files_that_were_wiped_meanwhile_are_noticed_when_it_comes_back(small, bundles):
+    bank, _ = small(1)
+    files = {path: bytearray(data) for path, data in bundles[0].items()}
+    organism = bank.add(files)
+    bank.add(bundles[1])
+    files[WEIGHTS][-4096:] = bytes(4096)
+    with pytest.raises(Conflict, match="wiped or changed; remove it"):
+        bank.weights(organism)
+    bank.remove(organism)
+
+
 def test_it_is_held_against_what_was_published(qwen, base, bank, mixer, bundles):
     published = loading.attach(loading.load_base(qwen, progress=False), bundles[0])
     stored = loading.compute_known_answer(published.model, published.tokenizer)

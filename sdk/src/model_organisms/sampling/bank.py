@@ -54,7 +54,10 @@ class _Record:
     facts: tuple[AdapterFacts, ...]
     tables: tuple[TensorTable, ...]
     """Views of the bundle's own bytes: from these it comes back."""
+    weights: tuple[bytes | memoryview, ...]
+    """Each adapter's file, of which the tables are views."""
     layout: Layout
+    filled: bool = False
     users: int = 0
 
     @property
@@ -120,6 +123,7 @@ class Bank:
         record = _Record(
             facts,
             tuple(table for _, table in found),
+            tuple(weights),
             self.sites.layout(self.sites.ranks(facts)),
         )
         organism = Organism(
@@ -203,12 +207,14 @@ class Bank:
             float32 on the base's device, shape [layout.size]; only to be read, and only until the bank is used again.
 
         Raises:
-            Conflict: It is not of this bank.
+            Conflict: It is not of this bank, or its files were wiped or changed since it was added.
             ConfigurationInvalid: It does not fit the budget, even alone.
             Unavailable: It does not fit beside those in use.
         """
         record = self._record(organism)
         if organism not in self._rows:
+            if record.filled:
+                _unchanged(organism, record)
             self._make_room(record.size)
             try:
                 row = new_row(record.layout, self.base.device)
@@ -217,7 +223,7 @@ class Bank:
                 raise Unavailable(
                     "The device has no memory left for this organism; remove others, or try again later."
                 ) from error
-            self._rows[organism] = row
+            self._rows[organism], record.filled = row, True
         self._rows.move_to_end(organism)
         return self._rows[organism]
 
@@ -273,3 +279,9 @@ class Bank:
             mixer.check(organism, known_answer)
         finally:
             mixer.close()
+
+
+def _unchanged(organism: Organism, record: _Record) -> None:
+    """Refuse files that were wiped or changed since: from zeros it would answer as the base does, and nobody would know."""
+    if tuple(hashlib.sha256(data).hexdigest() for data in record.weights) != organism.adapter_digests:
+        raise Conflict("The files of this organism were wiped or changed; remove it, and add it again from files that stay.")
