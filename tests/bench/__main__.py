@@ -12,16 +12,18 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import calls, gate, ledger, peers, place, pull, ready, rival, start
+from tests.bench import attach, calls, capture, flock, gate, ledger, mixed, peers, place, pull, ready, rival, served, start, sweep
 from tests.bench.measure import OURS
 from tests.support.tree import ROOT
 
@@ -30,34 +32,50 @@ if TYPE_CHECKING:
 
     from tests.bench.measure import Row
 
-ALL = ("M13", "M8", "M14", "M7", "M6", "M5", "ready")
+SERVED = ("M7", "M6", "M5", "ready")
+MODELS = ("M1", "M3", "M10", "M12", "M4", "M9")
+"""Those that need a base model in memory; M1 has M2 beside it."""
+ALL = ("M13", "M8", "M14", *SERVED, *MODELS)
 _LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "obstore", "torch", "transformers", "peft")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds, and 34 MB in place of 271: a look, not a figure.")
+@click.option(
+    "--all", "whole", is_flag=True, help="Every count, rank and spread of M1 and M2, PEFT beside 128, M12 without a jail."
+)
 @click.option("--only", default="", help=f"Some of {','.join(ALL)}, separated by commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option(
     "--mlflow", default="", metavar="COMMAND", help="An `mlflow` command, of any environment, to measure in the same run."
 )
-def main(*, quick: bool, only: str, as_json: bool, mlflow: str) -> None:
+@click.option("--vllm", default="", metavar="PYTHON", help="The Python of an environment with vLLM, to measure in the same run.")
+@click.option("--device", default="cpu", show_default=True, help="Where models compute: cpu, cuda, cuda:1.")
+@click.option("--dtype", default="auto", show_default=True, help="What they compute in; the model's own on a GPU where absent.")
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model of M1 to M4, M9, M10 and M12.")
+@click.option("--threads", default=0, help="Threads of torch, ours and peers'; its own choice where absent.")
+def main(*, only: str, as_json: bool, threads: int, **asked: Any) -> None:
     """Measure, print, and write build/bench.json."""
     chosen = [name for name in ALL if name in (only.split(",") if only else ALL)]
     if only and len(chosen) != len(only.split(",")):
         raise click.BadParameter(f"choose from {', '.join(ALL)}", param_hint="--only")
+    if threads:
+        torch.set_num_threads(threads)
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     begin, before = time.monotonic(), os.getloadavg()
     # Beside the repository's own files, because a temporary folder may be in memory, where nothing is durable and all is fast.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
-        rows = _measured(chosen, Path(folder), quick=quick, mlflow=mlflow)
+        Path(folder).chmod(0o755)  # a cell under a user of its own reads what lies there
+        wanted = Wanted(**asked)
+        rows = _measured(chosen, Path(folder), wanted)
     report = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - begin),
-        "quick": quick,
+        "quick": wanted.quick,
         "load": {"before": before, "after": os.getloadavg()},
-        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()},
+        "machine": {"cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version()}
+        | {"device": wanted.device, "threads": torch.get_num_threads(), "base": wanted.base},
         "versions": {name: version(name) for name in _LIBRARIES},
         "rows": [row.as_json() for row in rows],
     }
@@ -66,7 +84,21 @@ def main(*, quick: bool, only: str, as_json: bool, mlflow: str) -> None:
     sys.exit(0 if all(row.right for row in rows) else 1)
 
 
-def _measured(chosen: Collection[str], folder: Path, *, quick: bool, mlflow: str) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How it was asked for."""
+
+    quick: bool
+    whole: bool
+    mlflow: str
+    vllm: str
+    device: str
+    dtype: str
+    base: str
+
+
+def _measured(chosen: Collection[str], folder: Path, wanted: Wanted) -> list[Row]:
+    quick = wanted.quick
     alone = {
         "M13": lambda: gate.decisions(quick=quick),
         "M8": lambda: ledger.acknowledged(folder / "ledger", quick=quick),
@@ -76,17 +108,40 @@ def _measured(chosen: Collection[str], folder: Path, *, quick: bool, mlflow: str
     if not {*chosen} - {*alone}:
         return rows
     with ExitStack() as stack:
-        rivals = [stack.enter_context(rival.running(mlflow, folder / f"mlflow{n}", n)) for n in ((1, 4) if mlflow else ())]
-        bare = stack.enter_context(peers.running(folder / "peers"))
-        here = stack.enter_context(place.running(folder / "registry"))
+        commands = (1, 4) if wanted.mlflow else ()
+        rivals = [stack.enter_context(rival.running(wanted.mlflow, folder / f"mlflow{n}", n)) for n in commands]
         one = rivals[0] if rivals else None
-        served = {
-            "M7": lambda: calls.calls(here, bare, quick=quick, rivals=rivals),
-            "M6": lambda: pull.small(here, bare, quick=quick, rival=one),
-            "M5": lambda: pull.large(here, bare, quick=quick, rival=one),
-            "ready": lambda: ready.ready(here, folder, quick=quick),
-        }
-        return rows + _run(served, chosen)
+        if {*chosen} & {*SERVED, "M4", "M9"}:
+            here = stack.enter_context(place.running(folder / "registry"))
+        if {*chosen} & {*SERVED}:
+            bare = stack.enter_context(peers.running(folder / "peers"))
+            served_rows = {
+                "M7": lambda: calls.calls(here, bare, quick=quick, rivals=rivals),
+                "M6": lambda: pull.small(here, bare, quick=quick, rival=one),
+                "M5": lambda: pull.large(here, bare, quick=quick, rival=one),
+                "ready": lambda: ready.ready(here, folder, quick=quick),
+            }
+            rows += _run(served_rows, chosen)
+        if {*chosen} & {*MODELS}:
+            rows += _models(chosen, folder, wanted, here if {*chosen} & {"M4", "M9"} else None, one)
+    return rows
+
+
+def _models(
+    chosen: Collection[str], folder: Path, wanted: Wanted, here: place.Place | None, one: rival.Rival | None
+) -> list[Row]:
+    """The rows that need a base model."""
+    models = flock.flock(wanted.base, device=wanted.device, dtype=wanted.dtype)
+    how = {"quick": wanted.quick, "whole": wanted.whole}
+    parts = {
+        "M1": lambda: mixed.many(models, folder / "many", vllm=wanted.vllm, **how),
+        "M3": lambda: attach.attached(models, folder / "attach", vllm=wanted.vllm, **how),
+        "M10": lambda: capture.captured(models, quick=wanted.quick),
+        "M12": lambda: served.sampled(models, folder / "served", device=wanted.device, **how),
+        "M4": lambda: sweep.swept(models, here, folder / "sweep", **how),
+        "M9": lambda: sweep.cold(models, here, folder / "cold", quick=wanted.quick, rival=one),
+    }
+    return _run(parts, chosen)
 
 
 def _run(parts: Mapping[str, Callable[[], list[Row]]], chosen: Collection[str]) -> list[Row]:

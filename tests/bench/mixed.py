@@ -1,0 +1,125 @@
+"""M1 and M2: many organisms in one batch, beside the bare base, PEFT's mixed batch, vLLM, and what the machine allows."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.sampling import Engine
+
+from tests.bench import agreement, loops, roofline
+from tests.bench.flock import DOWN, EVERY, ONE, PROMPT, SPREADS, bare_again, wear
+from tests.bench.measure import OURS, Goal, Row, interleaved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.bench.flock import Flock
+    from tests.bench.loops import Decoded
+
+LOOP, GENERATE, NOBODY, MIXER = (
+    "bare base, shortest loop",
+    "transformers generate",
+    "our engine, bare base",
+    "our mixer, shortest loop",
+)
+PEFT, VLLM, LIMIT = "PEFT mixed batch", "vLLM", "the machine's limit"
+FEW = ((32, 1, DOWN), (32, 1, EVERY), (32, 8, EVERY), (8, 8, EVERY), (1, 8, EVERY), (128, 1, DOWN))
+"""What is measured unless all is asked for: organisms, rank, spread."""
+WHOLE = tuple((count, rank, spread) for spread in (ONE, DOWN, EVERY) for rank in (1, 8, 64) for count in (1, 8, 32, 128))
+_GOALS = {(32, 1, DOWN): 0.97, (32, 1, EVERY): 0.90, (32, 8, EVERY): 0.83}
+_VLLM_FEW = ((32, 8, EVERY),)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How long to measure."""
+
+    rounds: int
+    new: int
+    whole: bool
+
+    @classmethod
+    def of(cls, *, quick: bool, whole: bool) -> Asked:
+        """Few rounds of few tokens for a look."""
+        return cls(1, 12, whole=False) if quick else cls(5 if whole else 3, 24, whole=whole)
+
+
+def many(flock: Flock, folder: Path, *, quick: bool, whole: bool, vllm: str) -> list[Row]:
+    """M1 and M2, one row for each count, rank and spread."""
+    asked = Asked.of(quick=quick, whole=whole)
+    chosen = WHOLE if whole else FEW[:3] if quick else FEW
+    rows = []
+    for count, rank, spread in chosen:
+        python = vllm if whole or (count, rank, spread) in _VLLM_FEW else ""
+        rows.append(_one(flock, folder / f"{count}-{rank}-{spread}", count, rank, spread, asked=asked, vllm=python))
+        flock.made.clear()
+        gc.collect()
+    return rows
+
+
+def _one(flock: Flock, folder: Path, count: int, rank: int, spread: str, *, asked: Asked, vllm: str) -> Row:
+    bundles = [flock.files(rank, spread, number) for number in range(count)]
+    prompts, names = flock.prompts(count), [str(number) for number in range(count)]
+    last: dict[str, Decoded] = {}
+    worn = wear(flock.peft, bundles)
+    runs = Engine(flock.base, rows=count, adapter_bytes=sum(map(_size, bundles)) + (64 << 20))
+    organisms = [runs.add(files) for files in bundles]
+    sides: dict[str, Callable[[], Decoded]] = {
+        OURS: lambda: loops.engine(runs, organisms, prompts, asked.new),
+        MIXER: lambda: loops.mixed(runs.mixer, flock.base.model, organisms, prompts, asked.new),
+        NOBODY: lambda: loops.engine(runs, [None] * count, prompts, asked.new),
+        LOOP: lambda: loops.plain(flock.bare, prompts, asked.new),
+        GENERATE: lambda: loops.generated(flock.bare, prompts, asked.new),
+        PEFT: lambda: loops.plain(worn, prompts, asked.new, adapter_names=names),
+    }
+    with _beside(vllm, flock, bundles, folder, rank) as rival:
+        if rival:
+            sides[VLLM] = lambda: rival.run(prompts.tolist(), asked.new)
+        found = interleaved({name: _kept(name, side, last) for name, side in sides.items()}, asked.rounds)
+    step = roofline.step(
+        flock.base, rows=count, organisms=count, rank=rank, widths=flock.widths(spread), length=PROMPT + asked.new // 2
+    )
+    found[LIMIT] = [count / step.seconds(str(flock.base.device), flock.base.dtype)]
+    tell = {"tokenizer": flock.base.tokenizer, "dtype": flock.base.dtype}
+    checks = {}
+    for name, side in ((OURS, "engine"), (MIXER, "mixer")):
+        seen = agreement.verdict(last[name], worn, prompts, names, **tell)
+        checks[f"{side}: {seen}"] = seen.right
+    checks["nobody left early"] = all(set(one.counts) == {asked.new} for one in last.values())
+    for organism in organisms:
+        runs.remove(organism)
+    runs.mixer.close()
+    bare_again(worn)
+    goals = [Goal(_GOALS[count, rank, spread], LOOP)] if (count, rank, spread) in _GOALS else []
+    goals += [Goal(9.0 if count == 128 else 4.0, PEFT)] if count >= 32 else []
+    goals += [Goal(2.0, VLLM)] if count >= 32 else []
+    what = f"{count} organisms of rank {rank} on {SPREADS[spread]}; {step}"
+    return Row("M1, M2", what, "tokens/s", found, tuple(goals), checks)
+
+
+def _kept(name: str, side: Callable[[], Decoded], last: dict[str, Decoded]) -> Callable[[], float]:
+    def run() -> float:
+        last[name] = side()
+        return last[name].tokens_per_s
+
+    return run
+
+
+@contextmanager
+def _beside(vllm: str, flock: Flock, bundles: list[dict[str, bytes]], folder: Path, rank: int) -> Iterator[Any]:
+    """Start vLLM, where its Python was given."""
+    if not vllm:
+        yield None
+        return
+    from tests.bench.vllm_side import running
+
+    with running(vllm, flock, bundles, folder, rank=rank) as rival:
+        yield rival
+
+
+def _size(files: dict[str, bytes]) -> int:
+    return sum(map(len, files.values()))
