@@ -1,5 +1,8 @@
-"""Whether chaos would see what it looks for."""
+"""The short form of chaos, and whether it would see what it looks for; and what the long form found."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ from model_organisms.records import Budget, Sample, SampleReceipt, SamplingParam
 from tests.chaos.agreeing import disagreements
 from tests.chaos.clients import Held
 from tests.chaos.held import RELEASE, missing
+from tests.support.tree import ROOT
 
 SESSION = "sessions/abc"
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -113,3 +117,14 @@ def test_what_is_spent_is_what_the_results_say_and_what_was_set_aside_without_on
     assert len(disagreements([spending(SESSION, 37)], [grant], ledger[:2])) == 1
     lost = [*ledger, entered("registry.lost", f"{SESSION}/samples/2", parent=SESSION, tokens="4")]
     assert disagreements([spending(SESSION, 11)], [SimpleNamespace(name="grants/g", spent=Budget(tokens=11))], lost) == []
+
+
+@pytest.mark.timeout(280)
+def test_sessions_while_cells_and_the_registry_are_killed_agree_in_the_end():
+    short = ["--seconds", "25", "--sessions", "16", "--organisms", "4", "--json"]
+    done = subprocess.run([sys.executable, "-m", "tests.chaos", *short], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    assert report["wrong"] == []
+    assert report["held"]["answers"] > 0
+    assert report["killed"]["cells"] + report["killed"]["registries"] >= 3

@@ -1,10 +1,15 @@
-"""Whether the soak's line through its readings sees what grows."""
+"""The short form of the soak, and whether its line through the readings sees what grows."""
+
+import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.soak.flat import slope
+from tests.support.tree import ROOT
 
 
 @given(
@@ -34,3 +39,14 @@ def test_a_step_in_the_beginning_is_not_taken_for_flat():
 def test_fewer_than_three_readings_have_no_slope():
     with pytest.raises(ValueError, match="three readings"):
         slope([1, 2], [1, 2])
+
+
+@pytest.mark.timeout(280)
+def test_three_hundred_samples_leave_memory_as_it_was():
+    short = ["--samples", "300", "--rounds", "15", "--bound", "131072", "--json"]
+    done = subprocess.run([sys.executable, "-m", "tests.soak", *short], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert report["samples"] >= 300
+    assert report["wrong"] == []
+    assert len(report["readings"]) >= 15
