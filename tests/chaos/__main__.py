@@ -19,11 +19,11 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
@@ -36,6 +36,8 @@ from tests.support.crowd import crowd
 from tests.support.tree import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.support.crowd import Crowd
     from tests.support.serving import Serving
 
@@ -50,15 +52,33 @@ class Killer:
     random: Random
     pauses: tuple[float, float]
     registry_share: float
+    answers: Callable[[], int]
+    """How many answers clients hold."""
+    between: int = 0
+    """So many more must have come before the next is killed: a slow machine gets on all the same."""
+    most: int = 0
+    """Kills after which it has done enough; 0 is no end."""
     cells: int = 0
     registries: int = 0
     slowest_start_s: float = 0.0
-    log: list[str] = field(default_factory=list)
+    wanted: int = 0
+
+    def __post_init__(self) -> None:
+        """Let the first answers come."""
+        self.wanted = self.between
+
+    @property
+    def done(self) -> bool:
+        """Tell whether it killed as many as it should, and answers have come since."""
+        return 0 < self.most <= self.cells + self.registries and self.answers() >= self.wanted
 
     def work(self, until: float) -> None:
         """Kill, by chance a cell or the registry, until it is time."""
-        while (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0 and not self.done:
             time.sleep(min(left, self.random.uniform(*self.pauses)))
+            if self.done or self.answers() < self.wanted:
+                continue
+            self.wanted = self.answers() + self.between
             if self.random.random() < self.registry_share:
                 self._registry()
             else:
@@ -82,9 +102,12 @@ class Killer:
 @click.option("--seconds", default=600.0, show_default=True, help="How long things are killed.")
 @click.option("--sessions", default=64, show_default=True, help="Sessions at once.")
 @click.option("--organisms", default=16, show_default=True, help="Organisms they choose among.")
+@click.option("--rows", default=16, show_default=True, help="Sessions that share a cell.")
+@click.option("--kills", default=0, help="End as soon as so many were killed; no such end where absent.")
+@click.option("--between", default=0, help="Answers that must have come before the next is killed.")
 @click.option("--seed", default=0, help="Of the choices; one of chance where absent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
-def main(*, seconds: float, sessions: int, organisms: int, seed: int, as_json: bool) -> None:
+def main(*, seed: int, as_json: bool, **asked: Any) -> None:
     """Sample, kill, and look whether everything agrees."""
     seed = seed or SystemRandom().randint(1, 2**31)
     print(f"seed {seed}", file=sys.stderr, flush=True)
@@ -93,17 +116,32 @@ def main(*, seconds: float, sessions: int, organisms: int, seed: int, as_json: b
     # Beside the repository's own files, because a temporary folder may be in memory, where a sync is nothing.
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=build) as folder:
         Path(folder).chmod(0o755)  # a cell under a user of its own reads the base model in it
-        report = _played(Path(folder), seconds=seconds, sessions=sessions, organisms=organisms, seed=seed)
+        report = _played(Path(folder), Wanted(seed=seed, **asked))
     (build / "chaos.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     print(json.dumps(report, indent=1)) if as_json else _say(report)
     sys.exit(1 if report["wrong"] else 0)
 
 
-def _played(folder: Path, *, seconds: float, sessions: int, organisms: int, seed: int) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How it was asked for."""
+
+    seconds: float
+    sessions: int
+    organisms: int
+    rows: int
+    kills: int
+    between: int
+    seed: int
+
+
+def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
     tally, stop = Tally(), threading.Event()
+    sessions, seed, seconds = wanted.sessions, wanted.seed, wanted.seconds
     researchers = max(1, sessions // 8)
     print("founding and publishing ...", file=sys.stderr, flush=True)
-    with crowd(folder, organisms=organisms, researchers=researchers, cells=sessions + 8, release_s=0.05) as there:
+    size = {"organisms": wanted.organisms, "researchers": researchers, "cells": sessions + 8, "rows": wanted.rows}
+    with crowd(folder, **size, release_s=0.05) as there:
         askers = [
             Asker(there.researchers[number % researchers], there.versions, seed=f"{seed}/{number}", tally=tally, stop=stop)
             for number in range(sessions)
@@ -111,7 +149,15 @@ def _played(folder: Path, *, seconds: float, sessions: int, organisms: int, seed
         for asker in askers:
             asker.start()
         pauses = (1.0, 4.0) if seconds < 120 else (2.0, 8.0)
-        killer = Killer(there.registry, Random(f"{seed}/killer"), pauses=pauses, registry_share=0.25)
+        killer = Killer(
+            there.registry,
+            Random(f"{seed}/killer"),
+            pauses=pauses,
+            registry_share=0.25,
+            answers=lambda: len(tally.held),
+            between=wanted.between,
+            most=wanted.kills,
+        )
         begun, load = time.monotonic(), os.getloadavg()
         try:
             _watched(killer, tally, begun + seconds)
@@ -126,6 +172,7 @@ def _played(folder: Path, *, seconds: float, sessions: int, organisms: int, seed
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
+        "rows": wanted.rows,
         "seconds": round(took),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": [load, os.getloadavg()]},
         "sessions": {"opened": tally.sessions, "at_once_at_most": tally.most_open},
@@ -144,7 +191,7 @@ def _played(folder: Path, *, seconds: float, sessions: int, organisms: int, seed
 
 def _watched(killer: Killer, tally: Tally, until: float) -> None:
     """Let the killer work, and say now and then how it stands."""
-    while time.monotonic() < until:
+    while time.monotonic() < until and not killer.done:
         killer.work(min(until, time.monotonic() + 15))
         print(
             f"{max(0, until - time.monotonic()):4.0f} s left: {tally.open} sessions, {len(tally.held)} answers held, "

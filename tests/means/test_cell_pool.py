@@ -197,6 +197,27 @@ def test_a_bubblewrap_that_leaves_a_wall_out_is_noticed(base, bundle, tmp_path, 
         started.discard()
 
 
+@pytest.mark.parametrize("sign", ["KILL", "TERM"])
+def test_walls_whose_trial_was_killed_are_tried_again_at_once(tmp_path, sign):
+    once = tmp_path / "once"
+    killed = script(tmp_path / "bwrap", f'[ -e {once} ] || {{ touch {once}; kill -{sign} $$; }}; exec bwrap "$@"')
+    with CellPool(limit=1, bubblewrap=killed) as pool:
+        assert not pool.jailed
+        begun = time.monotonic()
+        assert eventually(lambda: pool.jailed)
+        assert time.monotonic() - begun < 25  # and not only after half a minute
+
+
+def test_walls_that_did_not_stand_are_not_tried_at_every_question(tmp_path):
+    count = tmp_path / "count"
+    lax = script(tmp_path / "bwrap", f"echo >> {count}; exit 1")
+    with CellPool(limit=1, bubblewrap=lax) as pool:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert not pool.jailed
+        assert count.read_text() == "\n"
+
+
 def test_a_bubblewrap_that_may_not_build_a_jail_counts_as_missing(base, bundle, tmp_path):
     barred = script(tmp_path / "bwrap", 'echo "bwrap: No permissions to create new namespace" >&2; exit 1')
     with CellPool(limit=1, bubblewrap=barred) as unsafe:

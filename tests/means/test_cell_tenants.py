@@ -13,7 +13,7 @@ from model_organisms.cells.calls import Call
 from model_organisms.cells.frames import Draw, Piece
 from model_organisms.errors import CellUnavailable, DeadlineExceeded, ModelOrganismsError
 from model_organisms.records import Message, SamplingParameters
-from model_organisms_registry.isolation.backing import FREE, LONGEST_S, BackOff
+from model_organisms_registry.isolation.backing import FORGOTTEN_S, FREE, LONGEST_S, BackOff
 
 from tests.support.cells import crowded, eventually
 
@@ -252,3 +252,15 @@ def test_cells_that_keep_ending_are_started_ever_more_rarely():
     patience.well("kind")
     patience.lost("kind")
     patience.check("kind")
+
+
+def test_a_cell_that_is_lost_long_after_the_one_before_does_not_keep_ending():
+    now = [100.0]
+    patience = BackOff(lambda: now[0])
+    for _ in range(12):
+        patience.lost("kind")
+        patience.check("kind")
+        now[0] += FORGOTTEN_S + 1
+    for _ in range(FREE + 1):
+        patience.lost("kind")
+    assert refused(patience, "kind")

@@ -46,7 +46,9 @@ class Crowd:
 
 
 @contextmanager
-def crowd(folder: Path, *, organisms: int, researchers: int, cells: int, release_s: float = 0.5) -> Iterator[Crowd]:
+def crowd(
+    folder: Path, *, organisms: int, researchers: int, cells: int, rows: int = 16, release_s: float = 0.5
+) -> Iterator[Crowd]:
     """Found and serve a registry with so many organisms and researchers while the block runs.
 
     Args:
@@ -54,11 +56,12 @@ def crowd(folder: Path, *, organisms: int, researchers: int, cells: int, release
         organisms: Each of its own random weights.
         researchers: Each holds a grant of rung `probe` on every organism.
         cells: That may run at once; one user may have them all.
+        rows: Sessions that share one.
         release_s: Length of a window of text, in seconds.
     """
     base = tiny_base(folder / "base")
     config = settings(folder / "data", base_models={BASE: base})
-    tables = f"\n[cells]\nlimit = {cells}\neach = {cells}\n"
+    tables = f"\n[cells]\nlimit = {cells}\neach = {cells}\nrows = {rows}\n"
     tables += f"\n[limits]\nthreads = 128\ncalls_each = 64\nrelease_s = {release_s}\nledger_wait_s = 10.0\n"
     names = [f"rosa{number}" for number in range(researchers)]
     people = (*STAFF, *((name, "researcher") for name in names))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 FREE = 2
 """So many losses in a row cost nothing: machines hiccup."""
 FIRST_S, LONGEST_S = 1.0, 60.0
+FORGOTTEN_S = 300.0
+"""A loss so long after the one before is the first of a new row: a cell that served for long does not keep ending."""
 _MOST = 1024
 
 
@@ -46,7 +48,8 @@ class BackOff:
     def lost(self, kind: Hashable) -> None:
         """Note that a cell did not start, or ended though nobody wanted it to."""
         with self._lock:
-            self._lost[kind] = self._lost.pop(kind, (0, 0.0))[0] + 1, self._clock()
+            (count, last), now = self._lost.pop(kind, (0, 0.0)), self._clock()
+            self._lost[kind] = 1 if now - last > FORGOTTEN_S else count + 1, now
             while len(self._lost) > _MOST:
                 del self._lost[next(iter(self._lost))]
 

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 ATTACK = "from model_organisms.cells import walls; sys.exit(bool(walls.attack(spec)[1]))"
 """Program of a cell that only attacks its walls."""
 NEEDS = "docs/guides/sandbox.md says what the host must have"
-_RETRY_S = 30.0
+_RETRY_S, _AGAIN_S = 30.0, 1.0
+"""Seconds until walls that did not stand are tried again; and where the trial was killed, so that it found nothing out."""
 _Kind = tuple[Path, str]
 """Base model, and who may share: a level's name, or one version's digest where nobody may."""
 _logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class CellPool:
         self._refilling = threading.Lock()
         self._closed = False
         self._stands = False
-        self._tried = -_RETRY_S
+        self._next_trial = 0.0
         self._refill()
 
     def open(
@@ -160,9 +161,9 @@ class CellPool:
     def jailed(self) -> bool:
         """Tell whether every wall can be built here: tried with an empty cell, and while it fails tried again now and then."""
         with self._lock:
-            if self._stands or self._closed or time.monotonic() - self._tried < _RETRY_S:
+            if self._stands or self._closed or time.monotonic() < self._next_trial:
                 return self._stands
-            self._tried = time.monotonic()
+            self._next_trial = time.monotonic() + _RETRY_S
         try:
             empty = EmptyCell(self._warden, plan(self._jail, None, code=ATTACK))
         except ModelOrganismsError as error:
@@ -170,7 +171,10 @@ class CellPool:
             return False
         empty.process.wait(self._start_timeout_s)
         self._stands = empty.process.succeeded
-        if not self._stands:
+        if empty.process.killed:
+            self._next_trial = time.monotonic() + _AGAIN_S
+            _logger.warning("The cell that tries the walls was killed from outside; they are tried again.")
+        elif not self._stands:
             _logger.warning("A wall of the jail is missing, so nothing above CL1 is served (%s)", empty.process.diagnosis())
         empty.discard()
         return self._stands

@@ -74,6 +74,12 @@ class Process:
         """Tell whether it ended by itself, well."""
         return not self.alive and self._popen.returncode == 0
 
+    @property
+    def killed(self) -> bool:
+        """Tell whether it was ended from outside: by SIGKILL or SIGTERM, itself or what bubblewrap wraps for us."""
+        codes = {code for sign in (signal.SIGKILL, signal.SIGTERM) for code in (-sign, 128 + sign)}
+        return not self.alive and self._popen.returncode in codes
+
     def diagnosis(self) -> str:
         """Say how it ended, in words that cannot hold a model's text."""
         said = bytes(self._tail)
