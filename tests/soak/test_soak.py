@@ -42,11 +42,11 @@ def test_fewer_than_three_readings_have_no_slope():
 
 
 @pytest.mark.timeout(280)
-def test_three_hundred_samples_leave_memory_as_it_was():
-    short = ["--samples", "300", "--rounds", "15", "--bound", "131072", "--json"]
+def test_two_hundred_samples_leave_memory_as_it_was():
+    short = ["--samples", "200", "--rounds", "10", "--bound", "131072", "--json"]
     done = subprocess.run([sys.executable, "-m", "tests.soak", *short], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     report = json.loads(done.stdout)
-    assert report["samples"] >= 300
+    assert report["samples"] >= 200
     assert report["wrong"] == []
-    assert len(report["readings"]) >= 15
+    assert len(report["readings"]) >= 10
