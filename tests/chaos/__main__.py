@@ -79,7 +79,8 @@ class Killer:
             if self.done or self.answers() < self.wanted:
                 continue
             self.wanted = self.answers() + self.between
-            if self.random.random() < self.registry_share:
+            last = self.most and self.cells + self.registries == self.most - 1
+            if self.random.random() < self.registry_share or (last and not self.registries):
                 self._registry()
             else:
                 self._cell()

@@ -130,3 +130,4 @@ def test_sessions_while_cells_and_the_registry_are_killed_agree_in_the_end():
     assert report["wrong"] == []
     assert report["held"]["answers"] > 0
     assert report["killed"]["cells"] + report["killed"]["registries"] >= 3
+    assert report["killed"]["registries"] > 0
