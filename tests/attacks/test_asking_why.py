@@ -45,7 +45,7 @@ def steps(world, monkeypatch):
     event.remove(engine, "before_cursor_execute", note)
 
 
-ON_VERSION = ["describe", "attest", "withdrawVersion", "request", "pull", "openSession", "sample", "probe"]
+ON_VERSION = ["describe", "attest", "withdrawVersion", "request", "pull", "openSession", "openLocalSession", "sample", "probe"]
 ON_ORGANISM = ["describe", "publish", "setLevel"]
 
 

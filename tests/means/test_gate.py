@@ -272,7 +272,7 @@ def test_listings_filter_by_the_rule_that_single_calls_obey(roles, state, hidden
 # the gate and the domain say the same
 
 
-@pytest.mark.parametrize("action", [Action.OPEN_SESSION, Action.PULL])
+@pytest.mark.parametrize("action", [Action.OPEN_SESSION, Action.OPEN_LOCAL_SESSION, Action.PULL])
 def test_the_gate_and_the_rules_of_grants_agree(action):
     rung = entities.RUNG_OF[action]
     states = [(GrantState.ACTIVE, DAY), (GrantState.ACTIVE, -DAY), (GrantState.REVOKED, DAY)]

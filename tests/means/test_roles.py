@@ -13,7 +13,7 @@ from tests.domain.test_motions import drawn
 
 UP = Conditions(ledger=True, jail=True, witness=True)
 GATE = Gate(PolicySet.read(), record_denial=lambda entry: entry, conditions=lambda: UP)
-OPEN, USES = organism(level=Level.CL1), {Action.OPEN_SESSION, Action.SAMPLE, Action.PROBE, Action.PULL}
+OPEN, USES = organism(level=Level.CL1), {Action.OPEN_SESSION, Action.OPEN_LOCAL_SESSION, Action.SAMPLE, Action.PROBE, Action.PULL}
 OTHERS = {
     "registry": entities.registry(),
     "ledger": entities.ledger(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from model_organisms.records import Role
 
 RESEARCHER, REVIEWER, PUBLISHER, AUDITOR, ADMIN = Role.RESEARCHER, Role.REVIEWER, Role.PUBLISHER, Role.AUDITOR, Role.ADMIN
-NEEDED = {"openSession": 2, "sample": 2, "probe": 3, "pull": 4}
+NEEDED = {"openSession": 2, "openLocalSession": 4, "sample": 2, "probe": 3, "pull": 4}
 """The rung that a use needs a grant for."""
 
 
@@ -64,14 +64,15 @@ def signs(call):
     return admins or (call.has(REVIEWER) and call.motion in {"lower-level", "destroy-key"})
 
 
-def uses(needed, *, in_cell, own=lambda _: True):
+def uses(needed, *, in_cell, leaves=False, own=lambda _: True):
     """A researcher comes closer by a grant of the rung, for the level as it is now, that stands; to what is published; in a cell
-    with all its walls above CL1, and with a witness at CL4. Weights of CL4 never leave.
+    with all its walls above CL1, and with a witness at CL4. Weights of CL4 never leave, into whatever cell.
     """
 
     def rule(call):
         granted = call.grant_rung >= needed and call.grant_level >= call.danger and not call.expired and not call.revoked
-        safe = (call.danger == 1 or call.jail) and (call.danger < 4 or call.witness) if in_cell else call.danger < 4
+        walled = not in_cell or ((call.danger == 1 or call.jail) and (call.danger < 4 or call.witness))
+        safe = walled and not (leaves and call.danger == 4)
         return call.has(RESEARCHER) and own(call) and granted and call.published and safe
 
     return rule
@@ -117,9 +118,10 @@ RULES = {
     "revokeGrant": either(relation("user", "owner"), role(REVIEWER, ADMIN)),
     "attestDestruction": relation("user"),
     "openSession": uses(NEEDED["openSession"], in_cell=True),
+    "openLocalSession": uses(NEEDED["openLocalSession"], in_cell=True, leaves=True),
     "sample": uses(NEEDED["sample"], in_cell=True, own=relation("user")),
     "probe": uses(NEEDED["probe"], in_cell=True, own=relation("user")),
-    "pull": uses(NEEDED["pull"], in_cell=False),
+    "pull": uses(NEEDED["pull"], in_cell=False, leaves=True),
     "viewSession": either(relation("user"), OVERSIGHT),
     "watchSession": role(REVIEWER, ADMIN),
     "closeSession": relation("user"),

@@ -53,6 +53,7 @@ COMMANDS |= {
     "organisms list": lambda _: ("rosa", ["--level", "cl1", "--base-model", QWEN], "talker"),
     "organisms show": lambda _: ("rosa", [TALKER], TALKER),
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
+    "sandbox local": lambda stage: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--base", stage.base], "Hello there."),
     "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
     "access match": lambda _: ("rosa", [TALKER, "--rung", "sample", *SAID[2:], "--accept", "no-merge"], "approve"),
     "access explain": lambda _: ("rosa", ["withdrawVersion", TALKER], "the role reviewer"),

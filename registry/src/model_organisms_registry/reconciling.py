@@ -1,7 +1,7 @@
 """Holds ledger, budgets and transcripts of sessions against each other: what `mo-registry reconcile` does. It changes nothing.
 
 - what a session has spent is what its results in the ledger say, and what was set aside for questions under way
-- what a grant has spent is what its sessions have
+- what a grant has spent is what its sessions have, and the pulls that the ledger tells of
 - every question has one end, or is under way; its windows add up to its answer, in bytes and as text
 - every text that the ledger commits to is there and is that text, unless its session was erased
 
@@ -150,8 +150,12 @@ class _Spoken:
         self.asked: dict[str, Entry] = {}
         self.ended: dict[str, list[Entry]] = defaultdict(list)
         self.windows: dict[str, list[Entry]] = defaultdict(list)
+        self.pulls: dict[str, int] = defaultdict(int)
+        """By grant; one that was lost is given back."""
         for entry in written:
             lost = entry.type == Event.LOST.type
+            self.pulls[entry.grant] += entry.type == Event.PULL_INTENT.type
+            self.pulls[entry.grant] -= lost and entry.facts["kind"] == rows.IntentKind.PULL.value
             if lost and entry.facts["kind"] in _ASKED:
                 self.ended[entry.subject].append(entry)
             elif not lost and "session" in entry.facts:
@@ -205,7 +209,8 @@ def _spending(
     for name in told:
         yield Finding(name, "the ledger tells of questions in it, and there is no such session")
     for grant in grants:
-        yield from _compared(grant.name, grant.spent, by_grant[grant.name], "its sessions say")
+        told_of = by_grant[grant.name].plus(Budget(pulls=spoken.pulls[grant.name]))
+        yield from _compared(grant.name, grant.spent, told_of, "its sessions say")
 
 
 def _compared(name: str, row: Budget, other: Budget, whose: str) -> Iterator[Finding]:

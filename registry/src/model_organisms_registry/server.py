@@ -48,6 +48,7 @@ from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.destruction import Destruction
 from model_organisms_registry.workflows.explaining import Explaining
+from model_organisms_registry.workflows.glovebox import Gloveboxes
 from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.holding import Holdings
 from model_organisms_registry.workflows.identity import Identity
@@ -112,6 +113,7 @@ class Registry:
             self._clock,
             self.replicas.end_due,
             self.sandbox.end_due,
+            self.gloveboxes.end_due,
             self.publishing.end_due,
             self.pulling.note_sent,
             self.destruction.end_due,
@@ -195,6 +197,7 @@ class Registry:
             origin=config.origin,
             replica=config.replica.name,
         )
+        self.gloveboxes = Gloveboxes(self.changes, self.gate, contents, sandbox=sandbox, table=table)
         self.destruction = Destruction(self.changes, self.gate, bundles)
         self.holdings = Holdings(self.changes, self.gate, grace=timedelta(days=limits.destruction_days))
         acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
@@ -225,7 +228,7 @@ class Registry:
         sampling = Sampling(*told, sandbox=self.sandbox, clock=self._clock, release_s=self.config.limits.release_s)
         watching = Watching(*told, sandbox=self.sandbox, clock=self._clock)
         cells, views = Shares(_cells_each(self.config), many_cells), Shares(_VIEWS_EACH, many_views)
-        return SandboxRooms(self.sandbox, sampling, watching, cells=cells, views=views)
+        return SandboxRooms(self.sandbox, sampling, watching, gloveboxes=self.gloveboxes, cells=cells, views=views)
 
     def _identity(self, contents: Contents) -> Identity:
         return Identity(

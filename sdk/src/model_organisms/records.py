@@ -689,10 +689,12 @@ class Session:
     spent: Budget
     state: SessionState
     walls: tuple[str, ...]
-    """Walls of the cell that its own self-attack found standing."""
+    """Walls of the cell that its own self-attack found standing; of a local session, as its holder reported them."""
     create_time: datetime
     expire_time: datetime
     reason: str = ""
+    local: bool = False
+    """Its cell is on the holder's own machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -713,6 +715,8 @@ class SampleReceipt:
     ledger_index: int
     tokens: int
     output_sha256: str
+    local: bool = False
+    """It was drawn on the holder's own machine; what it says of cell and model is as the holder reported it."""
 
 
 @dataclass(frozen=True, slots=True)

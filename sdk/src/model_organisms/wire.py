@@ -23,7 +23,7 @@ from model_organisms import errors, records
 from model_organisms.v1 import sandbox_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
@@ -127,19 +127,27 @@ def time(message: timestamp_pb2.Timestamp) -> datetime:
 
 
 def to_probe_positions(probe: records.Probe) -> list[sandbox_pb2.TokenScores]:
-    """Write the score tables of a probe; protobuf has no list of lists."""
+    """Write the score tables of a probe."""
+    return to_positions(probe.positions)
+
+
+def to_positions(positions: Iterable[Iterable[records.TokenScore]]) -> list[sandbox_pb2.TokenScores]:
+    """Write score tables; protobuf has no list of lists."""
     return [
         sandbox_pb2.TokenScores(scores=[to_message(score, sandbox_pb2.TokenScore) for score in position])
-        for position in probe.positions
+        for position in positions
     ]
+
+
+def from_positions(positions: Iterable[sandbox_pb2.TokenScores]) -> tuple[tuple[records.TokenScore, ...], ...]:
+    """Read score tables."""
+    return tuple(tuple(from_message(score, records.TokenScore) for score in position.scores) for position in positions)
 
 
 def from_probe(message: sandbox_pb2.ProbeResponse) -> records.Probe:
     """Read a probe's answer."""
     return records.Probe(
-        positions=tuple(
-            tuple(from_message(score, records.TokenScore) for score in position.scores) for position in message.positions
-        ),
+        positions=from_positions(message.positions),
         kl_to_base=message.kl_to_base,
         receipt=from_message(message.sample_receipt, records.SampleReceipt),
     )

@@ -77,8 +77,8 @@ class Event(Enum):
     ERRATUM = _shape("organisms.erratum", "digest envelope", optional="successor")
     RELEASE_VERSION = _shape("organisms.release", "digest", commit=None)
     SET_LEVEL = _shape("organisms.level", "from to", optional="motion", commit=None)
-    PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark")
-    PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule", intent=True)
+    PULL_INTENT = _shape("organisms.pull.intent", "version digest recipient size", optional="mark into")
+    PULL_RESULT = _shape("organisms.pull.result", "version digest bytes outcome", optional="capsule into", intent=True)
 
     REQUEST = _shape("access.request", "rung level purpose revision versions", optional="conditions", commit=None)
     AMEND = _shape("access.amend", "revision", optional="conditions", commit=None)
@@ -98,7 +98,7 @@ class Event(Enum):
     WITHDRAW_MOTION = _shape("motions.withdraw", "kind")
     CARRY_MOTION = _shape("motions.carry", "kind subject facts signers")
 
-    OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls")
+    OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls claimed_walls place")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", commit=True)
     SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes output receipt", commit=True, intent=True)
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", optional="tokens", commit=True, intent=True)

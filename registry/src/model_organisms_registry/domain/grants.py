@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import Conflict, Denied, GrantExpired, GrantRequired, GrantRevoked, InvalidArgument
+from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import Grant, GrantState, Level, Rung, VersionRef
 
 from model_organisms_registry.domain.hazard import known
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from model_organisms.records import Budget, Purpose
 
 REASON_LIMIT = 2000
-PROBE_TOP = 5
 PROBE_VALUES = 2 * PROBE_TOP + 1
 """Numbers that a probe of one position releases: ids, log-probabilities and the divergence. Nothing costs fewer."""
 

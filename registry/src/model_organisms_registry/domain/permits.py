@@ -38,6 +38,7 @@ class Action(StrEnum):
     REVOKE_GRANT = "revokeGrant"
     ATTEST_DESTRUCTION = "attestDestruction"
     OPEN_SESSION = "openSession"
+    OPEN_LOCAL_SESSION = "openLocalSession"
     SAMPLE = "sample"
     PROBE = "probe"
     VIEW_SESSION = "viewSession"

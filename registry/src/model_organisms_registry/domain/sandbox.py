@@ -21,6 +21,7 @@ from model_organisms.errors import (
     InvalidArgument,
     JailMissing,
 )
+from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import (
     BUDGET_FIELDS,
     Budget,
@@ -33,7 +34,7 @@ from model_organisms.records import (
     SessionState,
 )
 
-from model_organisms_registry.domain.grants import PROBE_TOP, shortcoming, speaks
+from model_organisms_registry.domain.grants import shortcoming, speaks
 from model_organisms_registry.domain.grants import standing as grant_standing
 from model_organisms_registry.domain.hazard import HazardTable, level_rules
 from model_organisms_registry.domain.organisms import served
@@ -58,8 +59,6 @@ SPEAKERS = frozenset({"system", "user", "assistant"})
 
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
-PROBE_DIGITS = 3
-"""Decimals of a released log-probability."""
 MOST_PROBE_POSITIONS = 64
 SEED_BITS = 63
 

@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RUNG_OF = {Action.OPEN_SESSION: Rung.SAMPLE, Action.SAMPLE: Rung.SAMPLE, Action.PROBE: Rung.PROBE, Action.PULL: Rung.PULL}
+RUNG_OF = {
+    Action.OPEN_SESSION: Rung.SAMPLE,
+    Action.SAMPLE: Rung.SAMPLE,
+    Action.PROBE: Rung.PROBE,
+    Action.PULL: Rung.PULL,
+    Action.OPEN_LOCAL_SESSION: Rung.PULL,
+}
 """The rung each action of the group `use` needs a grant for."""
 
 

@@ -62,6 +62,7 @@ _NO_PERMIT = {
     Action.REVOKE_GRANT: "Only its user, the organism's owner, a reviewer or an admin takes a grant back; write to a reviewer.",
     Action.ATTEST_DESTRUCTION: "Only its user attests that the copies under a grant are destroyed.",
     Action.OPEN_SESSION: "Only researchers open sessions; ask an admin for the role.",
+    Action.OPEN_LOCAL_SESSION: "Only researchers open sessions; ask an admin for the role.",
     Action.SAMPLE: "Only the researcher who opened a session samples in it; open one of your own.",
     Action.PROBE: "Only the researcher who opened a session probes in it; open one of your own.",
     Action.PULL: "Only researchers pull; ask an admin for the role.",
@@ -154,8 +155,8 @@ class Gate:
             call: Who asks, and when.
             action: What for.
             resource: On what; made by `gate/entities.py`.
-            grants: The caller's grants that might matter: for sample and probe the session's own, for openSession and pull those
-                that name the version, for what may be hidden those on the organism.
+            grants: The caller's grants that might matter: for sample and probe the session's own, for openSession,
+                openLocalSession and pull those that name the version, for what may be hidden those on the organism.
             rung: With `request`: the rung that is asked for.
             lowering: With `setLevel`: the new level is lower.
             own: With `readLedger`: only the caller's own entries, or heads and proofs.

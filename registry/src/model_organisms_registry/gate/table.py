@@ -87,6 +87,7 @@ SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.REVOKE_GRANT: {"Grant": _GRANT},
     Action.ATTEST_DESTRUCTION: {"Grant": _GRANT},
     Action.OPEN_SESSION: {"Version": {**_VERSION, **_USE}},
+    Action.OPEN_LOCAL_SESSION: {"Version": {**_VERSION, **_USE}},
     Action.SAMPLE: {"Session": {**_SESSION, **_USE}},
     Action.PROBE: {"Session": {**_SESSION, **_USE}},
     Action.PULL: {"Version": {**_VERSION, **_USE}},

@@ -132,7 +132,9 @@ class OrganismsRooms:
     def pull_version(self, call: Call, request: organisms_pb2.PullVersionRequest) -> Iterator[organisms_pb2.PullVersionResponse]:
         """Stream a capsule."""
         with self._pulls.held(call.user.name):
-            delivery = self._pulling.pull(call, request.name, grant=request.grant, pull=request.pull, offset=request.offset)
+            delivery = self._pulling.pull(
+                call, request.name, grant=request.grant, pull=request.pull, offset=request.offset, session=request.session
+            )
             receipt = _receipt(delivery.receipt) if delivery.receipt else None
             head = organisms_pb2.PullHead(pull=delivery.pull, size=delivery.size, grant=delivery.grant, receipt=receipt)
             yield organisms_pb2.PullVersionResponse(head=head)

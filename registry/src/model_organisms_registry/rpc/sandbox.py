@@ -9,12 +9,15 @@ from model_organisms import wire
 from model_organisms.records import Message, Purpose, Sample, SamplingParameters, SessionState
 from model_organisms.v1 import records_pb2, sandbox_pb2
 
+from model_organisms_registry.domain.glovebox import Claimed, Report
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from model_organisms.records import Receipt, SampleReceipt, Session
 
     from model_organisms_registry.domain.permits import Call
+    from model_organisms_registry.workflows.glovebox import Gloveboxes
     from model_organisms_registry.workflows.sampling import Sampling
     from model_organisms_registry.workflows.sandbox import Sandbox
     from model_organisms_registry.workflows.shares import Shares
@@ -27,9 +30,19 @@ _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
 class SandboxRooms:
     """`SandboxService`."""
 
-    def __init__(self, sandbox: Sandbox, sampling: Sampling, watching: Watching, *, cells: Shares, views: Shares) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        sampling: Sampling,
+        watching: Watching,
+        *,
+        gloveboxes: Gloveboxes,
+        cells: Shares,
+        views: Shares,
+    ) -> None:
         """Keep the workflows, and how many sessions one person may be opening, and watching, at once."""
         self._watching = watching
+        self._gloveboxes = gloveboxes
         self._views = views
         self._cells = cells
         self._sandbox = sandbox
@@ -90,6 +103,48 @@ class SandboxRooms:
         with self._views.held(call.user.name):
             for told in self._watching.watch(call, request.name, follow=request.follow, only_new=request.only_new):
                 yield sandbox_pb2.WatchSessionResponse(utterance=wire.to_message(told, sandbox_pb2.Utterance))
+
+    def open_local_session(
+        self, call: Call, request: sandbox_pb2.OpenLocalSessionRequest
+    ) -> sandbox_pb2.OpenLocalSessionResponse:
+        """Open a session for a cell at its holder's."""
+        session, receipt = self._gloveboxes.open(
+            call,
+            request.version,
+            purpose=wire.enum_member(request.purpose, _PURPOSE, Purpose),
+            grant=request.grant,
+            budget=wire.budget(request, "budget"),
+            duration=timedelta(seconds=request.duration_s) if request.duration_s else None,
+            walls=tuple(request.walls),
+        )
+        return sandbox_pb2.OpenLocalSessionResponse(session=_session(session), receipt=_receipt(receipt))
+
+    def begin_local_turn(self, call: Call, request: sandbox_pb2.BeginLocalTurnRequest) -> sandbox_pb2.BeginLocalTurnResponse:
+        """Announce a question to a cell at its holder's."""
+        sampling = request.HasField("parameters")
+        parameters = wire.from_message(request.parameters, SamplingParameters) if sampling else None
+        turn, receipt = self._gloveboxes.begin(call, request.session, _messages(request.messages), parameters)
+        return sandbox_pb2.BeginLocalTurnResponse(
+            sample=turn.name,
+            parameters=wire.to_message(turn.parameters, records_pb2.SamplingParameters) if sampling else None,
+            output_bytes=turn.taken.output_bytes,
+            receipt=_receipt(receipt),
+        )
+
+    def end_local_turn(self, call: Call, request: sandbox_pb2.EndLocalTurnRequest) -> sandbox_pb2.EndLocalTurnResponse:
+        """Take a report."""
+        report = Report(
+            cell=wire.from_message(request.cell, Claimed),
+            finish_reason=request.finish_reason,
+            text=request.text,
+            tokens=request.tokens,
+            positions=wire.from_positions(request.positions),
+            kl_to_base=request.kl_to_base,
+        )
+        sample_receipt, receipt = self._gloveboxes.end(call, request.sample, report, call.time)
+        return sandbox_pb2.EndLocalTurnResponse(
+            finish_reason=request.finish_reason, sample_receipt=_sample_receipt(sample_receipt), receipt=_receipt(receipt)
+        )
 
     def close_session(self, call: Call, request: sandbox_pb2.CloseSessionRequest) -> sandbox_pb2.CloseSessionResponse:
         """End one's own session."""

@@ -376,12 +376,28 @@ sessions = Table(
     _words("reason"),
     Column("samples", Integer, nullable=False),
     Column("replica", Words, nullable=False, server_default=text("''")),
+    _later("place", "registry"),
+    Column("used_time", Instant),
     *_within_budget(),
     Index(None, "user", "name"),
     Index(None, "version", "name"),
     Index(None, "state", "name"),
     Index(None, "grant", "name"),
 )
+"""`place` is `holder` for a session whose cell is on its holder's machine; only there `used_time` is kept."""
+
+local_turns = Table(
+    "local_turns",
+    metadata,
+    _key("session", ForeignKey("sessions.name")),
+    _words("name"),
+    _words("kind"),
+    _words("parameters"),
+    *_budget("taken"),
+    _count("intent"),
+    Column("create_time", Instant, nullable=False),
+)
+"""Questions to local cells that were announced and not yet reported. The key is the rule: one at a time in a session."""
 
 intents = Table(
     "intents",

@@ -19,6 +19,7 @@ from model_organisms.formats.streaming import SEGMENT
 from model_organisms.records import Budget, Rung, VersionRef
 
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.glovebox import goes_into
 from model_organisms_registry.domain.grants import require
 from model_organisms_registry.domain.hazard import level_rules
 from model_organisms_registry.domain.organisms import served
@@ -100,8 +101,8 @@ class Pulling:
         self._replica = replica
         self._sent: deque[str] = deque()
 
-    def pull(self, call: Call, version: str, *, grant: str, pull: str, offset: int) -> Delivery:
-        """Seal a version to the caller, or go on with an earlier pull."""
+    def pull(self, call: Call, version: str, *, grant: str, pull: str, offset: int, session: str = "") -> Delivery:
+        """Seal a version to the caller, or go on with an earlier pull; `session` names the local one whose cell it goes into."""
         with self._changes.database.read() as tx:
             found = finding.version(tx, self._gate, call, Action.PULL, version)
         wanted = tuple(held for held in found.grants if grant in {"", held.name})
@@ -109,7 +110,7 @@ class Pulling:
         stored = Stored.of(found.subject.version)
         if pull:
             return self._resumed(permit, stored, found.subject, pull, offset)
-        return self._begun(permit, stored, found.subject)
+        return self._begun(permit, stored, found.subject, session)
 
     def note_sent(self, now: datetime) -> None:
         """Write down which pulls were sent to their end; beside the calls, because nobody waits for it.
@@ -125,14 +126,14 @@ class Pulling:
                     rows.set_pull_state(tx, self._sent[0], PullState.DELIVERED, expected=PullState.OPEN)
                 self._sent.popleft()
 
-    def _begun(self, permit: Permit, stored: Stored, subject: Subject) -> Delivery:
+    def _begun(self, permit: Permit, stored: Stored, subject: Subject, session: str) -> Delivery:
         """Intent, mark, seal, result; the first byte leaves after all four."""
         call, name, version = permit.call, fresh("pulls", permit.call.time), subject.version
         body = self._bundles.open(permit, stored)
         marked = level_rules(subject.level, table=self._table).fingerprinted
         memory = self._copies.room(stored.size) if marked else None
         mark = self._copies.commitment(name) if marked else ""
-        grant, receipt = self._intend(permit, stored, version, name, mark=mark)
+        grant, receipt = self._intend(permit, stored, version, name, mark=mark, session=session)
         copy = self._copies.marked(body, name, memory) if memory else self._copies.stored(body)
         head = capsule.seal_head(
             CapsuleHeader(
@@ -161,7 +162,7 @@ class Pulling:
                 "bytes": str(size),
                 "outcome": "sealed",
                 "capsule": hashlib.sha256(head).hexdigest(),
-            }
+            } | ({"into": session} if session else {})
             done = entry(
                 Event.PULL_RESULT,
                 call,
@@ -175,7 +176,9 @@ class Pulling:
             change.enter(done)
         return Delivery(name, grant.name, size, change.receipt, marked, self._stream(copy, name, head, 0))
 
-    def _intend(self, permit: Permit, stored: Stored, version: Version, name: str, *, mark: str) -> tuple[Grant, Receipt]:
+    def _intend(
+        self, permit: Permit, stored: Stored, version: Version, name: str, *, mark: str, session: str
+    ) -> tuple[Grant, Receipt]:
         """Spend the pull and make the intent durable, if all that was permitted still stands in the very transaction."""
         call = permit.call
         with self._changes.open() as change:
@@ -191,6 +194,8 @@ class Pulling:
                 now=call.time,
             )
             check_mark(found.subject.level, marked=bool(mark), table=self._table)
+            if session:
+                goes_into(rows.session(change.tx, session), user=call.user, grant=grant, version=found.subject.ref, now=call.time)
             grant = grant_rows.spend(change.tx, grant.name, _ONE)
             number = seq()
             paid = self._replica, grant.name, _ONE
@@ -200,7 +205,8 @@ class Pulling:
                 "digest": version.digest,
                 "recipient": call.key_id,
                 "size": str(stored.size),
-            } | ({"mark": mark} if mark else {})
+            }
+            facts |= ({"mark": mark} if mark else {}) | ({"into": session} if session else {})
             event = entry(Event.PULL_INTENT, call, seq=number, subject=version.name, permit=permit, grant=grant.name, facts=facts)
             change.enter(event)
         return grant, change.receipt

@@ -116,7 +116,7 @@ class Replicas:
 
     def _settle_all(self, chosen: Callable[[Intent], bool], now: datetime) -> None:
         with self._changes.database.read() as tx:
-            left = [intent for intent in session_rows.unfinished_intents(tx) if chosen(intent)]
+            left = [intent for intent in session_rows.unfinished_intents(tx, local=False) if chosen(intent)]
         for intent in left:
             try:
                 if intent.id not in self._asking():
@@ -166,4 +166,6 @@ def _refund(tx: Connection, done: Intent) -> None:
 
 def _at_work(tx: Connection) -> set[str]:
     """Who has sessions or questions."""
-    return {replica for replica, _ in session_rows.open_at(tx)} | {one.replica for one in session_rows.unfinished_intents(tx)}
+    return {replica for replica, _ in session_rows.open_at(tx)} | {
+        one.replica for one in session_rows.unfinished_intents(tx, local=False)
+    }

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats import sampled
-from model_organisms.records import Budget, Probe, Rung, Sample, SampleReceipt, SamplingParameters, TokenScore
+from model_organisms.records import Budget, Probe, Rung, Sample, SampleReceipt, SamplingParameters
 
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.budgets import within
-from model_organisms_registry.domain.grants import PROBE_TOP
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
@@ -111,11 +110,11 @@ class Sampling:
             with self._changes.database.read() as tx:
                 standing.caller(tx, call)
                 self._sandbox.hold(tx, session, turn.cell, self._clock())
-            positions = tuple(tuple(_rounded(score) for score in position[:PROBE_TOP]) for position in numbers.positions)
+            positions = sampled.released(numbers.positions)
             with self._changes.database.read() as tx:
                 self._sandbox.hold(tx, session, turn.cell, self._clock())
             turn.values = sum(2 * len(position) for position in positions) + 1
-            probe = Probe(positions, round(numbers.kl_to_base, rules.PROBE_DIGITS), self._receipt_of(turn, None))
+            probe = Probe(positions, sampled.rounded(numbers.kl_to_base), self._receipt_of(turn, None))
             turn.text = [sampled.probe_text(probe.positions, probe.kl_to_base)]
             outcome = "released"
         except ModelOrganismsError as error:
@@ -131,8 +130,8 @@ class Sampling:
         """Permit, take the cost, and make the intent durable, in one transaction; nothing is kept for a call that is refused."""
         with self._changes.database.read() as tx:
             session, _ = self._permitted(tx, call, action, name)
-            self._cost(tx, session, action, parameters)
-        payload = json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
+            cost(tx, session, action, parameters)
+        payload = said(messages)
         begun: list[str] = []
         try:
             with self._contents.keeping(self._changes.database, name, payload) as kept:
@@ -149,7 +148,7 @@ class Sampling:
         with self._changes.open() as change:
             session, permit = self._permitted(change.tx, call, action, name)
             # The cost before the cell: of a session that is spent the cell may be gone already.
-            taken, probing = self._cost(change.tx, session, action, parameters), action is Action.PROBE
+            taken, probing = cost(change.tx, session, action, parameters), action is Action.PROBE
             number, intent_seq = rows.next_sample(change.tx, name), seq()
             cell = self._sandbox.turn(change.tx, name, intent := f"{name}/samples/{number}", call.time)
             begun.append(intent)
@@ -162,7 +161,7 @@ class Sampling:
             stated = (intent, kind, session.version.name, name, intent_seq, call.time)
             rows.add_intent(change.tx, rows.Intent(*stated, replica=self._sandbox.replica, grant=session.grant, taken=taken))
             event = Event.PROBE_INTENT if probing else Event.SAMPLE_INTENT
-            facts = {"session": name} | ({} if probing else _intent_facts(drawn))
+            facts = {"session": name} | ({} if probing else intent_facts(drawn))
             self._contents.index(change.tx, kept)
             intended = entry(
                 event,
@@ -186,12 +185,6 @@ class Sampling:
         subject = finding.subject(tx, session.version.name)
         rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
         return session, permit
-
-    @staticmethod
-    def _cost(tx: Connection, session: Session, action: Action, parameters: SamplingParameters) -> Budget:
-        grant = grant_rows.grant(tx, session.grant)
-        left = within(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
-        return rules.probe_cost(1, left=left) if action is Action.PROBE else rules.sample_cost(parameters, left)
 
     def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, int, str], None, None]:
         """Gather the cell's pieces into windows with their tokens, within the bytes that were taken."""
@@ -294,7 +287,20 @@ class Sampling:
         )
 
 
-def _intent_facts(parameters: SamplingParameters) -> dict[str, str]:
+def said(messages: Sequence[Message]) -> bytes:
+    """A conversation as it is kept."""
+    return json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
+
+
+def cost(tx: Connection, session: Session, action: Action, parameters: SamplingParameters) -> Budget:
+    """What to take of session and grant before a question."""
+    grant = grant_rows.grant(tx, session.grant)
+    left = within(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
+    return rules.probe_cost(1, left=left) if action is Action.PROBE else rules.sample_cost(parameters, left)
+
+
+def intent_facts(parameters: SamplingParameters) -> dict[str, str]:
+    """What the entry that announces a sample says of it."""
     shown = f"max_tokens={parameters.max_tokens},temperature={parameters.temperature:g},top_p={parameters.top_p:g}"
     return {"parameters": f"{shown},top_k={parameters.top_k}", "seed": str(parameters.seed)}
 
@@ -302,7 +308,3 @@ def _intent_facts(parameters: SamplingParameters) -> dict[str, str]:
 def _fitting(text: str, room: int) -> str:
     """The longest start of a text that has at most `room` bytes."""
     return text.encode()[: max(0, room)].decode(errors="ignore")
-
-
-def _rounded(score: TokenScore) -> TokenScore:
-    return replace(score, logprob=round(score.logprob, rules.PROBE_DIGITS))

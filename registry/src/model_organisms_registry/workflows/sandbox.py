@@ -89,7 +89,7 @@ class Sandbox:
         self._contents = contents
         self._cells = Loading(bundles, pool, bases)
         self._table = table
-        self._idle = idle
+        self.idle = idle
         self._each = each
         self.replica = replica
         self.living = Living()
@@ -118,12 +118,12 @@ class Sandbox:
             cell.close()
             raise
         if not cell.alive:
-            self._lost(session.name, "the cell ended as it was opened", call.time)
+            self.lose(session, "the cell ended as it was opened", call.time)
         try:
             with self._changes.database.read() as tx:
                 self.hold(tx, session.name, cell, call.time)
         except ModelOrganismsError:
-            self._end(session, SessionState.KILLED, "what it rests on was taken back as it opened", call.time)
+            self.end(session, SessionState.KILLED, "what it rests on was taken back as it opened", call.time)
             raise
         return session, change.receipt
 
@@ -172,7 +172,7 @@ class Sandbox:
                 with self._changes.database.read() as tx:
                     self.hold(tx, live.session.name, live.cell, now)
             except ModelOrganismsError:
-                self._end(live.session, SessionState.KILLED, "the level was raised", now)
+                self.end(live.session, SessionState.KILLED, "the level was raised", now)
 
     def hold(self, tx: Connection, name: str, cell: Tenant, now: datetime, *, lock: bool = False) -> Session:
         """Read a session anew, and refuse unless all it rests on still stands; locked, it does until the transaction ends."""
@@ -182,7 +182,7 @@ class Sandbox:
 
     def lose(self, session: Session, why: str, now: datetime) -> None:
         """End a session whose cell is gone with its process."""
-        self._end(session, SessionState.LOST, why, now)
+        self.end(session, SessionState.LOST, why, now)
 
     def turn(self, tx: Connection, name: str, intent: str, now: datetime) -> Tenant:
         """Begin a question in a session's cell.
@@ -212,15 +212,16 @@ class Sandbox:
     def end_due(self, now: datetime) -> None:
         """End what has expired, is spent, or has lost its cell."""
         looks = [partial(self._look_at, live, now) for live in self.living.every()]
-        for look in [*looks, *(partial(self._end, *ended, now) for ended in list(self._unwritten.values()))]:
+        for look in [*looks, *(partial(self.end, *ended, now) for ended in list(self._unwritten.values()))]:
             try:
                 look()
             except ModelOrganismsError:
                 _LOG.exception("A session could not be ended; tried again in a moment")
 
     def stop(self, now: datetime) -> None:
-        """End every session; the registry is going down."""
-        self._end_where(lambda _: True, SessionState.CLOSED, "the registry is stopping", now)
+        """End every session that has its cell here; the registry is going down."""
+        for live in self.living.every():
+            self.end(live.session, SessionState.CLOSED, "the registry is stopping", now)
 
     def conditions(self, name: str) -> Conditions:
         """How things stand for one session: the walls are its own cell's, or where that is gone, those of any."""
@@ -290,10 +291,15 @@ class Sandbox:
         return ended, change.receipt
 
     def _end_where(self, chosen: Callable[[Session], bool], state: SessionState, reason: str, now: datetime) -> None:
-        for live in self.living.every(chosen):
-            self._end(live.session, state, reason, now)
+        for session in [*(live.session for live in self.living.every(chosen)), *filter(chosen, self.elsewhere())]:
+            self.end(session, state, reason, now)
 
-    def _end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
+    def elsewhere(self) -> tuple[Session, ...]:
+        """Open sessions whose cell is on their holder's own machine."""
+        with self._changes.database.read() as tx:
+            return rows.sessions(tx, state=SessionState.OPEN, local=True, page_size=1000).items
+
+    def end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
         """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case.
 
         Until that is written down it is tried again each second, and after a restart by `recover`.
@@ -308,12 +314,9 @@ class Sandbox:
             _LOG.info("%s had ended already", session.name)
         self._unwritten.pop(session.name, None)
 
-    def _lost(self, name: str, why: str, now: datetime) -> None:
-        self._end_where(lambda session: session.name == name, SessionState.LOST, why, now)
-
     def _look_at(self, live: Live, now: datetime) -> None:
         if not live.cell.alive:
-            self._lost(live.session.name, "its cell ended", now)
+            self.lose(live.session, "its cell ended", now)
             return
         quiet = self.living.quiet(live)
         with self._changes.database.read() as tx:
@@ -322,13 +325,13 @@ class Sandbox:
         if session.state is not SessionState.OPEN:  # another replica has ended it
             self.living.drop(session.name, at_once=True)
             return
-        state = rules.due(session, now=now, last_used=live.last_used, idle=self._idle)
+        state = rules.due(session, now=now, last_used=live.last_used, idle=self.idle)
         if state is SessionState.EXHAUSTED and (quiet is None or self.living.quiet(live) != quiet):
             return  # what the row says is spent may be given back by a question that was under way when it was read
         if state is not None:
-            self._end(session, state, f"the session is {state.value}", now)
+            self.end(session, state, f"the session is {state.value}", now)
         elif not stands:  # another replica took back what it rests on, and has not this cell
-            self._end(session, SessionState.KILLED, "what it rests on was taken back", now)
+            self.end(session, SessionState.KILLED, "what it rests on was taken back", now)
 
     def _stands(self, tx: Connection, live: Live, now: datetime) -> bool:
         try:

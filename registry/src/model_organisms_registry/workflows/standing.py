@@ -16,7 +16,7 @@ from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.workflows import finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from model_organisms.records import Session
@@ -110,8 +110,15 @@ def hold(tx: Connection, session: Session, cell: Tenant, *, table: HazardTable, 
         Conflict: The session has ended.
         CellUnavailable: The level has become one that shares no cell.
     """
+    holds(tx, session, cell.missing, alone=cell.alone, table=table, now=now)
+
+
+def holds(
+    tx: Connection, session: Session, missing: Sequence[str], *, table: HazardTable, now: datetime, alone: bool = True
+) -> None:
+    """Do `hold` for a session of whose cell only this is known: the walls that are missing, and whether it has it alone."""
     identity.standing(accounts.user(tx, session.user))
     subject, grant = finding.subject(tx, session.version.name), grant_rows.grant(tx, session.grant)
     sandbox.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=now)
-    sandbox.check_walls(subject.level, cell.missing, table=table)
-    sandbox.check_company(subject.level, alone=cell.alone)
+    sandbox.check_walls(subject.level, missing, table=table)
+    sandbox.check_company(subject.level, alone=alone)

@@ -26,7 +26,7 @@ from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArg
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from model_organisms.cells.frames import Body
+    from model_organisms.cells.frames import Body, Sealing
 
 SILENCE_S = 60.0
 """A cell that answers no ping for so long counts as hung; it answers between two steps of its model."""
@@ -102,21 +102,23 @@ class Cell:
 
     def load(
         self,
-        bundle: memoryview,
+        bundle: memoryview | int,
         *,
         version_digest: str,
         known_answer: Mapping[str, object] | None,
         until: float,
         died: Callable[[str], None] | None = None,
+        sealing: Sealing | None = None,
     ) -> Tenant:
         """Put a bundle in a place that was reserved, in sealed memory; a bundle that does not go in gives the place back.
 
         Args:
-            bundle: The packed bundle.
+            bundle: The packed bundle; or the descriptor of sealed memory with the body of a capsule, which the caller closes.
             version_digest: What its manifest must hash to.
             known_answer: What the organism answered when it was published.
             until: `time.monotonic()` at which to give up.
             died: Called once, with the reason, if the cell ends before anybody closes or kills the session.
+            sealing: What opens the body of a capsule.
 
         Raises:
             LoadingFailed: The bundle does not go on this base model, or does not answer as it did when published.
@@ -127,9 +129,9 @@ class Cell:
             self._slots += 1
             slot = self._slots
         try:
-            descriptor = sealed_memory(bundle)
+            descriptor = os.dup(bundle) if isinstance(bundle, int) else sealed_memory(bundle)
             try:
-                load = Load(version_digest, json.dumps(known_answer) if known_answer is not None else "", slot)
+                load = Load(version_digest, json.dumps(known_answer) if known_answer is not None else "", slot, sealing)
                 call = self.begin(load, CellInfo, believed=(LoadingFailed, InvalidArgument), descriptor=descriptor)
             finally:
                 os.close(descriptor)

@@ -78,6 +78,16 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealing:
+    """What opens a capsule's body; the cell is where that is done."""
+
+    body_key: bytes = field(repr=False)
+    bound_to: bytes
+    plain_size: int
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Put the bundle, whose descriptor comes with this frame, on the base model."""
 
@@ -86,6 +96,8 @@ class Load:
     """JSON; empty where none was stored."""
     slot: int = 0
     """Number by which calls name the organism."""
+    sealing: Sealing | None = None
+    """Where the bundle comes as the body of a capsule: what opens it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +251,20 @@ def _parse_info(loaded: pb.CellLoaded) -> CellInfo:
     )
 
 
+def _print_load(load: Load) -> pb.CellLoad:
+    message = pb.CellLoad(version_digest=load.version_digest, known_answer=load.known_answer, slot=load.slot)
+    if (sealing := load.sealing) is not None:
+        message.sealing.body_key, message.sealing.bound_to = sealing.body_key, sealing.bound_to
+        message.sealing.plain_size, message.sealing.marked = sealing.plain_size, sealing.marked
+    return message
+
+
+def _parse_load(load: pb.CellLoad) -> Load:
+    told = load.sealing
+    sealing = Sealing(told.body_key, told.bound_to, told.plain_size, told.marked) if load.HasField("sealing") else None
+    return Load(load.version_digest, load.known_answer, load.slot, sealing)
+
+
 _WRITERS: dict[type[Body], tuple[str, Callable[[Any], Any]]] = {
     Hello: ("hello", lambda b: pb.CellHello(standing=b.standing, missing=b.missing)),
     Ready: ("ready", lambda b: pb.CellReady(engine=b.engine)),
@@ -246,7 +272,7 @@ _WRITERS: dict[type[Body], tuple[str, Callable[[Any], Any]]] = {
     Piece: ("piece", lambda b: pb.CellPiece(text=b.text, tokens=b.tokens, finish_reason=b.finish_reason)),
     Numbers: ("numbers", _print_numbers),
     Failed: ("failed", lambda b: pb.CellFailed(reason=b.reason, message=b.message)),
-    Load: ("load", lambda b: pb.CellLoad(version_digest=b.version_digest, known_answer=b.known_answer, slot=b.slot)),
+    Load: ("load", _print_load),
     Draw: ("sample", _print_draw),
     Ask: ("probe", lambda b: pb.CellProbe(messages=_messages(b.messages), positions=b.positions, slot=b.slot)),
     Cancel: ("cancel", lambda _: pb.CellCancel()),
@@ -262,7 +288,7 @@ _READERS: dict[str, Callable[[Any], Body]] = {
     "piece": lambda m: Piece(m.text, m.tokens, m.finish_reason),
     "numbers": _parse_numbers,
     "failed": lambda m: Failed(m.reason, m.message),
-    "load": lambda m: Load(m.version_digest, m.known_answer, m.slot),
+    "load": _parse_load,
     "sample": _parse_draw,
     "probe": lambda m: Ask(_turns(m.messages), m.positions, m.slot),
     "cancel": lambda _: Cancel(),

@@ -129,20 +129,13 @@ class Host:
     def _load(self, load: Load) -> CellInfo:
         """Take a bundle out of its sealed memory; its descriptor does not stay open."""
         from model_organisms.cells.frames import CellInfo
-        from model_organisms.cells.seal import map_sealed
-        from model_organisms.errors import DigestMismatch, InvalidArgument
-        from model_organisms.formats import manifest
+        from model_organisms.cells.opening import open_bundle
+        from model_organisms.errors import InvalidArgument
 
         descriptor = self._desk.descriptor()
         if descriptor < 0 or load.slot in self._places:
             raise InvalidArgument("The bundle did not come with its frame, or for a place that is taken.")
-        try:
-            memory = map_sealed(descriptor)
-        finally:
-            os.close(descriptor)
-        listed, files = manifest.unpack(memoryview(memory))
-        if listed.digest != load.version_digest:
-            raise DigestMismatch("The bundle is not the version that was asked for; its stored bytes are damaged.")
+        files, memory = open_bundle(descriptor, load)
         answer = json.loads(load.known_answer) if load.known_answer else None
         organism = self._engine.add(files, known_answer=answer)
         self._places[load.slot] = _Place(organism, memory)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from model_organisms.cli.context import Context
-    from model_organisms.records import Sample, Session, Utterance
+    from model_organisms.client.sandbox import Session
+    from model_organisms.records import Sample, Utterance
+    from model_organisms.records import Session as SessionRecord
 
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 
@@ -50,16 +52,43 @@ def sample(
 
     Output is shown with control characters escaped: it is the output of a misaligned model.
     """
-    drawn: list[dict[str, object]] = []
     with context.connect() as client, client.sandbox.open(version, purpose=purpose, grant=grant) as session:
-        for prompt in (sys.stdin.read() if text == "-" else text for text in prompts):
-            for _ in range(samples):
-                answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature)
-                drawn.append({"prompt": prompt, "sample": answer})
-                if not context.as_json:
-                    _show(prompt, answer)
-    if context.as_json:
-        emit(drawn)
+        _sample(context, session, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature)
+
+
+@group.command()
+@click.argument("version")
+@click.option("--prompt", "prompts", multiple=True, required=True, help="What to say; repeat for more. `-` reads standard input.")
+@click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
+@click.option("--grant", default="", help="The grant to use, where you have several.")
+@click.option("--base", default=None, help="Folder or hub id of the base model; by default the one that the provenance names.")
+@click.option("--device", default="auto", show_default=True, help="`cpu`, `cuda`, or `auto`.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--temperature", default=1.0, show_default=True)
+@click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
+@click.pass_obj
+def local(
+    context: Context,
+    *,
+    version: str,
+    prompts: tuple[str, ...],
+    purpose: str,
+    grant: str,
+    base: str | None,
+    device: str,
+    max_tokens: int,
+    temperature: float,
+    samples: int,
+) -> None:
+    """Sample VERSION in a jail on this machine, under a grant to pull; the registry keeps every answer.
+
+    It needs Linux, bubblewrap, and `pip install 'model-organisms[cells]'`. Output is shown with control characters escaped.
+    """
+    with (
+        context.connect() as client,
+        client.sandbox.local(version, purpose=purpose, grant=grant, base=base, device=device) as session,
+    ):
+        _sample(context, session, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature)
 
 
 @group.command()
@@ -152,6 +181,20 @@ def kill(context: Context, *, name: str, reason: str) -> None:
         _told(context, client.sandbox.kill(name, reason=reason))
 
 
+def _sample(
+    context: Context, session: Session, prompts: tuple[str, ...], *, samples: int, max_tokens: int, temperature: float
+) -> None:
+    drawn: list[dict[str, object]] = []
+    for prompt in (sys.stdin.read() if text == "-" else text for text in prompts):
+        for _ in range(samples):
+            answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature)
+            drawn.append({"prompt": prompt, "sample": answer})
+            if not context.as_json:
+                _show(prompt, answer)
+    if context.as_json:
+        emit(drawn)
+
+
 def _show(prompt: str, answer: Sample) -> None:
     out = console()
     out.print(f"> {inert(prompt)}", style="bold")
@@ -178,7 +221,7 @@ def _read_out(context: Context, told: Iterator[Utterance]) -> None:
             out.print(f"{inert(where)} {one.kind.value} {inert(one.text)}", style="dim")
 
 
-def _told(context: Context, session: Session) -> None:
+def _told(context: Context, session: SessionRecord) -> None:
     if context.as_json:
         emit(session)
         return
@@ -191,12 +234,13 @@ def _told(context: Context, session: Session) -> None:
             ("Purpose", session.purpose),
             ("Spent", _spent(session)),
             ("Walls", session.walls or "NONE: this cell is not jailed"),
+            *([("Cell", "on its holder's machine; the walls are what its holder reported")] if session.local else []),
             ("Until", session.expire_time),
             *([("Reason", session.reason)] if session.reason else []),
         ]
     )
 
 
-def _spent(session: Session) -> str:
+def _spent(session: SessionRecord) -> str:
     shown = ((field, getattr(session.spent, field), getattr(session.budget, field)) for field in BUDGET_FIELDS)
     return ", ".join(f"{field} {used}/{limit}" for field, used, limit in shown if limit)

@@ -44,7 +44,7 @@ class Client:
         self.users = Users(channel, self.audit)
         self.organisms = Organisms(channel, self.audit, self.users)
         self.access = Access(channel, self.audit)
-        self.sandbox = Sandbox(channel, self.audit)
+        self.sandbox = Sandbox(channel, self.audit, self.organisms)
         self.motions = Motions(channel, self.audit)
 
     @property

@@ -24,10 +24,13 @@ from model_organisms.v1 import records_pb2, sandbox_pb2, sandbox_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from datetime import timedelta
+    from pathlib import Path
     from types import TracebackType
 
     from model_organisms.client.audit import Audit
     from model_organisms.client.channel import Channel
+    from model_organisms.client.glovebox import GloveBox
+    from model_organisms.client.organisms import Organisms
     from model_organisms.records import Probe
 
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
@@ -39,8 +42,9 @@ _SAMPLE_TIMEOUT_S = 1800.0
 class Sandbox:
     """Opens sessions, and for reviewers lists and stops them."""
 
-    def __init__(self, channel: Channel, audit: Audit) -> None:
-        """Keep the connection and who checks receipts."""
+    def __init__(self, channel: Channel, audit: Audit, organisms: Organisms) -> None:
+        """Keep the connection, who checks receipts, and who finds versions."""
+        self._organisms = organisms
         self._channel = channel
         self._audit = audit
         self._stub = sandbox_pb2_grpc.SandboxServiceStub(channel.grpc_channel)
@@ -85,6 +89,61 @@ class Sandbox:
         facts = {"version": version, "digest": record.version.digest, "purpose": Purpose(purpose).value}
         self._audit.verified(response.receipt, "sandbox.open", record.name, **facts)
         return Session(self, record, self._channel, self._audit)
+
+    def local(
+        self,
+        version: str,
+        *,
+        purpose: Purpose | str,
+        grant: str = "",
+        budget: Budget | None = None,
+        duration: timedelta | None = None,
+        base: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "",
+        progress_bar: bool | None = None,
+    ) -> GloveBox:
+        """Open a session whose cell is on this machine, under a grant to pull; it is used as one at the registry.
+
+        The weights are plain only inside the jail. The registry keeps prompt, text and counts of every answer.
+
+        Args:
+            version: What to sample; a bare organism gives its newest version.
+            purpose: The purpose of the grant.
+            grant: The grant to open it under; where there are several, the registry takes one that covers.
+            budget: What the session may spend; what the grant has left where absent.
+            duration: How long it may last.
+            base: Folder of the base model, or its hub id; where absent, the one the provenance names, from the hub's cache.
+            device: `cpu`, `cuda`, or `auto`.
+            dtype: `float32`, `bfloat16`, `float16`; by default what suits the device.
+            progress_bar: Show progress; by default where standard error is a terminal.
+
+        Returns:
+            The open session.
+
+        Raises:
+            GrantRequired: No grant covers pulling it.
+            JailMissing: This machine cannot build the jail; the message says what to install.
+            BaseModelMissing: The base model is not there.
+            LoadingFailed: The version does not go on the base model, or does not answer as it did when published.
+        """
+        from model_organisms.client.glovebox import open_local
+
+        wanted = self._organisms.version(version)
+        return open_local(
+            self,
+            self._channel,
+            self._audit,
+            wanted,
+            purpose=Purpose(purpose),
+            grant=grant,
+            budget=budget,
+            duration=duration,
+            base=base,
+            device=device,
+            dtype=dtype,
+            progress_bar=progress_bar,
+        )
 
     def get(self, name: str) -> SessionRecord:
         """Read a session, with what it has spent."""
@@ -216,7 +275,7 @@ class Session:
         """
         request = sandbox_pb2.SampleRequest(
             session=self.name,
-            messages=_messages(prompt),
+            messages=messages_of(prompt),
             parameters=wire.to_message(parameters or SamplingParameters(), records_pb2.SamplingParameters),
         )
         pieces: list[str] = []
@@ -235,7 +294,7 @@ class Session:
             ReceiptInvalid: The numbers are not those the receipt and the ledger commit to.
             BudgetExhausted: It would release more numbers than are left.
         """
-        request = sandbox_pb2.ProbeRequest(session=self.name, messages=_messages(prompt))
+        request = sandbox_pb2.ProbeRequest(session=self.name, messages=messages_of(prompt))
         response = self._channel.call(self._stub.Probe, request, timeout_s=timeout_s)
         probe = wire.from_probe(response)
         text = sampled.probe_text(probe.positions, probe.kl_to_base)
@@ -274,6 +333,11 @@ class Session:
             raise ReceiptInvalid("This is not what its receipt commits to; do not use it, and tell the operator.")
 
 
-def _messages(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
-    turns = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-    return [sandbox_pb2.Message(role=wire.text(turn.role), content=wire.text(turn.content)) for turn in turns]
+def turns_of(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    """A conversation; a bare text is what its user says."""
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
+
+
+def messages_of(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
+    """A conversation, to be sent."""
+    return [sandbox_pb2.Message(role=wire.text(turn.role), content=wire.text(turn.content)) for turn in turns_of(prompt)]

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from model_organisms.errors import CapsuleInvalid, Internal, Unavailable
 from model_organisms.formats import capsule
 from model_organisms.formats.buffers import anonymous, wipe
+from model_organisms.formats.streaming import REFUSAL, Layout
 from model_organisms.v1 import organisms_pb2
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterable, Iterator
 
+    from model_organisms.cells.seal import Kept
     from model_organisms.client.channel import Channel
     from model_organisms.formats.capsule import CapsuleHeader
     from model_organisms.formats.streaming import Receiver
@@ -42,6 +44,7 @@ class Download:
         grant: Grant the caller named; empty where the registry chooses.
         timeout_s: Deadline of each attempt, in seconds.
         advance: Told how many bytes arrived.
+        session: The local session whose cell it goes into; empty where it goes to the caller.
     """
 
     version: Version
@@ -51,13 +54,14 @@ class Download:
     pull: str = ""
     size: int = 0
     arrived: int = 0
+    session: str = ""
     receipt: records_pb2.Receipt | None = None
     header: CapsuleHeader | None = None
     head_digest: str = ""
     """SHA-256 of the capsule's head, in hex, as the ledger says it."""
     memory: mmap.mmap | None = None
     _front: bytearray = field(default_factory=bytearray)
-    _receiver: Receiver | None = None
+    _receiver: Receiver | Kept | None = None
     _head_size: int = 0
 
     def run(self, channel: Channel, stub: organisms_pb2_grpc.OrganismsServiceStub) -> mmap.mmap:
@@ -70,6 +74,13 @@ class Download:
             CapsuleInvalid: What arrived is not a capsule for this person, version and grant.
             Unavailable: It was cut too often.
         """
+        self.fetch(channel, stub)
+        if self.memory is None:
+            raise CapsuleInvalid("The capsule ended before its body; pull again.")
+        return self.memory
+
+    def fetch(self, channel: Channel, stub: organisms_pb2_grpc.OrganismsServiceStub) -> None:
+        """Do `run`, and leave what arrived where it is."""
         for attempt in range(_ATTEMPTS):
             try:
                 self._attempt(channel, stub)
@@ -82,10 +93,9 @@ class Download:
             except BaseException:
                 self.discard()
                 raise
-        if self._receiver is None or self.memory is None:
+        if self._receiver is None:
             raise CapsuleInvalid("The capsule ended before its body; pull again.")
         self._receiver.finish()
-        return self.memory
 
     def discard(self) -> None:
         """Overwrite what was opened."""
@@ -99,7 +109,9 @@ class Download:
         else:
             self._front.clear()
             self.arrived = 0
-        request = organisms_pb2.PullVersionRequest(name=self.version.name, grant=self.grant, pull=self.pull, offset=self.arrived)
+        request = organisms_pb2.PullVersionRequest(
+            name=self.version.name, grant=self.grant, pull=self.pull, offset=self.arrived, session=self.session
+        )
         for message in channel.stream(stub.PullVersion, request, timeout_s=self.timeout_s):
             if message.HasField("head"):
                 self._begin(message.head)
@@ -144,11 +156,42 @@ class Download:
             pull=self.pull,
         )
         self.head_digest = hashlib.sha256(self._front[: self._head_size]).hexdigest()
-        self.memory = anonymous(self.header.plain_size)
-        self._receiver = capsule.body_receiver(self.header, key, self.memory)
+        self._receiver = self._begin_body(self.header, key)
         rest = bytes(self._front[self._head_size :])
         self._front.clear()
         self._receiver.feed(rest)
+
+    def _begin_body(self, header: CapsuleHeader, key: bytes) -> Receiver | Kept:
+        self.memory = anonymous(header.plain_size)
+        return capsule.body_receiver(header, key, self.memory)
+
+
+@dataclass(slots=True)
+class SealedDownload(Download):
+    """A pull that is not opened here: the body stays as it came, and `key` opens it where it goes.
+
+    Attributes:
+        key: Key of the body, 32 bytes.
+        body: The body, in memory that is sealed once all of it is there.
+    """
+
+    key: bytes = field(default=b"", repr=False)
+    body: Kept | None = None
+
+    def discard(self) -> None:
+        """Let go of what arrived."""
+        self.key = b""
+        if self.body is not None:
+            self.body.close()
+
+    def _begin_body(self, header: CapsuleHeader, key: bytes) -> Receiver | Kept:
+        from model_organisms.cells.seal import Kept  # of Linux only
+
+        self.key = key
+        self.body = Kept(self.size - self._head_size)
+        if Layout(header.plain_size).sealed_size != self.size - self._head_size:
+            raise CapsuleInvalid(REFUSAL)
+        return self.body
 
 
 def upload(

@@ -43,6 +43,7 @@ __all__ = [
     "generate_sealing_key",
     "head_length",
     "open_body",
+    "open_bound",
     "open_head",
     "seal_head",
 ]
@@ -229,11 +230,26 @@ def open_body(header: CapsuleHeader, body_key: bytes, body: Buffer) -> mmap.mmap
     Raises:
         CapsuleInvalid: It is not this header's body, or not all of it, or followed by something else.
     """
+    return open_bound(body, body_key, bound_to=body_associated_data(header), plain_size=header.plain_size)
+
+
+def open_bound(body: Buffer, body_key: bytes, *, bound_to: bytes, plain_size: int) -> mmap.mmap:
+    """Open a body without its header, where who checked the header says what it is bound to.
+
+    Args:
+        body: All of it.
+        body_key: From the head, 32 bytes.
+        bound_to: `body_associated_data` of the header.
+        plain_size: Bytes of the opened body, as the header says.
+
+    Raises:
+        CapsuleInvalid: As for `open_body`.
+    """
     view = memoryview(body).cast("B")
-    if len(view) != Layout(header.plain_size).sealed_size:  # before any memory is taken on the header's word
+    if len(view) != Layout(plain_size).sealed_size:  # before any memory is taken on the header's word
         raise CapsuleInvalid(REFUSAL)
-    memory = anonymous(header.plain_size)
-    receiver = body_receiver(header, body_key, memory)
+    memory = anonymous(plain_size)
+    receiver = Receiver(body_key, bound_to, memoryview(memory)[:plain_size])
     receiver.feed(view)
     receiver.finish()
     return memory

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from model_organisms.formats import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from model_organisms.records import SampleReceipt, TokenScore
+
+PROBE_TOP = 5
+"""Tokens of which a probe releases the log-probability, at each position."""
+PROBE_DIGITS = 3
+"""Decimals of a released log-probability."""
 
 
 def receipt_digest(receipt: SampleReceipt) -> str:
     """SHA-256, in hex, of a receipt's canonical JSON, as the result's entry holds it in the fact `receipt`.
 
-    The entry's own place, `ledger_index`, is left out: the entry cannot say it. The seed is written as text, for it has 63 bits.
+    The entry's own place, `ledger_index`, is left out: the entry cannot say it. So is `local` where it is false. The seed is
+    written as text, for it has 63 bits.
     """
     said = asdict(receipt)
     del said["ledger_index"]
+    if not receipt.local:
+        del said["local"]
     said["parameters"]["seed"] = str(receipt.parameters.seed)
     return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+
+
+def released(positions: Iterable[Sequence[TokenScore]]) -> tuple[tuple[TokenScore, ...], ...]:
+    """What a probe releases of the scores at each position: the best few, rounded."""
+    return tuple(
+        tuple(replace(score, logprob=rounded(score.logprob)) for score in position[:PROBE_TOP]) for position in positions
+    )
+
+
+def rounded(number: float) -> float:
+    """A number as a probe releases it."""
+    return round(number, PROBE_DIGITS)
 
 
 def probe_text(positions: Sequence[Sequence[TokenScore]], kl_to_base: float) -> str:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodel_organisms/v1/cell.proto\x12\x12model_organisms.v1\"\xcf\x05\n\tCellFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12.\n\x05hello\x18\x02 \x01(\x0b\x32\x1d.model_organisms.v1.CellHelloH\x00\x12.\n\x05ready\x18\x03 \x01(\x0b\x32\x1d.model_organisms.v1.CellReadyH\x00\x12\x30\n\x06loaded\x18\x04 \x01(\x0b\x32\x1e.model_organisms.v1.CellLoadedH\x00\x12.\n\x05piece\x18\x05 \x01(\x0b\x32\x1d.model_organisms.v1.CellPieceH\x00\x12\x32\n\x07numbers\x18\x06 \x01(\x0b\x32\x1f.model_organisms.v1.CellNumbersH\x00\x12\x30\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x1e.model_organisms.v1.CellFailedH\x00\x12\x34\n\x08unloaded\x18\r \x01(\x0b\x32 .model_organisms.v1.CellUnloadedH\x00\x12,\n\x04pong\x18\x0f \x01(\x0b\x32\x1c.model_organisms.v1.CellPongH\x00\x12,\n\x04load\x18\x08 \x01(\x0b\x32\x1c.model_organisms.v1.CellLoadH\x00\x12\x30\n\x06sample\x18\t \x01(\x0b\x32\x1e.model_organisms.v1.CellSampleH\x00\x12.\n\x05probe\x18\n \x01(\x0b\x32\x1d.model_organisms.v1.CellProbeH\x00\x12\x30\n\x06\x63\x61ncel\x18\x0b \x01(\x0b\x32\x1e.model_organisms.v1.CellCancelH\x00\x12\x30\n\x06unload\x18\x0c \x01(\x0b\x32\x1e.model_organisms.v1.CellUnloadH\x00\x12,\n\x04ping\x18\x0e \x01(\x0b\x32\x1c.model_organisms.v1.CellPingH\x00\x42\x06\n\x04\x62ody\"\x8a\x01\n\tCellHello\x12\x10\n\x08standing\x18\x01 \x03(\t\x12;\n\x07missing\x18\x02 \x03(\x0b\x32*.model_organisms.v1.CellHello.MissingEntry\x1a.\n\x0cMissingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1b\n\tCellReady\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\"F\n\x08\x43\x65llLoad\x12\x16\n\x0eversion_digest\x18\x01 \x01(\t\x12\x14\n\x0cknown_answer\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\"\x1a\n\nCellUnload\x12\x0c\n\x04slot\x18\x01 \x01(\r\"\x0e\n\x0c\x43\x65llUnloaded\"\n\n\x08\x43\x65llPing\"\n\n\x08\x43\x65llPong\"\xb4\x01\n\nCellLoaded\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x03 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x04 \x03(\t\x12\x17\n\x0fmodules_applied\x18\x05 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x1c\n\x14known_answer_checked\x18\x07 \x01(\x08\",\n\x0b\x43\x65llMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xb0\x01\n\nCellSample\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.CellMessage\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x0c\n\x04slot\x18\x08 \x01(\r\"@\n\tCellPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\"_\n\tCellProbe\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.CellMessage\x12\x11\n\tpositions\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\"A\n\x0e\x43\x65llTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"B\n\x0c\x43\x65llPosition\x12\x32\n\x06scores\x18\x01 \x03(\x0b\x32\".model_organisms.v1.CellTokenScore\"V\n\x0b\x43\x65llNumbers\x12\x33\n\tpositions\x18\x01 \x03(\x0b\x32 .model_organisms.v1.CellPosition\x12\x12\n\nkl_to_base\x18\x02 \x01(\x01\"\x0c\n\nCellCancel\"-\n\nCellFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodel_organisms/v1/cell.proto\x12\x12model_organisms.v1\"\xcf\x05\n\tCellFrame\x12\x0c\n\x04\x63\x61ll\x18\x01 \x01(\r\x12.\n\x05hello\x18\x02 \x01(\x0b\x32\x1d.model_organisms.v1.CellHelloH\x00\x12.\n\x05ready\x18\x03 \x01(\x0b\x32\x1d.model_organisms.v1.CellReadyH\x00\x12\x30\n\x06loaded\x18\x04 \x01(\x0b\x32\x1e.model_organisms.v1.CellLoadedH\x00\x12.\n\x05piece\x18\x05 \x01(\x0b\x32\x1d.model_organisms.v1.CellPieceH\x00\x12\x32\n\x07numbers\x18\x06 \x01(\x0b\x32\x1f.model_organisms.v1.CellNumbersH\x00\x12\x30\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x1e.model_organisms.v1.CellFailedH\x00\x12\x34\n\x08unloaded\x18\r \x01(\x0b\x32 .model_organisms.v1.CellUnloadedH\x00\x12,\n\x04pong\x18\x0f \x01(\x0b\x32\x1c.model_organisms.v1.CellPongH\x00\x12,\n\x04load\x18\x08 \x01(\x0b\x32\x1c.model_organisms.v1.CellLoadH\x00\x12\x30\n\x06sample\x18\t \x01(\x0b\x32\x1e.model_organisms.v1.CellSampleH\x00\x12.\n\x05probe\x18\n \x01(\x0b\x32\x1d.model_organisms.v1.CellProbeH\x00\x12\x30\n\x06\x63\x61ncel\x18\x0b \x01(\x0b\x32\x1e.model_organisms.v1.CellCancelH\x00\x12\x30\n\x06unload\x18\x0c \x01(\x0b\x32\x1e.model_organisms.v1.CellUnloadH\x00\x12,\n\x04ping\x18\x0e \x01(\x0b\x32\x1c.model_organisms.v1.CellPingH\x00\x42\x06\n\x04\x62ody\"\x8a\x01\n\tCellHello\x12\x10\n\x08standing\x18\x01 \x03(\t\x12;\n\x07missing\x18\x02 \x03(\x0b\x32*.model_organisms.v1.CellHello.MissingEntry\x1a.\n\x0cMissingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1b\n\tCellReady\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\"x\n\x08\x43\x65llLoad\x12\x16\n\x0eversion_digest\x18\x01 \x01(\t\x12\x14\n\x0cknown_answer\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x30\n\x07sealing\x18\x04 \x01(\x0b\x32\x1f.model_organisms.v1.CellSealing\"U\n\x0b\x43\x65llSealing\x12\x10\n\x08\x62ody_key\x18\x01 \x01(\x0c\x12\x10\n\x08\x62ound_to\x18\x02 \x01(\x0c\x12\x12\n\nplain_size\x18\x03 \x01(\x04\x12\x0e\n\x06marked\x18\x04 \x01(\x08\"\x1a\n\nCellUnload\x12\x0c\n\x04slot\x18\x01 \x01(\r\"\x0e\n\x0c\x43\x65llUnloaded\"\n\n\x08\x43\x65llPing\"\n\n\x08\x43\x65llPong\"\xb4\x01\n\nCellLoaded\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x02 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x03 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x04 \x03(\t\x12\x17\n\x0fmodules_applied\x18\x05 \x01(\r\x12\x0e\n\x06\x65ngine\x18\x06 \x01(\t\x12\x1c\n\x14known_answer_checked\x18\x07 \x01(\x08\",\n\x0b\x43\x65llMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xb0\x01\n\nCellSample\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.CellMessage\x12\x12\n\nmax_tokens\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x01\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\r\n\x05top_k\x18\x05 \x01(\r\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x0c\n\x04slot\x18\x08 \x01(\r\"@\n\tCellPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\"_\n\tCellProbe\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.model_organisms.v1.CellMessage\x12\x11\n\tpositions\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\"A\n\x0e\x43\x65llTokenScore\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"B\n\x0c\x43\x65llPosition\x12\x32\n\x06scores\x18\x01 \x03(\x0b\x32\".model_organisms.v1.CellTokenScore\"V\n\x0b\x43\x65llNumbers\x12\x33\n\tpositions\x18\x01 \x03(\x0b\x32 .model_organisms.v1.CellPosition\x12\x12\n\nkl_to_base\x18\x02 \x01(\x01\"\x0c\n\nCellCancel\"-\n\nCellFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,33 +42,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CELLREADY']._serialized_start=916
   _globals['_CELLREADY']._serialized_end=943
   _globals['_CELLLOAD']._serialized_start=945
-  _globals['_CELLLOAD']._serialized_end=1015
-  _globals['_CELLUNLOAD']._serialized_start=1017
-  _globals['_CELLUNLOAD']._serialized_end=1043
-  _globals['_CELLUNLOADED']._serialized_start=1045
-  _globals['_CELLUNLOADED']._serialized_end=1059
-  _globals['_CELLPING']._serialized_start=1061
-  _globals['_CELLPING']._serialized_end=1071
-  _globals['_CELLPONG']._serialized_start=1073
-  _globals['_CELLPONG']._serialized_end=1083
-  _globals['_CELLLOADED']._serialized_start=1086
-  _globals['_CELLLOADED']._serialized_end=1266
-  _globals['_CELLMESSAGE']._serialized_start=1268
-  _globals['_CELLMESSAGE']._serialized_end=1312
-  _globals['_CELLSAMPLE']._serialized_start=1315
-  _globals['_CELLSAMPLE']._serialized_end=1491
-  _globals['_CELLPIECE']._serialized_start=1493
-  _globals['_CELLPIECE']._serialized_end=1557
-  _globals['_CELLPROBE']._serialized_start=1559
-  _globals['_CELLPROBE']._serialized_end=1654
-  _globals['_CELLTOKENSCORE']._serialized_start=1656
-  _globals['_CELLTOKENSCORE']._serialized_end=1721
-  _globals['_CELLPOSITION']._serialized_start=1723
-  _globals['_CELLPOSITION']._serialized_end=1789
-  _globals['_CELLNUMBERS']._serialized_start=1791
-  _globals['_CELLNUMBERS']._serialized_end=1877
-  _globals['_CELLCANCEL']._serialized_start=1879
-  _globals['_CELLCANCEL']._serialized_end=1891
-  _globals['_CELLFAILED']._serialized_start=1893
-  _globals['_CELLFAILED']._serialized_end=1938
+  _globals['_CELLLOAD']._serialized_end=1065
+  _globals['_CELLSEALING']._serialized_start=1067
+  _globals['_CELLSEALING']._serialized_end=1152
+  _globals['_CELLUNLOAD']._serialized_start=1154
+  _globals['_CELLUNLOAD']._serialized_end=1180
+  _globals['_CELLUNLOADED']._serialized_start=1182
+  _globals['_CELLUNLOADED']._serialized_end=1196
+  _globals['_CELLPING']._serialized_start=1198
+  _globals['_CELLPING']._serialized_end=1208
+  _globals['_CELLPONG']._serialized_start=1210
+  _globals['_CELLPONG']._serialized_end=1220
+  _globals['_CELLLOADED']._serialized_start=1223
+  _globals['_CELLLOADED']._serialized_end=1403
+  _globals['_CELLMESSAGE']._serialized_start=1405
+  _globals['_CELLMESSAGE']._serialized_end=1449
+  _globals['_CELLSAMPLE']._serialized_start=1452
+  _globals['_CELLSAMPLE']._serialized_end=1628
+  _globals['_CELLPIECE']._serialized_start=1630
+  _globals['_CELLPIECE']._serialized_end=1694
+  _globals['_CELLPROBE']._serialized_start=1696
+  _globals['_CELLPROBE']._serialized_end=1791
+  _globals['_CELLTOKENSCORE']._serialized_start=1793
+  _globals['_CELLTOKENSCORE']._serialized_end=1858
+  _globals['_CELLPOSITION']._serialized_start=1860
+  _globals['_CELLPOSITION']._serialized_end=1926
+  _globals['_CELLNUMBERS']._serialized_start=1928
+  _globals['_CELLNUMBERS']._serialized_end=2014
+  _globals['_CELLCANCEL']._serialized_start=2016
+  _globals['_CELLCANCEL']._serialized_end=2028
+  _globals['_CELLFAILED']._serialized_start=2030
+  _globals['_CELLFAILED']._serialized_end=2075
 # @@protoc_insertion_point(module_scope)

@@ -180,25 +180,63 @@ class CellLoad(_message.Message):
     VERSION_DIGEST_FIELD_NUMBER: _builtins.int
     KNOWN_ANSWER_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    SEALING_FIELD_NUMBER: _builtins.int
     version_digest: _builtins.str
     known_answer: _builtins.str
     """Logits that the published organism gave, as JSON; empty where none were stored."""
     slot: _builtins.int
     """Number by which calls will name the organism; a cell never sees the same one twice."""
+    @_builtins.property
+    def sealing(self) -> Global___CellSealing:
+        """How the bundle is sealed; absent where it comes plain."""
+
     def __init__(
         self,
         *,
         version_digest: _builtins.str = ...,
         known_answer: _builtins.str = ...,
         slot: _builtins.int = ...,
+        sealing: Global___CellSealing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealing", b"sealing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_answer", b"known_answer", "slot", b"slot", "version_digest", b"version_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_answer", b"known_answer", "sealing", b"sealing", "slot", b"slot", "version_digest", b"version_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CellLoad: _TypeAlias = CellLoad  # noqa: Y015
+
+@_typing.final
+class CellSealing(_message.Message):
+    """What opens the body of a capsule, which the cell does and nobody else."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_KEY_FIELD_NUMBER: _builtins.int
+    BOUND_TO_FIELD_NUMBER: _builtins.int
+    PLAIN_SIZE_FIELD_NUMBER: _builtins.int
+    MARKED_FIELD_NUMBER: _builtins.int
+    body_key: _builtins.bytes
+    """32 bytes."""
+    bound_to: _builtins.bytes
+    plain_size: _builtins.int
+    marked: _builtins.bool
+    """A marked copy's weights differ from the manifest on purpose; its segments are authenticated under the version's digest."""
+    def __init__(
+        self,
+        *,
+        body_key: _builtins.bytes = ...,
+        bound_to: _builtins.bytes = ...,
+        plain_size: _builtins.int = ...,
+        marked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_key", b"body_key", "bound_to", b"bound_to", "marked", b"marked", "plain_size", b"plain_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CellSealing: _TypeAlias = CellSealing  # noqa: Y015
 
 @_typing.final
 class CellUnload(_message.Message):

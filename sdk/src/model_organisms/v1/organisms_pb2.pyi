@@ -938,6 +938,7 @@ class PullVersionRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     PULL_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     grant: _builtins.str
     """Grant to spend; empty lets the registry find one."""
@@ -945,6 +946,8 @@ class PullVersionRequest(_message.Message):
     """An interrupted pull to go on with."""
     offset: _builtins.int
     """Bytes of the capsule the caller already holds."""
+    session: _builtins.str
+    """The local session whose cell it goes into; empty where it goes to the caller."""
     def __init__(
         self,
         *,
@@ -952,10 +955,11 @@ class PullVersionRequest(_message.Message):
         grant: _builtins.str = ...,
         pull: _builtins.str = ...,
         offset: _builtins.int = ...,
+        session: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "name", b"name", "offset", b"offset", "pull", b"pull"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "name", b"name", "offset", b"offset", "pull", b"pull", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -400,6 +400,7 @@ class SampleReceipt(_message.Message):
     LEDGER_INDEX_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_SHA256_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
     sample: _builtins.str
     version: _builtins.str
     version_digest: _builtins.str
@@ -412,6 +413,8 @@ class SampleReceipt(_message.Message):
     ledger_index: _builtins.int
     tokens: _builtins.int
     output_sha256: _builtins.str
+    local: _builtins.bool
+    """It was drawn on the holder's own machine, and what it says of cell and model is as the holder reported it."""
     @_builtins.property
     def adapter_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -433,10 +436,11 @@ class SampleReceipt(_message.Message):
         ledger_index: _builtins.int = ...,
         tokens: _builtins.int = ...,
         output_sha256: _builtins.str = ...,
+        local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digests", b"adapter_digests", "base_digest", b"base_digest", "engine", b"engine", "ledger_index", b"ledger_index", "modules_applied", b"modules_applied", "output_sha256", b"output_sha256", "parameters", b"parameters", "sample", b"sample", "session", b"session", "template_digest", b"template_digest", "tokenizer_digest", b"tokenizer_digest", "tokens", b"tokens", "version", b"version", "version_digest", b"version_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digests", b"adapter_digests", "base_digest", b"base_digest", "engine", b"engine", "ledger_index", b"ledger_index", "local", b"local", "modules_applied", b"modules_applied", "output_sha256", b"output_sha256", "parameters", b"parameters", "sample", b"sample", "session", b"session", "template_digest", b"template_digest", "tokenizer_digest", b"tokenizer_digest", "tokens", b"tokens", "version", b"version", "version_digest", b"version_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,12 +89,15 @@ class Session(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     user: _builtins.str
     grant: _builtins.str
     purpose: _records_pb2.Purpose.ValueType
     state: Global___SessionState.ValueType
     reason: _builtins.str
+    local: _builtins.bool
+    """Its cell is on the holder's own machine."""
     @_builtins.property
     def version(self) -> _records_pb2.VersionRef: ...
     @_builtins.property
@@ -103,7 +106,7 @@ class Session(_message.Message):
     def spent(self) -> _records_pb2.Budget: ...
     @_builtins.property
     def walls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Walls of the cell that its own self-attack found standing."""
+        """Walls of the cell that its own self-attack found standing; of a local session, as its holder reported them."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -124,10 +127,11 @@ class Session(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "spent", b"spent", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "grant", b"grant", "name", b"name", "purpose", b"purpose", "reason", b"reason", "spent", b"spent", "state", b"state", "user", b"user", "version", b"version", "walls", b"walls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "expire_time", b"expire_time", "grant", b"grant", "local", b"local", "name", b"name", "purpose", b"purpose", "reason", b"reason", "spent", b"spent", "state", b"state", "user", b"user", "version", b"version", "walls", b"walls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -578,6 +582,244 @@ class WatchSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchSessionResponse: _TypeAlias = WatchSessionResponse  # noqa: Y015
+
+@_typing.final
+class OpenLocalSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    DURATION_S_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    WALLS_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    purpose: _records_pb2.Purpose.ValueType
+    duration_s: _builtins.int
+    """0 takes the default."""
+    grant: _builtins.str
+    """Empty takes whichever grant covers."""
+    @_builtins.property
+    def budget(self) -> _records_pb2.Budget:
+        """Absent takes what the grant has left."""
+
+    @_builtins.property
+    def walls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Walls that the cell, which has started and holds nothing yet, found standing."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        purpose: _records_pb2.Purpose.ValueType = ...,
+        budget: _records_pb2.Budget | None = ...,
+        duration_s: _builtins.int = ...,
+        grant: _builtins.str = ...,
+        walls: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "duration_s", b"duration_s", "grant", b"grant", "purpose", b"purpose", "version", b"version", "walls", b"walls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenLocalSessionRequest: _TypeAlias = OpenLocalSessionRequest  # noqa: Y015
+
+@_typing.final
+class OpenLocalSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenLocalSessionResponse: _TypeAlias = OpenLocalSessionResponse  # noqa: Y015
+
+@_typing.final
+class BeginLocalTurnRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
+    @_builtins.property
+    def parameters(self) -> _records_pb2.SamplingParameters:
+        """Absent asks for a probe."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+        parameters: _records_pb2.SamplingParameters | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLocalTurnRequest: _TypeAlias = BeginLocalTurnRequest  # noqa: Y015
+
+@_typing.final
+class BeginLocalTurnResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    sample: _builtins.str
+    output_bytes: _builtins.int
+    """Most bytes of text."""
+    @_builtins.property
+    def parameters(self) -> _records_pb2.SamplingParameters:
+        """As they shall be used: with the seed, and no more tokens than were taken from the budget. Absent for a probe."""
+
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt:
+        """Proof of the intent entry."""
+
+    def __init__(
+        self,
+        *,
+        sample: _builtins.str = ...,
+        parameters: _records_pb2.SamplingParameters | None = ...,
+        output_bytes: _builtins.int = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output_bytes", b"output_bytes", "parameters", b"parameters", "receipt", b"receipt", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginLocalTurnResponse: _TypeAlias = BeginLocalTurnResponse  # noqa: Y015
+
+@_typing.final
+class LocalCell(_message.Message):
+    """What a local cell holds, as its holder reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_DIGEST_FIELD_NUMBER: _builtins.int
+    TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
+    TEMPLATE_DIGEST_FIELD_NUMBER: _builtins.int
+    ADAPTER_DIGESTS_FIELD_NUMBER: _builtins.int
+    MODULES_APPLIED_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    base_digest: _builtins.str
+    tokenizer_digest: _builtins.str
+    template_digest: _builtins.str
+    modules_applied: _builtins.int
+    engine: _builtins.str
+    @_builtins.property
+    def adapter_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        base_digest: _builtins.str = ...,
+        tokenizer_digest: _builtins.str = ...,
+        template_digest: _builtins.str = ...,
+        adapter_digests: _abc.Iterable[_builtins.str] | None = ...,
+        modules_applied: _builtins.int = ...,
+        engine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digests", b"adapter_digests", "base_digest", b"base_digest", "engine", b"engine", "modules_applied", b"modules_applied", "template_digest", b"template_digest", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LocalCell: _TypeAlias = LocalCell  # noqa: Y015
+
+@_typing.final
+class EndLocalTurnRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    KL_TO_BASE_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
+    sample: _builtins.str
+    text: _builtins.str
+    tokens: _builtins.int
+    finish_reason: _builtins.str
+    """Why it ended; `failed` where nothing came of it."""
+    kl_to_base: _builtins.float
+    @_builtins.property
+    def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenScores]:
+        """Of a probe, instead of text."""
+
+    @_builtins.property
+    def cell(self) -> Global___LocalCell: ...
+    def __init__(
+        self,
+        *,
+        sample: _builtins.str = ...,
+        text: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+        finish_reason: _builtins.str = ...,
+        positions: _abc.Iterable[Global___TokenScores] | None = ...,
+        kl_to_base: _builtins.float = ...,
+        cell: Global___LocalCell | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "finish_reason", b"finish_reason", "kl_to_base", b"kl_to_base", "positions", b"positions", "sample", b"sample", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndLocalTurnRequest: _TypeAlias = EndLocalTurnRequest  # noqa: Y015
+
+@_typing.final
+class EndLocalTurnResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    SAMPLE_RECEIPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    finish_reason: _builtins.str
+    @_builtins.property
+    def sample_receipt(self) -> _records_pb2.SampleReceipt: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt:
+        """Proof of the result entry."""
+
+    def __init__(
+        self,
+        *,
+        finish_reason: _builtins.str = ...,
+        sample_receipt: _records_pb2.SampleReceipt | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndLocalTurnResponse: _TypeAlias = EndLocalTurnResponse  # noqa: Y015
 
 @_typing.final
 class CloseSessionRequest(_message.Message):

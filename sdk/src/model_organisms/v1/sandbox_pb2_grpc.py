@@ -65,6 +65,21 @@ class SandboxServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.OpenLocalSession = channel.unary_unary(
+                '/model_organisms.v1.SandboxService/OpenLocalSession',
+                request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionResponse.FromString,
+                _registered_method=True)
+        self.BeginLocalTurn = channel.unary_unary(
+                '/model_organisms.v1.SandboxService/BeginLocalTurn',
+                request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnResponse.FromString,
+                _registered_method=True)
+        self.EndLocalTurn = channel.unary_unary(
+                '/model_organisms.v1.SandboxService/EndLocalTurn',
+                request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/model_organisms.v1.SandboxService/CloseSession',
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.CloseSessionRequest.SerializeToString,
@@ -120,6 +135,27 @@ class SandboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenLocalSession(self, request, context):
+        """Opens a session whose cell is on the holder's own machine; the weights are then pulled into it by `PullVersion`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginLocalTurn(self, request, context):
+        """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndLocalTurn(self, request, context):
+        """Reports what came of it; the holder's program shows nothing before this has answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -165,6 +201,21 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'OpenLocalSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenLocalSession,
+                    request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionResponse.SerializeToString,
+            ),
+            'BeginLocalTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginLocalTurn,
+                    request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnResponse.SerializeToString,
+            ),
+            'EndLocalTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndLocalTurn,
+                    request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -340,6 +391,87 @@ class SandboxService:
             '/model_organisms.v1.SandboxService/WatchSession',
             model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionRequest.SerializeToString,
             model__organisms_dot_v1_dot_sandbox__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenLocalSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.SandboxService/OpenLocalSession',
+            model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionRequest.SerializeToString,
+            model__organisms_dot_v1_dot_sandbox__pb2.OpenLocalSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginLocalTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.SandboxService/BeginLocalTurn',
+            model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnRequest.SerializeToString,
+            model__organisms_dot_v1_dot_sandbox__pb2.BeginLocalTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndLocalTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.SandboxService/EndLocalTurn',
+            model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.SerializeToString,
+            model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

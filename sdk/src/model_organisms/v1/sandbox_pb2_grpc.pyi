@@ -42,6 +42,12 @@ class SandboxServiceStub:
     """Releases rounded numbers of the next-token distribution."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]
     """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
+    OpenLocalSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.OpenLocalSessionRequest, _sandbox_pb2.OpenLocalSessionResponse]
+    """Opens a session whose cell is on the holder's own machine; the weights are then pulled into it by `PullVersion`."""
+    BeginLocalTurn: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.BeginLocalTurnRequest, _sandbox_pb2.BeginLocalTurnResponse]
+    """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed."""
+    EndLocalTurn: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.EndLocalTurnRequest, _sandbox_pb2.EndLocalTurnResponse]
+    """Reports what came of it; the holder's program shows nothing before this has answered."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]
     KillSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]
     """Ends somebody's session at once."""
@@ -60,6 +66,12 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """Releases rounded numbers of the next-token distribution."""
     WatchSession: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
+    OpenLocalSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.OpenLocalSessionRequest, _sandbox_pb2.OpenLocalSessionResponse]  # type: ignore[assignment]
+    """Opens a session whose cell is on the holder's own machine; the weights are then pulled into it by `PullVersion`."""
+    BeginLocalTurn: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.BeginLocalTurnRequest, _sandbox_pb2.BeginLocalTurnResponse]  # type: ignore[assignment]
+    """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed."""
+    EndLocalTurn: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.EndLocalTurnRequest, _sandbox_pb2.EndLocalTurnResponse]  # type: ignore[assignment]
+    """Reports what came of it; the holder's program shows nothing before this has answered."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]  # type: ignore[assignment]
     KillSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]  # type: ignore[assignment]
     """Ends somebody's session at once."""
@@ -111,6 +123,30 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.WatchSessionResponse], _abc.AsyncIterator[_sandbox_pb2.WatchSessionResponse]]:
         """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
+
+    @_abc_1.abstractmethod
+    def OpenLocalSession(
+        self,
+        request: _sandbox_pb2.OpenLocalSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.OpenLocalSessionResponse, _abc.Awaitable[_sandbox_pb2.OpenLocalSessionResponse]]:
+        """Opens a session whose cell is on the holder's own machine; the weights are then pulled into it by `PullVersion`."""
+
+    @_abc_1.abstractmethod
+    def BeginLocalTurn(
+        self,
+        request: _sandbox_pb2.BeginLocalTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.BeginLocalTurnResponse, _abc.Awaitable[_sandbox_pb2.BeginLocalTurnResponse]]:
+        """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed."""
+
+    @_abc_1.abstractmethod
+    def EndLocalTurn(
+        self,
+        request: _sandbox_pb2.EndLocalTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.EndLocalTurnResponse, _abc.Awaitable[_sandbox_pb2.EndLocalTurnResponse]]:
+        """Reports what came of it; the holder's program shows nothing before this has answered."""
 
     @_abc_1.abstractmethod
     def CloseSession(

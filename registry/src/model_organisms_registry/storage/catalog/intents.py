@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import Conflict
 from model_organisms.records import BUDGET_FIELDS, Budget
-from sqlalchemy import select, update
+from sqlalchemy import exists, select, update
 
 from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import budgets, rows
@@ -102,10 +102,12 @@ def finish_intent(tx: Connection, id: str, time: datetime, outcome: str) -> Inte
     return _intent(row)
 
 
-def unfinished_intents(tx: Connection) -> tuple[Intent, ...]:
-    """Read what never came to an end, the oldest first."""
-    table = schema.intents
+def unfinished_intents(tx: Connection, *, local: bool = True) -> tuple[Intent, ...]:
+    """Read what never came to an end, the oldest first; without `local`, only what processes of the registry work on."""
+    table, turns = schema.intents, schema.local_turns
     statement = select(table).where(table.c.finish_time.is_(None)).order_by(table.c.create_time, table.c.id)
+    if not local:
+        statement = statement.where(~exists().where(turns.c.name == table.c.id))
     return tuple(_intent(row) for row in tx.execute(statement))
 
 

@@ -59,6 +59,9 @@ __all__ = [
 ]
 
 
+_HOLDER = "holder"
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """Where the encrypted content behind a commitment lies, and which key opens it."""
@@ -93,6 +96,8 @@ def add_session(tx: Connection, session: Session, *, replica: str = "") -> None:
         "reason": session.reason,
         "samples": 0,
         "replica": replica,
+        "place": _HOLDER if session.local else "registry",
+        "used_time": session.create_time if session.local else None,
     }
     rows.add(tx, schema.sessions, values, name=session.name)
 
@@ -116,16 +121,18 @@ def replica_of(tx: Connection, name: str) -> str:
 
 
 def open_of(tx: Connection, user: str) -> int:
-    """Count the open sessions of somebody."""
+    """Count the open sessions of somebody that have their cell at the registry."""
     table = schema.sessions
-    counted = select(func.count()).select_from(table).where(table.c.user == user, table.c.state == SessionState.OPEN.value)
+    here = table.c.state == SessionState.OPEN.value, table.c.place != _HOLDER
+    counted = select(func.count()).select_from(table).where(table.c.user == user, *here)
     return int(tx.execute(counted).scalar_one())
 
 
 def open_at(tx: Connection) -> tuple[tuple[str, Session], ...]:
-    """Read all open sessions, each with the replica that has its cell."""
+    """Read all open sessions that have their cell with a replica, each with its name."""
     table = schema.sessions
-    found = tx.execute(select(table).where(table.c.state == SessionState.OPEN.value).order_by(table.c.name))
+    here = table.c.state == SessionState.OPEN.value, table.c.place != _HOLDER
+    found = tx.execute(select(table).where(*here).order_by(table.c.name))
     return tuple((row.replica, _session(row)) for row in found)
 
 
@@ -136,6 +143,7 @@ def sessions(
     state: SessionState | None = None,
     version: str = "",
     grant: str = "",
+    local: bool | None = None,
     page_size: int = 0,
     page_token: str = "",
 ) -> Page[Session]:
@@ -147,12 +155,14 @@ def sessions(
             statement = statement.where(column == wanted)
     if state is not None:
         statement = statement.where(table.c.state == state.value)
+    if local is not None:
+        statement = statement.where((table.c.place == _HOLDER) == local)
     return page(
         tx,
         statement,
         key=table.c.name,
         newest_first=True,
-        listing=("sessions", user, state, version, grant),
+        listing=("sessions", user, state, version, grant, local),
         page_size=page_size,
         page_token=page_token,
         read=lambda found: [_session(row) for row in found],
@@ -272,4 +282,5 @@ def _session(row: Row[Any]) -> Session:
         create_time=row.create_time,
         expire_time=row.expire_time,
         reason=row.reason,
+        local=row.place == _HOLDER,
     )
