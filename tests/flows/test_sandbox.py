@@ -193,10 +193,10 @@ def test_of_several_grants_the_one_that_fits_is_used_and_one_may_be_named(world,
 
 
 def test_a_session_in_which_nothing_happens_ends_after_the_time_the_operator_sets(world, version, granted, monkeypatch):
-    assert world.registry.sandbox._idle == timedelta(seconds=world.registry.config.limits.session_idle_s)
+    assert world.registry.sandbox.idle == timedelta(seconds=world.registry.config.limits.session_idle_s)
     session = world.person("rosa").sandbox.open(version.name, purpose="replication")
     assert session.record.grant == granted
-    monkeypatch.setattr(world.registry.sandbox, "_idle", timedelta(seconds=0.1))
+    monkeypatch.setattr(world.registry.sandbox, "idle", timedelta(seconds=0.1))
     assert eventually(lambda: world.person("rosa").sandbox.get(session.name).state is SessionState.EXPIRED)
 
 
