@@ -231,6 +231,16 @@ def closed(world):
     return ended.name if ended else rosa.sandbox.close(opened(world)).name
 
 
+@command("sandbox watch")
+def sandbox_watch(stage):
+    return "ravi", [closed(stage.world)], "closed"
+
+
+@command("sandbox transcript")
+def sandbox_transcript(stage):
+    return "ravi", [closed(stage.world)], "closed"
+
+
 @command("sandbox close")
 def sandbox_close(stage):
     return "rosa", [opened(stage.world)], "closed"
