@@ -79,13 +79,13 @@ def test_what_nobody_touched_agrees(copied):
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
-        ("UPDATE sessions SET spent_tokens = spent_tokens - 1 WHERE spent_tokens = 8", r"7 tokens are spent, the ledger says 8"),
-        ("UPDATE sessions SET spent_output_bytes = spent_output_bytes + 1 WHERE spent_tokens = 8", "output_bytes are spent"),
+        ("UPDATE sessions SET spent_tokens = spent_tokens - 1", "tokens are spent, the ledger says"),
+        ("UPDATE sessions SET spent_output_bytes = spent_output_bytes + 1", "output_bytes are spent, the ledger says"),
         (
             "UPDATE sessions SET spent_probe_values = 0 WHERE spent_probe_values > 0",
             "0 probe_values are spent",
         ),
-        ("UPDATE grants SET spent_tokens = 0", "0 tokens are spent, its sessions say 14"),
+        ("UPDATE grants SET spent_tokens = 0", "0 tokens are spent, its sessions say"),
         ("UPDATE grants SET spent_sessions = 2", "2 sessions are spent, its sessions say 3"),
         ("UPDATE intents SET finish_time = NULL WHERE kind = 'probe'", "1 ends in the ledger and is under way"),
         ("DELETE FROM contents WHERE owner LIKE 'sessions/%'", "the text of its sandbox.sample.intent is not kept"),

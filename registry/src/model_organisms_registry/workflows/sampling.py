@@ -253,7 +253,9 @@ class Sampling:
             grant_rows.lock(change.tx, grant)
             rows.session(change.tx, name, lock=True)
             done = rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
-            used = replace(done.used, tokens=turn.tokens, probe_values=turn.values)
+            # A window that was entered and not acknowledged did not leave: it costs nothing.
+            left = 0 if event is Event.PROBE_RESULT else len(content)
+            used = replace(done.used, tokens=turn.tokens, output_bytes=left, probe_values=turn.values)
             unused = rules.settle(turn.taken, used)
             grant_rows.refund(change.tx, grant, unused)
             rows.refund_session(change.tx, name, unused)
