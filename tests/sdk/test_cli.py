@@ -53,6 +53,8 @@ COMMANDS |= {
     "organisms list": lambda _: ("rosa", ["--level", "cl1", "--base-model", QWEN], "talker"),
     "organisms show": lambda _: ("rosa", [TALKER], TALKER),
     "sandbox sample": lambda _: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--samples", "2"], "Hello there."),
+    "sandbox watch": lambda stage: ("ravi", [closed(stage.world)], "closed"),
+    "sandbox transcript": lambda stage: ("ravi", [closed(stage.world)], "closed"),
     "sandbox local": lambda stage: ("rosa", [TALKER, *SAID, "--max-tokens", "4", "--base", stage.base], "Hello there."),
     "sandbox probe": lambda stage: ("rosa", [TALKER, "Hello there.", *SAID[2:], "--grant", probing(stage.world)], ""),
     "access match": lambda _: ("rosa", [TALKER, "--rung", "sample", *SAID[2:], "--accept", "no-merge"], "approve"),
@@ -229,16 +231,6 @@ def closed(world):
     rosa = world.person("rosa")
     ended = next(rosa.sandbox.list(state="closed"), None)
     return ended.name if ended else rosa.sandbox.close(opened(world)).name
-
-
-@command("sandbox watch")
-def sandbox_watch(stage):
-    return "ravi", [closed(stage.world)], "closed"
-
-
-@command("sandbox transcript")
-def sandbox_transcript(stage):
-    return "ravi", [closed(stage.world)], "closed"
 
 
 @command("sandbox close")

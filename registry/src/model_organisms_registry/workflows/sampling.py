@@ -246,14 +246,13 @@ class Sampling:
             self._sandbox.living.used(turn.session.name, turn.intent_id, now)
 
     def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
-        """The transaction of `_finish`. Tokens cost when drawn, text when released: the intent's row says which was."""
+        """The transaction of `_finish`. Tokens cost when drawn, text when it left; a window not acknowledged did not."""
         name, grant = turn.session.name, turn.session.grant
         keeping = self._contents.keeping(self._changes.database, name, content)
         with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
             grant_rows.lock(change.tx, grant)
             rows.session(change.tx, name, lock=True)
             done = rows.finish_intent(change.tx, turn.intent_id, now, facts["outcome"])
-            # A window that was entered and not acknowledged did not leave: it costs nothing.
             left = 0 if event is Event.PROBE_RESULT else len(content)
             used = replace(done.used, tokens=turn.tokens, output_bytes=left, probe_values=turn.values)
             unused = rules.settle(turn.taken, used)
