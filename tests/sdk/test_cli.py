@@ -71,6 +71,9 @@ COMMANDS |= {
 }
 
 
+STREAMS = {"sandbox watch", "sandbox transcript"}  # an object a line, as it comes
+
+
 def probing(world):
     return next(grant.name for grant in world.person("rosa").access.grants(state="active") if grant.rung is Rung.PROBE)
 
@@ -280,7 +283,7 @@ def test_a_command_does_its_work_and_says_so(stage, words, as_json):
     status, out, err = typed("--identity", identity, *words.split(), *given, *flag)
     assert (status, err) == (0, "")
     if as_json:
-        answer = json.loads(out)
+        answer = [json.loads(line) for line in out.splitlines()] if words in STREAMS else json.loads(out)
         assert answer
         assert expected in json.dumps(answer, ensure_ascii=False)
     else:
