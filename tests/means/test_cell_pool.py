@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -216,6 +217,12 @@ def test_walls_that_did_not_stand_are_not_tried_at_every_question(tmp_path):
         while time.monotonic() < until:
             assert not pool.jailed
         assert count.read_text() == "\n"
+
+
+def test_who_asks_while_the_walls_are_first_tried_waits_for_what_comes_of_it(tmp_path):
+    slow = script(tmp_path / "bwrap", 'sleep 1; exec bwrap "$@"')
+    with CellPool(limit=1, bubblewrap=slow) as pool, ThreadPoolExecutor(4) as asking:
+        assert list(asking.map(lambda _: pool.jailed, range(4))) == [True] * 4
 
 
 def test_a_bubblewrap_that_may_not_build_a_jail_counts_as_missing(base, bundle, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -221,3 +222,23 @@ def test_a_cell_in_which_nobody_is_left_ends(room, organisms):
         tenant.close()
         assert time.monotonic() - started < 4
     assert eventually(lambda: not process.alive)
+
+
+def test_a_cell_that_is_about_to_end_makes_room_for_who_comes_next(base, organisms):
+    listed = manifest.build(organisms[0])
+    packed = b"".join(manifest.pack(listed.data, organisms[0]))
+    with CellPool(limit=1, start_timeout_s=120) as pool:
+
+        def opened():
+            whose = {"level": Level.CL3, "base": base, "version_digest": listed.digest}
+            return pool.open(permit(), bundle=memoryview(packed), **whose)
+
+        ending = opened()
+        os.kill(ending.cell.process.pid, signal.SIGSTOP)  # its end takes until it is killed
+        closing = threading.Thread(target=ending.close)
+        closing.start()
+        assert eventually(lambda: not ending.alive)
+        assert ending.cell.process.alive
+        assert opened().alive
+        assert not ending.cell.process.alive
+        closing.join()

@@ -105,6 +105,8 @@ class CellPool:
         )
         self._warden = Warden()
         self._lock = threading.Lock()
+        self._fewer = threading.Condition(self._lock)  # told when a cell has ended
+        self._trying = threading.Lock()
         self._cells: dict[Cell, _Kind] = {}
         self._joining: defaultdict[_Kind, threading.Lock] = defaultdict(threading.Lock)
         self._back_off = BackOff()
@@ -112,7 +114,7 @@ class CellPool:
         self._spares: defaultdict[Path, list[EmptyCell]] = defaultdict(list)
         self._refilling = threading.Lock()
         self._closed = False
-        self._stands = False
+        self._stands: bool | None = None  # not tried yet
         self._next_trial = 0.0
         self._refill()
 
@@ -160,24 +162,31 @@ class CellPool:
     @property
     def jailed(self) -> bool:
         """Tell whether every wall can be built here: tried with an empty cell, and while it fails tried again now and then."""
-        with self._lock:
-            if self._stands or self._closed or time.monotonic() < self._next_trial:
-                return self._stands
-            self._next_trial = time.monotonic() + _RETRY_S
+        # Who asks during the first trial waits for what comes of it; later ones go on with what the last one said.
+        if self._trying.acquire(blocking=self._stands is None):
+            try:
+                if not (self._stands or self._closed or time.monotonic() < self._next_trial):
+                    self._next_trial = time.monotonic() + _RETRY_S
+                    self._stands = self._try_walls()
+            finally:
+                self._trying.release()
+        return bool(self._stands)
+
+    def _try_walls(self) -> bool:
         try:
             empty = EmptyCell(self._warden, plan(self._jail, None, code=ATTACK))
         except ModelOrganismsError as error:
             _logger.warning("No jail can be built, so nothing above CL1 is served: %s", error)
             return False
         empty.process.wait(self._start_timeout_s)
-        self._stands = empty.process.succeeded
+        stands = empty.process.succeeded
         if empty.process.killed:
             self._next_trial = time.monotonic() + _AGAIN_S
             _logger.warning("The cell that tries the walls was killed from outside; they are tried again.")
-        elif not self._stands:
+        elif not stands:
             _logger.warning("A wall of the jail is missing, so nothing above CL1 is served (%s)", empty.process.diagnosis())
         empty.discard()
-        return self._stands
+        return stands
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -193,8 +202,9 @@ class CellPool:
 
     def close(self, drain_s: float = 30.0) -> None:
         """Refuse new cells, let running calls end for so long, then end every cell; harmless the second time."""
-        with self._lock:
+        with self._fewer:
             self._closed = True
+            self._fewer.notify_all()
             spares = [spare for waiting in self._spares.values() for spare in waiting]
             self._spares.clear()
             cells = tuple(self._cells)
@@ -212,15 +222,19 @@ class CellPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _take_place(self) -> None:
-        with self._lock:
-            if self._closed:
-                raise CellUnavailable("The registry is shutting down; try again later.")
-            living = sum(cell.process.alive for cell in self._cells)  # one that was closed may not have been told of yet
-            if living + self._opening >= self._limit:
-                msg = f"All {self._limit} cells are in use; close a session or try again later."
-                raise CellUnavailable(msg)
-            self._opening += 1
+    def _take_place(self, until: float) -> None:
+        """Take the place of one more cell; where one is about to end, wait until it has."""
+        with self._fewer:
+            while True:
+                if self._closed:
+                    raise CellUnavailable("The registry is shutting down; try again later.")
+                living = [cell for cell in self._cells if cell.process.alive]
+                if len(living) + self._opening < self._limit:
+                    self._opening += 1
+                    return
+                if all(cell.alive for cell in living) or not self._fewer.wait(until - time.monotonic()):
+                    msg = f"All {self._limit} cells are in use; close a session or try again later."
+                    raise CellUnavailable(msg)
 
     def _shared(self, kind: _Kind, model: Path, level: Level, until: float) -> Cell:
         """Take a place in a cell of this kind, started if there is none; who comes while it starts waits for it."""
@@ -239,7 +253,7 @@ class CellPool:
     def _new(self, kind: _Kind, model: Path, *, level: Level, most: int, until: float) -> Cell:
         """Start a cell, and take its first place."""
         self._back_off.check(kind)
-        self._take_place()
+        self._take_place(until)
         try:
             started = self._start(model, level=level, until=until)
             try:
@@ -261,8 +275,9 @@ class CellPool:
         return cell
 
     def _ended(self, cell: Cell, meant: bool) -> None:
-        with self._lock:
+        with self._fewer:
             kind = self._cells.pop(cell, None)
+            self._fewer.notify_all()
         if kind is not None:
             (self._back_off.well if meant else self._back_off.lost)(kind)
 
