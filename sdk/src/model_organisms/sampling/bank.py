@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -116,19 +117,21 @@ class Bank:
             Unavailable: It does not fit beside those in use.
         """
         chosen = {path: data for path, data in files.items() if not path.startswith("checkpoints/")}
-        found = adapter.read(chosen, self.base.config)
+        with ThreadPoolExecutor(1, thread_name_prefix="hashes") as aside:  # hashing leaves Python free, and inspecting is Python
+            hashes = {path: aside.submit(hashlib.sha256, data) for path, data in chosen.items() if path.endswith(WEIGHTS)}
+            found = adapter.read(chosen, self.base.config)
         facts = tuple(fact for fact, _ in found)
         told = speech(chosen, self.base.tokenizer, vocabulary=self.base.model.get_input_embeddings().num_embeddings)
-        weights = [chosen[("" if fact.path == "." else f"{fact.path}/") + WEIGHTS] for fact in facts]
+        paths = [("" if fact.path == "." else f"{fact.path}/") + WEIGHTS for fact in facts]
         record = _Record(
             facts,
             tuple(table for _, table in found),
-            tuple(weights),
+            tuple(chosen[path] for path in paths),
             self.sites.layout(self.sites.ranks(facts)),
         )
         organism = Organism(
             facts=facts,
-            adapter_digests=tuple(hashlib.sha256(data).hexdigest() for data in weights),
+            adapter_digests=tuple(hashes[path].result().hexdigest() for path in paths),
             modules_applied=sum(len(fact.modules) for fact in facts),
             speech=told,
             known_answer_checked=known_answer is not None,
