@@ -14,6 +14,8 @@ from model_organisms.cells.frames import Ask, CellInfo, Draw, Load, Numbers, Pie
 from model_organisms.errors import CellUnavailable, InvalidArgument
 from model_organisms.formats import manifest
 from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms_registry.config import Cells
+from model_organisms_registry.isolation import building
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, permit
@@ -242,3 +244,12 @@ def test_a_cell_that_is_about_to_end_makes_room_for_who_comes_next(base, organis
         assert opened().alive
         assert not ending.cell.process.alive
         closing.join()
+
+
+def test_cells_compute_in_what_the_settings_say(base, organisms):
+    listed = manifest.build(organisms[0])
+    packed = memoryview(b"".join(manifest.pack(listed.data, organisms[0])))
+    with building.local(Cells(limit=1, dtype="bfloat16")) as pool:
+        tenant = pool.open(permit(), level=Level.CL1, base=base, bundle=packed, version_digest=listed.digest)
+        assert tenant.info.engine.endswith("cpu/bfloat16")
+        assert list(tenant.sample(asked(), DRAWN, max_seconds=60))[-1].finish_reason

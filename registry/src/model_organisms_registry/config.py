@@ -33,6 +33,8 @@ class Cells:
     start_timeout_s: float = 120.0
     bubblewrap: str = "bwrap"
     device: str = "cpu"
+    dtype: str = "auto"
+    """What models compute in; `auto` is what they are stored in on a GPU, and float32 on a CPU."""
     threads: int = 0
     """Threads of one cell; 0 gives each its share of the cores, by `limit`."""
     rows: int = 16

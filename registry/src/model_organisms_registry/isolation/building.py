@@ -26,6 +26,7 @@ def local(cells: Cells) -> CellPool:
         spare=cells.spare,
         bubblewrap=cells.bubblewrap,
         device=cells.device,
+        dtype=cells.dtype,
         threads=cells.threads,
         adapter_bytes=cells.adapter_bytes,
         cache_bytes=cells.cache_bytes,
