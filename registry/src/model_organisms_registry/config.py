@@ -19,6 +19,34 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where cells run that Ray places, and how many machines' worth."""
+
+    address: str = "auto"
+    """Of the cluster's control service, `host:port`; `auto` finds the cluster that this machine is part of."""
+    name: str = "registry"
+    """What this registry's keepers are called on the cluster; each registry process has its own."""
+    secret_file: str = ""
+    """A file of 32 bytes or more that lies here and on every node; empty sends a fresh secret through the cluster."""
+    min_replicas: int = 1
+    max_replicas: int = 4
+    """Keepers for each base model, at least and at most; each is an actor with a pool of cells."""
+    sessions: int = 4
+    """Sessions on a keeper for which one more is started."""
+    most_sessions: int = 8
+    """Sessions that one keeper takes at all."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """What Ray sets aside for a keeper."""
+    upscale_delay_s: float = 10.0
+    downscale_delay_s: float = 600.0
+    drain_s: float = 3600.0
+    """A keeper that is to go lets its sessions end for so long."""
+    runtime_env: dict[str, object] = field(default_factory=dict)
+    """Ray's, for keepers: an image, packages, variables."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
     """Where models come from and how many may run."""
 
@@ -45,6 +73,9 @@ class Cells:
     """Bytes that conversations may take in one cell."""
     silence_s: float = 60.0
     """A cell without a sign of life for so long is ended."""
+    placement: str = "local"
+    """`local`: cells are processes of this machine. `ray`: of a cluster's."""
+    cluster: Cluster = field(default_factory=Cluster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +328,8 @@ def load(folder: Path) -> Config:
         raise ConfigurationInvalid(msg) from error
     values: dict[str, Any] = dict(raw)
     values["keys"] = _keepers(values.get("keys", {}))
-    for name, kind in (("cells", Cells), ("limits", Limits), ("replica", Replica), ("witnesses", Witnesses), ("public", Public)):
+    values["cells"] = _cells(values.get("cells", {}))
+    for name, kind in (("limits", Limits), ("replica", Replica), ("witnesses", Witnesses), ("public", Public)):
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
     values["notify"] = [_read(Notify, item, "notify.") for item in _expect(values.get("notify", []), list, "notify")]
@@ -324,6 +356,11 @@ def _keepers(values: object) -> Keys:
     kinds: dict[str, type[Token | Transit]] = {"pkcs11": Token, "vault": Transit}
     tables = {name: _read(kind, told.get(name, {}), f"keys.{name}.") for name, kind in kinds.items()}
     return _read(Keys, told | tables, "keys.")
+
+
+def _cells(values: object) -> Cells:
+    told: dict[str, Any] = dict(_expect(values, dict, "cells"))
+    return _read(Cells, told | {"cluster": _read(Cluster, told.get("cluster", {}), "cells.cluster.")}, "cells.")
 
 
 def _issuer(values: object) -> Issuer:

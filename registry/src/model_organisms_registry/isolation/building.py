@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model_organisms.errors import ConfigurationInvalid
+
 from model_organisms_registry.isolation.pool import CellPool
 
 if TYPE_CHECKING:
@@ -12,8 +14,21 @@ if TYPE_CHECKING:
 
 
 def build(cells: Cells) -> Pool:
-    """Build the pool that the settings name."""
-    return local(cells)
+    """Build the pool that the settings name.
+
+    Raises:
+        ConfigurationInvalid: They name none, or what it needs is not installed.
+    """
+    if cells.placement == "local":
+        return local(cells)
+    if cells.placement != "ray":
+        raise ConfigurationInvalid(f"[cells] placement is 'local' or 'ray', not {cells.placement!r}.")
+    try:
+        from model_organisms_registry.isolation.cluster import ClusterPool
+    except ImportError as error:
+        msg = f"Cells on a cluster need Ray ({error}); install it with: pip install 'model-organisms-registry[ray]'"
+        raise ConfigurationInvalid(msg) from error
+    return ClusterPool(cells)
 
 
 def local(cells: Cells) -> CellPool:
