@@ -1,4 +1,4 @@
-"""Cells on a cluster, placed by Ray: the registry's end. The other is `ward.py`'s, and what passes between them `sealed.py` seals.
+"""Cells on a cluster, placed by Ray: the registry's end. The other is `ward.py`; what passes between, `sealed.py` seals.
 
 - Each base model is a Serve application of this registry's own, its replicas found by the digest of the version that they know.
 - A bundle goes only to a keeper that proved to know the secret, and only sealed to its key; so do questions, and so come answers.
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _CHUNK = 8 << 20
 """Sealed bytes of a bundle that travel at once."""
 _RETRY_S = 30.0
+_HEALTH_S = 2.0
+"""A replica whose keeper is gone is noticed within so long."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -190,6 +192,7 @@ class ClusterPool:
             ray_actor_options={"num_cpus": cluster.cpus, "num_gpus": cluster.gpus, "runtime_env": cluster.runtime_env},
             graceful_shutdown_timeout_s=cluster.drain_s,
             graceful_shutdown_wait_loop_s=1.0,
+            health_check_period_s=_HEALTH_S,
         )
         travelling = b"" if cluster.secret_file else self._secret
         targets = [

@@ -1,7 +1,7 @@
 """Keeps the cells of one node for a registry that is elsewhere. Knows nothing of the cluster that carries what they say.
 
 A keeper is a local pool with a sealed line to each session. It believes whoever can seal to it under the shared secret, keeps its
-private seed to itself, and lets plaintext exist only in its own memory, which is closed to others, and in its cells.
+private seed to itself, and lets plaintext exist only in its own memory and in its cells.
 
 - `expect`, `begin`, `take`, `open` bring a session in; `close`, `kill`, a lost cell or a registry that fell silent end it.
 - A registry looks at who was lost by `watch`, at least every few seconds; by that the keeper knows that the registry lives.
@@ -16,7 +16,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from model_organisms.cells.confine import undumpable
 from model_organisms.cells.frames import Ask, Draw, Frame, decode, encode
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats.buffers import anonymous, wipe
@@ -68,7 +67,6 @@ class Keeper:
 
     def __init__(self, pool: Pool, base: str, secret: bytes, *, start_timeout_s: float) -> None:
         """Make the key pair."""
-        undumpable()
         self._pool, self._base, self._secret, self._start_timeout_s = pool, base, secret, start_timeout_s
         self._seed, self._introduction = introduce(secret)
         self._guests: dict[str, _Guest] = {}

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Introduction:
 class Line:
     """The two directions of one session, and the key of its bundle."""
 
-    bundle: bytes
+    bundle: bytes = field(repr=False)
     _up: AESGCM
     _down: AESGCM
 

@@ -1,8 +1,9 @@
 """What stands on a node of a Ray cluster: a Serve replica that takes sessions in, and beside it the keeper that they talk to.
 
-Serve decides how many replicas there are and which one a session goes to. From then on the session talks to that replica's keeper
-alone, past Serve, because nobody else has its place. While it lasts, it holds one request of the replica open, its **lease**: so Serve counts
-sessions where it counts requests, starts replicas for them, and lets them end before it takes a replica away.
+Serve decides how many replicas there are and which one a session goes to. From then on the session talks to that replica's
+keeper alone, past Serve, because nobody else has its place. While it lasts, it holds one request of the replica open, its
+**lease**: so Serve counts sessions where it counts requests, starts replicas for them, and lets them end before it takes a
+replica away.
 
 With `cluster.py` and `lodging.py` the only modules that know Ray.
 """
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
+from model_organisms.cells.confine import undumpable
 from ray import serve
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -55,10 +57,11 @@ class Ward:
             "name": f"{name}/{context.get_actor_id()}",
             "namespace": NAMESPACE,
             "num_cpus": 0,
-            "concurrency_groups": groups,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False),
         }
-        self._keeper: Any = ray.remote(Keeping).options(**options).remote(replace(cells, device=device), base, secret)
+        self._keeper: Any = (
+            ray.remote(concurrency_groups=groups)(Keeping).options(**options).remote(replace(cells, device=device), base, secret)
+        )
 
     @serve.multiplexed(max_num_models_per_replica=64)  # type: ignore[untyped-decorator] # Ray's
     async def known(self, version_digest: str) -> str:
@@ -94,7 +97,8 @@ class Keeping(Keeper):
     """A keeper as an actor: it makes its own pool, so that nothing but settings crosses the cluster."""
 
     def __init__(self, cells: Cells, base: str, secret: bytes) -> None:
-        """Start it."""
+        """Start it, its memory closed to others."""
+        undumpable()
         super().__init__(
             _pool(cells, base), base, secret or read_secret(cells.cluster.secret_file), start_timeout_s=cells.start_timeout_s
         )
