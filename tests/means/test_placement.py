@@ -173,23 +173,23 @@ def test_a_kill_ends_a_call_that_is_running_and_is_no_death(pool, base, bundles)
     assert deaths == []
 
 
-def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, pool, organisms, tmp_path_factory):
+@pytest.mark.usefixtures("pool")
+@pytest.mark.parametrize("pool", ["ray"], indirect=True)
+def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, organisms, tmp_path_factory):
     asked = (Message("user", SECRET_WORDS),)
     pieces = said(tenant, asked, replace(LONG, max_tokens=200))
     needles = needles_of(organisms[0]["adapter_model.safetensors"]) + needles_of(bytes(8) + organisms[0]["README.md"])
     needles += needles_of(bytes(8) + SECRET_WORDS.encode()) + needles_of(bytes(8) + "".join(p.text for p in pieces).encode())
     assert tenant.alive
-    processes = [os.getpid()]
-    if type(pool).__name__ == "ClusterPool":
-        import ray
+    import ray
 
-        processes += object_store()
-        marker = secrets.token_bytes(1 << 20)
-        kept = ray.put(marker)  # the search sees what lies in Ray's memory
-        assert held_open(processes, [marker[5000:5064]], since=BEGAN)
-        del kept
+    searched = [os.getpid(), *object_store()]
+    marker = secrets.token_bytes(1 << 20)
+    kept = ray.put(marker)
+    assert held_open(searched, [marker[5000:5064]], since=BEGAN)  # the search sees what lies in Ray's memory
+    del kept
     assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=BEGAN) == set()
-    assert held_open(processes, needles, since=BEGAN) == set()
+    assert held_open(searched, needles, since=BEGAN) == set()
 
 
 def test_a_cell_that_is_killed_says_so_once_and_fails_the_call(pool, tenant, base, bundles):
@@ -231,12 +231,14 @@ def test_a_node_without_a_jail_says_so_and_a_keeper_without_the_secret_gets_noth
         opened(clustered, base / "elsewhere", bundles[0])
 
 
-def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(request, base, bundles):
-    """The last of this file: where the pool is local, there is no keeper to kill."""
-    request.getfixturevalue("cluster")
+def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(cluster, base, bundles):
     import ray
 
-    with build(settings(base, placement="ray", threads=1)) as kept:
+    assert cluster
+    made = settings(base, placement="ray")
+    made = replace(made, cluster=replace(made.cluster, name="second"))
+    abandoned = build(made)  # as by a registry that was killed
+    with build(made) as kept:
         deaths = [[], []]
         places = [opened(kept, base, bundles[n], died=deaths[n].append) for n in (0, 1)]
         pieces = places[0].sample(ASKED, LONG, max_seconds=60)
@@ -252,6 +254,7 @@ def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(request, bas
         assert said(again)[-1].finish_reason == "length"
         standing = jails()
         assert standing
+        assert eventually(lambda: not list(abandoned._keepers()), within_s=30)
     assert not again.alive
     assert eventually(lambda: not jails() & standing)
     with pytest.raises(CellUnavailable, match="shutting down"):

@@ -64,6 +64,7 @@ class ClusterPool:
         self._cells = cells
         given = cells.cluster.secret_file
         self._secret = read_secret(given) if given else os.urandom(SECRET_BYTES)
+        self._life = uuid4().hex[:8]
         self._joined = _join(cells.cluster.address)
         folders = tuple(dict.fromkeys(Path(folder).resolve() for folder in cells.base_models.values()))
         self._wards: dict[Path, Any] = dict(zip(folders, self._deploy(folders), strict=True))
@@ -173,11 +174,15 @@ class ClusterPool:
         return self._cells.start_timeout_s
 
     def _name(self, folder: Path) -> str:
-        return f"{self._cells.cluster.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
+        """Name an application: this life of this registry alone, so that nobody is led to keepers with another secret."""
+        return f"{self._cells.cluster.name}:{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}:{self._life}"
 
     def _deploy(self, folders: tuple[Path, ...]) -> list[Any]:
-        """Have Serve start the replicas; what an earlier life of this registry left under these names is replaced."""
+        """Have Serve start the replicas, and take away those of an earlier life of this registry."""
         cluster = self._cells.cluster
+        for name in serve.status().applications:
+            if name.startswith(f"{cluster.name}:"):
+                serve.delete(name, _blocking=False)
         deployment = serve.deployment(
             Ward,
             name="ward",
