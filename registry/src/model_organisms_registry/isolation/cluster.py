@@ -22,7 +22,7 @@ import ray
 from model_organisms.errors import BaseModelMissing, CellUnavailable, ConfigurationInvalid, ModelOrganismsError
 from model_organisms.formats.streaming import Sealer
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.keeper import GIVEN
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _CHUNK = 8 << 20
 """Sealed bytes of a bundle that travel at once."""
 _RETRY_S = 30.0
+_AGAIN_S = 0.5
 _HEALTH_S = 2.0
 """A replica whose keeper is gone is noticed within so long."""
 _LOG = logging.getLogger(__name__)
@@ -104,8 +105,7 @@ class ClusterPool:
             )
             raise BaseModelMissing(msg)
         until = time.monotonic() + self._cells.start_timeout_s
-        name = uuid4().hex
-        keeper, introduction = _Lease(ward, name, version_digest).taken(until)
+        name, keeper, introduction = self._leased(ward, version_digest, until)
         opening = Opening(permit, level, version_digest, len(bundle), known_answer)
         try:
             recognise(introduction, self._secret)
@@ -219,6 +219,18 @@ class ClusterPool:
                 with suppress(ValueError):  # gone since
                     yield ray.get_actor(actor["name"], namespace=NAMESPACE)
 
+    def _leased(self, ward: Any, version_digest: str, until: float) -> tuple[str, Any, Introduction]:  # noqa: ANN401 - a deployment's handle
+        """Take leases until one is with a keeper that lives: for a while Serve leads to a replica whose keeper is dead."""
+        while not self._closed:
+            name = uuid4().hex
+            try:
+                return name, *_Lease(ward, name, version_digest).taken(until)
+            except RayActorError as error:
+                if time.monotonic() + _AGAIN_S > until:
+                    raise CellUnavailable("The cluster's node was lost, and no other took the session in; try again later.") from error
+            time.sleep(_AGAIN_S)
+        raise CellUnavailable("The registry is shutting down; try again later.")
+
     def _brought(self, door: _Door, introduction: Introduction, opening: Opening, bundle: memoryview) -> tuple[Line, Opened]:
         sealed_key, line = call_up(door.name, os.urandom(32), introduction, self._secret)
         door.ask("begin", sealed_key, line.ask(0, print_opening(opening)))
@@ -252,12 +264,19 @@ class _Lease:
         threading.Thread(target=self._hold, name="cluster-lease", daemon=True).start()
 
     def taken(self, until: float) -> tuple[Any, Introduction]:
-        """Wait until a replica took the session in."""
+        """Wait until a replica took the session in.
+
+        Raises:
+            RayActorError: The replica, or its keeper, is dead.
+            CellUnavailable: None took it in.
+        """
         try:
             heard = self._heard.get(timeout=max(0.0, until - time.monotonic()))
         except Empty:
             self._answers.cancel()
             raise CellUnavailable("Every node of the cluster is full or starting; close a session or try again later.") from None
+        if isinstance(heard, RayActorError):
+            raise heard
         if isinstance(heard, Exception):
             msg = f"No node of the cluster took the session in ({type(heard).__name__}); try again later."
             raise CellUnavailable(msg) from heard
