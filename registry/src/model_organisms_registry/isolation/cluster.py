@@ -219,7 +219,7 @@ class ClusterPool:
                 with suppress(ValueError):  # gone since
                     yield ray.get_actor(actor["name"], namespace=NAMESPACE)
 
-    def _leased(self, ward: Any, version_digest: str, until: float) -> tuple[str, Any, Introduction]:  # noqa: ANN401 - a deployment's handle
+    def _leased(self, ward: Any, version_digest: str, until: float) -> tuple[str, Any, Introduction]:  # noqa: ANN401 - a handle
         """Take leases until one is with a keeper that lives: for a while Serve leads to a replica whose keeper is dead."""
         while not self._closed:
             name = uuid4().hex
@@ -227,7 +227,7 @@ class ClusterPool:
                 return name, *_Lease(ward, name, version_digest).taken(until)
             except RayActorError as error:
                 if time.monotonic() + _AGAIN_S > until:
-                    raise CellUnavailable("The cluster's node was lost, and no other took the session in; try again later.") from error
+                    raise CellUnavailable("The node was lost, and no other took the session in; try again later.") from error
             time.sleep(_AGAIN_S)
         raise CellUnavailable("The registry is shutting down; try again later.")
 

@@ -13,8 +13,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import ray
-from model_organisms.cells.cell import CLOSING_S, GRACE_S
+from model_organisms.cells.calls import GRACE_S
 from model_organisms.cells.frames import Ask, Draw, Numbers, Piece, decode
+from model_organisms.cells.starting import CLOSING_S
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
