@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,6 @@ from model_organisms.errors import CapsuleInvalid, CellUnavailable, Configuratio
 from model_organisms.formats import manifest
 from model_organisms.formats.streaming import Sealer
 from model_organisms.records import Level, Message, SamplingParameters
-from model_organisms_registry.isolation import keeper as keeping
 from model_organisms_registry.isolation import sealed
 from model_organisms_registry.isolation.keeper import FAILED, GIVEN, Keeper, pack_question
 from model_organisms_registry.isolation.openings import Opening, parse_opened, parse_opening, print_opening
@@ -56,8 +56,8 @@ def keeper(base):
     looks.join(10)
 
 
-def kept_by(base):
-    return Keeper(CellPool(limit=2, start_timeout_s=120), str(base), SECRET, start_timeout_s=120.0)
+def kept_by(base, **changed):
+    return Keeper(CellPool(limit=2, start_timeout_s=120), str(base), SECRET, start_timeout_s=120.0, **changed)
 
 
 def begun(keeper, bundle, name, **changed):
@@ -168,12 +168,13 @@ def test_a_bundle_that_is_changed_cut_or_of_another_version_is_never_loaded(keep
         keeper.open("other")
 
 
-def test_a_registry_that_falls_silent_loses_its_sessions(base, bundle, monkeypatch):
-    silent = kept_by(base)
+def test_a_registry_that_falls_silent_loses_its_sessions(base, bundle):
+    silent = kept_by(base, silence_s=3.0)
     opened(silent, bundle)
-    assert silent.watch(0.1) == {}
+    began = time.monotonic()
+    while time.monotonic() - began < 5:
+        assert silent.watch(0.5) == {}
     assert silent.holds("session")
-    monkeypatch.setattr(keeping, "SILENCE_S", 0.1)
     assert eventually(lambda: not silent.holds("session"))
     assert eventually(lambda: silent.cells()[0] == 0)
     silent.end(5.0)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.isolation.placement import Pool, Tenant
 
 SILENCE_S = 30.0
-"""A registry that has not looked for so long is gone, and so are its sessions."""
 GIVEN, FAILED = b"\0", b"\1"
 """First byte of an answer: what was asked for, or an error."""
 _SECONDS = struct.Struct(">d")
@@ -63,11 +62,13 @@ class Keeper:
         base: Folder of the one base model that they are for.
         secret: Shared with the registry.
         start_timeout_s: A session that is expected must be open within so many seconds.
+        silence_s: A registry that has not looked for so long is gone, and so are its sessions.
     """
 
-    def __init__(self, pool: Pool, base: str, secret: bytes, *, start_timeout_s: float) -> None:
+    def __init__(self, pool: Pool, base: str, secret: bytes, *, start_timeout_s: float, silence_s: float = SILENCE_S) -> None:
         """Make the key pair."""
-        self._pool, self._base, self._secret, self._start_timeout_s = pool, base, secret, start_timeout_s
+        self._pool, self._base, self._secret = pool, base, secret
+        self._start_timeout_s, self._silence_s = start_timeout_s, silence_s
         self._seed, self._introduction = introduce(secret)
         self._guests: dict[str, _Guest] = {}
         self._lost: dict[str, str] = {}
@@ -286,7 +287,7 @@ class Keeper:
         while not self._closed.wait(_TICK_S):
             now = time.monotonic()
             with self._news:
-                silent = now - self._heard > SILENCE_S
+                silent = now - self._heard > self._silence_s
                 late = [name for name, guest in self._guests.items() if (silent if guest.tenant else now > guest.until)]
             for name in late:
                 with suppress(ModelOrganismsError):
