@@ -66,7 +66,7 @@ def cluster():
 
 def settings(base, **changed):
     cluster = Cluster(min_replicas=1, max_replicas=1, cpus=0.5, drain_s=5.0)
-    return replace(Cells(base_models={"tiny": str(base)}, limit=2, start_timeout_s=120.0, cluster=cluster), **changed)
+    return replace(Cells(base_models={"tiny": str(base)}, limit=2, spare=0, start_timeout_s=120.0, cluster=cluster), **changed)
 
 
 @pytest.fixture(scope="module", params=["local", "ray"])
@@ -116,8 +116,9 @@ def test_a_place_tells_its_walls_and_what_was_loaded(tenant, pool, organisms, bu
     assert len(pool.cells) == 1
 
 
-def test_two_organisms_on_one_base_speak_at_once_each_for_itself(tenant, pool, base, bundles):
-    other = opened(pool, base, bundles[1])
+def test_two_organisms_on_one_base_speak_at_once_each_for_itself_and_one_is_killed(tenant, pool, base, bundles):
+    deaths = []
+    other = opened(pool, base, bundles[1], died=deaths.append)
     alone = [said(place) for place in (tenant, other)]
     together = [[], []]
     threads = [threading.Thread(target=lambda n=n, p=p: together[n].extend(said(p))) for n, p in enumerate((tenant, other))]
@@ -127,9 +128,17 @@ def test_two_organisms_on_one_base_speak_at_once_each_for_itself(tenant, pool, b
         thread.join(60)
     assert ["".join(p.text for p in pieces) for pieces in together] == ["".join(p.text for p in pieces) for pieces in alone]
     assert other.info.adapter_digests != tenant.info.adapter_digests
-    other.close()
+    pieces = other.sample(ASKED, LONG, max_seconds=60)
+    next(pieces)
+    other.kill()
+    with pytest.raises(CellUnavailable):
+        list(pieces)
     assert not other.alive
+    with pytest.raises(CellUnavailable, match="open a new session"):
+        said(other)
     assert eventually(lambda: len(pool.cells) == 1)
+    assert said(tenant)[-1].finish_reason == "length"
+    assert deaths == []
 
 
 def test_what_does_not_fit_or_is_not_what_it_says_is_refused_by_its_name(tenant, pool, base, bundles):
@@ -156,21 +165,6 @@ def test_a_call_stops_when_told_and_when_nobody_waits_for_it(tenant):
     left.close()
     assert said(tenant)[-1].finish_reason == "length"
     assert time.monotonic() - began < 5
-
-
-def test_a_kill_ends_a_call_that_is_running_and_is_no_death(pool, base, bundles):
-    deaths = []
-    place = opened(pool, base, bundles[1], died=deaths.append)
-    pieces = place.sample(ASKED, LONG, max_seconds=60)
-    next(pieces)
-    place.kill()
-    with pytest.raises(CellUnavailable):
-        list(pieces)
-    assert not place.alive
-    with pytest.raises(CellUnavailable, match="open a new session"):
-        said(place)
-    assert eventually(lambda: len(pool.cells) == 1)
-    assert deaths == []
 
 
 @pytest.mark.usefixtures("pool")
@@ -235,12 +229,14 @@ def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(cluster, bas
     import ray
 
     assert cluster
-    made = settings(base, placement="ray")
+    made = settings(base, placement="ray", rows=2)
     made = replace(made, cluster=replace(made.cluster, name="second"))
     abandoned = build(made)  # as by a registry that was killed
     with build(made) as kept:
         deaths = [[], []]
-        places = [opened(kept, base, bundles[n], died=deaths[n].append) for n in (0, 1)]
+        places = [opened(kept, base, bundles[n], level=Level.CL2, died=deaths[n].append) for n in (0, 1)]
+        standing = jails_of(places[0])
+        assert standing
         pieces = places[0].sample(ASKED, LONG, max_seconds=60)
         next(pieces)
         ray.kill(places[0].keeper)
@@ -249,13 +245,21 @@ def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(cluster, bas
         assert eventually(lambda: list(map(len, deaths)) == [1, 1])
         assert not any(place.alive for place in places)
         assert kept.cells == ()
-        again = opened(kept, base, bundles[0])
+        assert eventually(lambda: not jails() & standing)
+        again = opened(kept, base, bundles[0], level=Level.CL2)
         assert again.keeper != places[0].keeper
         assert said(again)[-1].finish_reason == "length"
-        standing = jails()
+        standing = jails_of(again)
         assert standing
         assert eventually(lambda: not list(abandoned._keepers()), within_s=30)
     assert not again.alive
     assert eventually(lambda: not jails() & standing)
     with pytest.raises(CellUnavailable, match="shutting down"):
         opened(kept, base, bundles[0])
+
+
+def jails_of(place):
+    """Find the jails that a place's keeper started."""
+    import ray
+
+    return jails(ray.get(place.keeper.__ray_call__.remote(lambda _: os.getpid())))

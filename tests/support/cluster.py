@@ -48,6 +48,6 @@ def object_store() -> list[int]:
     return [process.pid for process in psutil.Process().children(recursive=True) if process.name() == "raylet"]
 
 
-def jails() -> set[int]:
-    """Find the jails that stand, below this process or below Ray's."""
-    return {process.pid for process in psutil.Process().children(recursive=True) if process.name() == "bwrap"}
+def jails(below: int | None = None) -> set[int]:
+    """Find the jails that stand below a process, else below this one, which is above Ray's."""
+    return {process.pid for process in psutil.Process(below).children(recursive=True) if process.name() == "bwrap"}
