@@ -233,16 +233,6 @@ def test_a_sample_takes_what_it_may_use_and_no_more_than_is_left(tokens, left):
     assert left.minus(cost).exceeded() == ()
 
 
-def test_a_probe_counts_every_number_it_releases():
-    cost = sandbox.probe_cost(2, left=PLENTY)
-    assert cost == Budget(probe_values=2 * 5 * 2 + 1)
-    with pytest.raises(BudgetExhausted):
-        sandbox.probe_cost(2, left=Budget(probe_values=20))
-    for positions in (0, -1, sandbox.MOST_PROBE_POSITIONS + 1):
-        with pytest.raises(InvalidArgument):
-            sandbox.probe_cost(positions, left=PLENTY)
-
-
 @given(BUDGET, BUDGET)
 def test_what_was_taken_and_not_used_goes_back(taken, used):
     try:

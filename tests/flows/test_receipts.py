@@ -132,13 +132,13 @@ def test_no_call_takes_another_entrys_receipt_for_its_own(stage, call, monkeypat
 
 @pytest.mark.parametrize("changed", [{"engine": "none"}, {"modules_applied": 0}, {"base_digest": "0" * 64}, {"tokens": 999}])
 def test_a_sample_whose_receipt_is_not_the_one_in_the_ledger_is_refused(stage, changed, monkeypatch):
-    true = Sampling._receipt_of
+    true = Sampling.receipt_of
 
     def lie(turn, receipt):
         return replace(true(turn, receipt), **changed) if receipt else true(turn, receipt)
 
     with stage.opened() as session:
-        monkeypatch.setattr(Sampling, "_receipt_of", staticmethod(lie))
+        monkeypatch.setattr(Sampling, "receipt_of", staticmethod(lie))
         for ask in (lambda: session.sample("Hello.", max_tokens=2), lambda: session.probe("Hello.")):
             with pytest.raises(errors.ReceiptInvalid):
                 ask()

@@ -10,7 +10,7 @@ from model_organisms import loading
 from model_organisms.cells.launcher import Jail
 from model_organisms.cells.walls import REQUIRED
 from model_organisms.formats import manifest
-from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms.records import Inquiry, Level, Measure, Message, SamplingParameters
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, in_jail, permit
@@ -53,9 +53,10 @@ def test_a_cell_says_what_the_organism_says_outside(cell, local):
 
 
 def test_a_cell_gives_the_numbers_the_organism_gives_outside(cell, local):
-    here, there = local.probe(ASKED, positions=2), cell.probe(ASKED, positions=2)
-    assert there.positions == here.positions
-    assert there.kl_to_base == here.kl_to_base > 0
+    inquiry = Inquiry(2, (Measure.LOGPROBS, Measure.KL, Measure.NORMS), (0, 1))
+    here, there = local.engine.measure(local.organism, ASKED, inquiry), cell.probe(ASKED, inquiry=inquiry)
+    assert (there.positions, there.kl, there.readings) == (here.positions, here.kl, here.readings)
+    assert min(there.kl) > 0
 
 
 def test_a_cell_computes_on_the_device_in_the_type_asked_for(cell, local):

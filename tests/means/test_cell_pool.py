@@ -24,7 +24,7 @@ from model_organisms.errors import (
     KnownAnswerFailed,
 )
 from model_organisms.formats import manifest
-from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms.records import Inquiry, Level, Measure, Message, SamplingParameters
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.pool import CellPool
 
@@ -94,9 +94,10 @@ def test_a_cell_says_what_the_organism_says_elsewhere(cell, local, organism):
 
 
 def test_a_cell_gives_the_numbers_the_organism_gives_elsewhere(cell, local, organism):
-    here, there = local.probe(organism, ASKED, positions=2), cell.probe(ASKED, positions=2)
-    assert there.positions == here.positions
-    assert there.kl_to_base == here.kl_to_base > 0
+    inquiry = Inquiry(2, (Measure.LOGPROBS, Measure.KL, Measure.NORMS), (0, 1))
+    here, there = local.measure(organism, ASKED, inquiry), cell.probe(ASKED, inquiry=inquiry)
+    assert (there.positions, there.kl, there.readings) == (here.positions, here.kl, here.readings)
+    assert min(there.kl) > 0
 
 
 def test_a_cell_tells_what_it_loaded(cell, files, local, organism, bundle):

@@ -82,7 +82,7 @@ def test_a_reader_who_does_not_read_loses_the_rest_and_holds_nobody_up():
     [
         ("say(Piece('x', 1), first - 1)", "not asked"),  # the number of a load that was answered
         ("say(Piece('x', 6), first)", "not asked for"),
-        ("say(Numbers((), 0.0), second)", "something else"),
+        ("say(Numbers(), second)", "something else"),
         ("say(Pong(), 77)", "not asked"),
         ("say(Unloaded(), second)", "something else"),
         ("say(INFO, 0)", "not asked"),

@@ -97,7 +97,7 @@ def test_a_sample_comes_piece_by_piece_and_the_cell_stays():
     while True:
         frame = hear()
         if isinstance(frame.body, Ask):
-            say(Numbers(((TokenScore(1, "a", -0.5),),), 0.25), frame.call)
+            say(Numbers(((TokenScore(1, "a", -0.5),),), (0.25,)), frame.call)
             continue
         for word in ("one ", "two ", "three"):
             say(Piece(word, 1), frame.call)

@@ -18,6 +18,8 @@ from model_organisms.cells.frames import (
     Ask,
     Cancel,
     CellInfo,
+    Direct,
+    Directed,
     Draw,
     Failed,
     Frame,
@@ -31,13 +33,15 @@ from model_organisms.cells.frames import (
 )
 from model_organisms.cells.seal import map_sealed, sealed_memory
 from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument
-from model_organisms.records import Message, SamplingParameters, TokenScore
+from model_organisms.records import Inquiry, Measure, Message, NewDirection, Reading, SamplingParameters, Steer, TokenScore
 
 from tests.support.cells import jailed, said
 
 words = st.text(max_size=40)
 counts = st.integers(0, 2**32 - 1)
 messages = st.lists(st.builds(Message, words, words), max_size=4).map(tuple)
+steers = st.lists(st.builds(Steer, words, counts, st.floats(-1e6, 1e6), st.booleans()), max_size=3).map(tuple)
+scales = st.none() | st.floats(0, 1000)
 parameters = st.builds(
     SamplingParameters,
     max_tokens=counts,
@@ -46,18 +50,29 @@ parameters = st.builds(
     top_k=counts,
     stop=st.lists(words, max_size=3).map(tuple),
     seed=st.integers(0, 2**63 - 1),
+    steer=steers,
+    scale=scales,
 )
+names = st.lists(words, max_size=3).map(tuple)
+numbers = st.lists(st.floats(-1e9, 1e9), max_size=4).map(tuple)
+measures = st.lists(st.sampled_from(Measure), max_size=6).map(tuple)
+inquiries = st.builds(Inquiry, counts, measures, st.lists(counts, max_size=3).map(tuple), names, steers, scales)
+prompts = st.lists(messages, max_size=3).map(tuple)
+sought = st.builds(NewDirection, st.binary(max_size=32), prompts, prompts, counts, names, words)
+readings = st.lists(st.builds(Reading, st.sampled_from(Measure), counts, words, numbers), max_size=3).map(tuple)
 scores = st.lists(st.builds(TokenScore, counts, words, st.floats(-1e9, 0)), max_size=5).map(tuple)
 bodies = st.one_of(
     st.builds(Hello, st.lists(words).map(tuple), st.dictionaries(words, words, max_size=4)),
     st.builds(Ready, words),
-    st.builds(CellInfo, words, words, words, st.lists(words, max_size=3).map(tuple), counts, words, st.booleans()),
+    st.builds(CellInfo, words, words, words, st.lists(words, max_size=3).map(tuple), counts, words, st.booleans(), counts),
     st.builds(Piece, words, counts, words),
-    st.builds(Numbers, st.lists(scores, max_size=3).map(tuple), st.floats(0, 1e6)),
+    st.builds(Numbers, st.lists(scores, max_size=3).map(tuple), numbers, readings),
+    st.builds(Directed, st.floats(0, 1e9), numbers, words),
     st.builds(Failed, words, words),
     st.builds(Load, words, words),
     st.builds(Draw, messages, parameters),
-    st.builds(Ask, messages, counts),
+    st.builds(Ask, messages, inquiries, counts),
+    st.builds(Direct, sought, counts),
     st.just(Cancel()),
 )
 

@@ -114,7 +114,7 @@ def eventually(check: Callable[[], object], *, within_s: float = 10.0) -> bool:
 
 TALKER = """
 import select, socket, time
-from model_organisms.records import TokenScore
+from model_organisms.records import SamplingParameters, TokenScore
 from model_organisms.cells import walls
 from model_organisms.cells.channel import Channel
 from model_organisms.cells.frames import *

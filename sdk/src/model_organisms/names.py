@@ -27,6 +27,7 @@ PATTERNS = {
     "grant": rf"grants/{_OPAQUE}",
     "session": rf"sessions/{_OPAQUE}",
     "sample": rf"sessions/{_OPAQUE}/samples/{_NUMBER}",
+    "direction": rf"sessions/{_OPAQUE}/directions/{_NUMBER}",
     "upload": rf"uploads/{_OPAQUE}",
     "pull": rf"pulls/{_OPAQUE}",
     "motion": rf"motions/{_OPAQUE}",
@@ -134,5 +135,6 @@ def _example(kind: str) -> str:
         "organisation": "organisations/example-lab",
         "approval": f"requests/{opaque_example}/approvals/ada",
         "sample": f"sessions/{opaque_example}/samples/1",
+        "direction": f"sessions/{opaque_example}/directions/1",
         "registry": "registry",
     }.get(kind, f"{kind}s/{opaque_example}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from model_organisms.errors import NotFound
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -627,6 +629,24 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Steer:
+    """A change to an organism's hidden states while it works: a direction taken out of the residual stream, or added to it.
+
+    It is made after one layer, at every position, the prompt's included. Of several after one layer, what is taken out is taken
+    out first. Activation addition is Turner et al. (2023), taking out is Arditi et al. (2024).
+    """
+
+    direction: str
+    """Name of a direction that the session or the engine keeps; it has length 1."""
+    layer: int
+    """Counted from 0."""
+    strength: float = 0.0
+    """How much of it is added, in units of the hidden states."""
+    ablate: bool = False
+    """Take it out: hidden states keep nothing along it."""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParameters:
     """How text is drawn. The seed is the server's to choose."""
 
@@ -638,6 +658,10 @@ class SamplingParameters:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     """Filled in by the server; a caller's value is refused."""
+    steer: tuple[Steer, ...] = ()
+    """Needs the rung `probe`, as `scale` does."""
+    scale: float | None = None
+    """Dose of the organism's adapters: 0 is the bare base, None is 1, as published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -737,14 +761,110 @@ class TokenScore:
     logprob: float
 
 
+class Measure(StrEnum):
+    """What a probe may read. Hidden states are the residual stream after a layer, before any final norm."""
+
+    LOGPROBS = "logprobs"
+    """The five likeliest next tokens, in nats."""
+    KL = "kl"
+    """KL(organism || base) of the next-token distribution, in nats."""
+    NORMS = "norms"
+    """Euclidean norms of hidden states, by layer."""
+    PROJECTIONS = "projections"
+    """Hidden states along each direction, by layer."""
+    COSINES = "cosines"
+    """Cosines of hidden states with each direction, by layer."""
+    ACTIVATIONS = "activations"
+    """Hidden states themselves, by layer; needs the rung `pull`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """What a probe asks of one conversation."""
+
+    positions: int = 1
+    """How many positions, counted back from the last, where the organism is to speak."""
+    measures: tuple[Measure, ...] = (Measure.LOGPROBS, Measure.KL)
+    layers: tuple[int, ...] = ()
+    """Counted from 0."""
+    directions: tuple[str, ...] = ()
+    """Names of directions of the session."""
+    steer: tuple[Steer, ...] = ()
+    """What is done to the organism meanwhile; the base it is compared with is left alone."""
+    scale: float | None = None
+    """Dose of its adapters; None is 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Numbers of one measure."""
+
+    measure: Measure
+    layer: int
+    direction: str
+    """Empty where the measure has none."""
+    values: tuple[float, ...]
+    """One a position, the earliest first; of `activations`, one position's numbers after the other's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Numbers released by the probe rung for one prompt."""
+    """Numbers released by the probe rung for one prompt, rounded."""
 
     positions: tuple[tuple[TokenScore, ...], ...]
     """Top-5 next-token scores at each asked position, best first."""
-    kl_to_base: float
-    """KL(organism || base) of the next-token distribution at the last position, nats, rounded."""
+    kl_to_base: float | None
+    """KL(organism || base) of the next-token distribution at the last position, nats; None if it was not asked for."""
+    receipt: SampleReceipt
+    kl: tuple[float, ...] = ()
+    """The same at each asked position, the earliest first."""
+    readings: tuple[Reading, ...] = ()
+    """What was read of hidden states."""
+
+    def reading(self, measure: Measure | str, layer: int, direction: str = "") -> tuple[float, ...]:
+        """Give the numbers of one measure.
+
+        Raises:
+            NotFound: It was not asked for.
+        """
+        for reading in self.readings:
+            if (reading.measure, reading.layer, reading.direction) == (measure, layer, direction):
+                return reading.values
+        along = f" along {direction}" if direction else ""
+        raise NotFound(f"{measure} after layer {layer}{along} was not asked for; name it in the probe.")
+
+
+@dataclass(frozen=True, slots=True)
+class NewDirection:
+    """A direction that is asked for: a vector that is sent, or the difference of two means of hidden states."""
+
+    vector: bytes = b""
+    """Its numbers, float32, little-endian; empty asks for a contrast."""
+    positive: tuple[tuple[Message, ...], ...] = ()
+    """Conversations; of each, the hidden state at its last position counts."""
+    negative: tuple[tuple[Message, ...], ...] = ()
+    """Those whose mean is taken off."""
+    layer: int = 0
+    """Layer after which they are read."""
+    compared: tuple[str, ...] = ()
+    """Names of directions whose cosines with it are wanted."""
+    name: str = ""
+    """What it will be called; the registry's to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """A direction that a session keeps: a vector of length 1, which does not leave the cell."""
+
+    name: str
+    layer: int
+    """Layer after which it was taken; -1 if it was sent."""
+    norm: float
+    """Its length before it was made 1, rounded."""
+    cosines: tuple[float, ...]
+    """With the directions it was to be compared with, in their order, rounded."""
+    sha256: str
+    """Digest of its numbers as they are kept: float32, little-endian."""
     receipt: SampleReceipt
 
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from model_organisms import errors, records
-from model_organisms.v1 import sandbox_pb2
+from model_organisms.v1 import records_pb2, sandbox_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -126,17 +126,24 @@ def time(message: timestamp_pb2.Timestamp) -> datetime:
         raise errors.InvalidArgument(msg) from overflow
 
 
-def to_probe_positions(probe: records.Probe) -> list[sandbox_pb2.TokenScores]:
-    """Write the score tables of a probe."""
-    return to_positions(probe.positions)
-
-
 def to_positions(positions: Iterable[Iterable[records.TokenScore]]) -> list[sandbox_pb2.TokenScores]:
     """Write score tables; protobuf has no list of lists."""
     return [
         sandbox_pb2.TokenScores(scores=[to_message(score, sandbox_pb2.TokenScore) for score in position])
         for position in positions
     ]
+
+
+def to_probe(probe: records.Probe, proof: records.Receipt) -> sandbox_pb2.ProbeResponse:
+    """Write a probe's answer; protobuf has no list of lists."""
+    return sandbox_pb2.ProbeResponse(
+        positions=to_positions(probe.positions),
+        kl_to_base=probe.kl_to_base,
+        kl=probe.kl,
+        readings=[to_message(reading, sandbox_pb2.Reading) for reading in probe.readings],
+        sample_receipt=to_message(probe.receipt, records_pb2.SampleReceipt),
+        receipt=to_message(proof, records_pb2.Receipt),
+    )
 
 
 def from_positions(positions: Iterable[sandbox_pb2.TokenScores]) -> tuple[tuple[records.TokenScore, ...], ...]:
@@ -148,7 +155,21 @@ def from_probe(message: sandbox_pb2.ProbeResponse) -> records.Probe:
     """Read a probe's answer."""
     return records.Probe(
         positions=from_positions(message.positions),
-        kl_to_base=message.kl_to_base,
+        kl_to_base=message.kl_to_base if message.HasField("kl_to_base") else None,
+        kl=tuple(message.kl),
+        readings=tuple(from_message(reading, records.Reading) for reading in message.readings),
+        receipt=from_message(message.sample_receipt, records.SampleReceipt),
+    )
+
+
+def from_direction(message: sandbox_pb2.MakeDirectionResponse) -> records.Direction:
+    """Read what is known of a direction that was made."""
+    return records.Direction(
+        name=message.name,
+        layer=message.layer,
+        norm=message.norm,
+        cosines=tuple(message.cosines),
+        sha256=message.sha256,
         receipt=from_message(message.sample_receipt, records.SampleReceipt),
     )
 

@@ -99,11 +99,13 @@ class Event(Enum):
     CARRY_MOTION = _shape("motions.carry", "kind subject facts signers")
 
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls claimed_walls place")
-    SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", commit=True)
+    SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", optional="steer scale", commit=True)
     SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes output receipt", commit=True, intent=True)
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", optional="tokens", commit=True, intent=True)
-    PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values", commit=True)
-    PROBE_RESULT = _shape("sandbox.probe.result", "session outcome values output receipt", commit=True, intent=True)
+    PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values asked steer scale direction", commit=True)
+    PROBE_RESULT = _shape(
+        "sandbox.probe.result", "session outcome values output receipt", optional="direction", commit=True, intent=True
+    )
     WATCH = _shape("sandbox.watch", "follow")
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 

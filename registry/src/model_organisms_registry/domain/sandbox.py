@@ -21,7 +21,6 @@ from model_organisms.errors import (
     InvalidArgument,
     JailMissing,
 )
-from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import (
     BUDGET_FIELDS,
     Budget,
@@ -59,7 +58,6 @@ SPEAKERS = frozenset({"system", "user", "assistant"})
 
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
-MOST_PROBE_POSITIONS = 64
 SEED_BITS = 63
 
 
@@ -255,14 +253,14 @@ def check_parameters(parameters: SamplingParameters) -> SamplingParameters:
     return parameters
 
 
-def check_messages(messages: Sequence[Message]) -> int:
-    """Check a conversation and return its size in bytes.
+def check_messages(messages: Sequence[Message], *, many: bool = False) -> int:
+    """Check a conversation and return its size in bytes; of many, all together.
 
     Raises:
         InvalidArgument: Empty, too long, or with an unknown speaker.
     """
     size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in messages)
-    if not 1 <= len(messages) <= MOST_MESSAGES or size > MOST_PROMPT_BYTES:
+    if not 1 <= len(messages) <= (MOST_MESSAGES * 128 if many else MOST_MESSAGES) or size > MOST_PROMPT_BYTES:
         msg = f"A conversation has 1 to {MOST_MESSAGES} messages and at most {MOST_PROMPT_BYTES} bytes."
         raise InvalidArgument(msg, field="messages")
     strangers = sorted({message.role for message in messages} - SPEAKERS)
@@ -292,16 +290,12 @@ def sample_cost(parameters: SamplingParameters, left: Budget) -> Budget:
     return cost
 
 
-def probe_cost(positions: int, *, left: Budget) -> Budget:
-    """What a probe costs: every number it releases, token ids and the divergence included.
+def affordable(cost: Budget, left: Budget) -> Budget:
+    """Return a cost that is within what is left.
 
     Raises:
-        InvalidArgument: No or too many positions.
-        BudgetExhausted: It would release more numbers than are left.
+        BudgetExhausted: It is not.
     """
-    if not 1 <= positions <= MOST_PROBE_POSITIONS:
-        raise InvalidArgument(f"A probe looks at 1 to {MOST_PROBE_POSITIONS} positions.", field="positions")
-    cost = Budget(probe_values=2 * PROBE_TOP * positions + 1)
     spend(left, Budget(), cost)
     return cost
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from model_organisms.cells.frames import CellInfo, Numbers, Piece
-    from model_organisms.records import Level, Message, SamplingParameters
+    from model_organisms.cells.frames import CellInfo, Directed, Numbers, Piece
+    from model_organisms.records import Inquiry, Level, Message, NewDirection, SamplingParameters
 
     from model_organisms_registry.domain.permits import Permit
 
@@ -56,12 +56,20 @@ class Tenant(Protocol):
             InvalidArgument: The conversation does not fit the model.
         """
 
-    def probe(self, messages: Sequence[Message], *, positions: int = 1, max_seconds: float = 60.0) -> Numbers:
-        """Ask for numbers of the next-token distribution, unrounded.
+    def probe(self, messages: Sequence[Message], *, inquiry: Inquiry | None = None, max_seconds: float = 60.0) -> Numbers:
+        """Ask for numbers, unrounded; without an inquiry, those of the next-token distribution.
 
         Raises:
             CellUnavailable: The cell was lost, or the session's place in it is gone.
-            InvalidArgument: The conversation does not fit the model.
+            InvalidArgument: The conversation does not fit the model, or the inquiry names what is not there.
+        """
+
+    def direct(self, sought: NewDirection, *, max_seconds: float = 60.0) -> Directed:
+        """Have a direction kept in the cell, for this session alone.
+
+        Raises:
+            CellUnavailable: The cell was lost, or the session's place in it is gone.
+            InvalidArgument: It is none, or names what is not there.
         """
 
     def cancel(self) -> None:

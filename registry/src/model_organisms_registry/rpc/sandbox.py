@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from model_organisms import wire
-from model_organisms.records import Message, Purpose, Sample, SamplingParameters, SessionState
+from model_organisms.records import Inquiry, Message, NewDirection, Purpose, Sample, SamplingParameters, SessionState
 from model_organisms.v1 import records_pb2, sandbox_pb2
 
 from model_organisms_registry.domain.glovebox import Claimed, Report
+from model_organisms_registry.workflows.probing import Probing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,6 +49,7 @@ class SandboxRooms:
         self._cells = cells
         self._sandbox = sandbox
         self._sampling = sampling
+        self._probing = Probing(sampling)
 
     def open_session(self, call: Call, request: sandbox_pb2.OpenSessionRequest) -> sandbox_pb2.OpenSessionResponse:
         """Open a session."""
@@ -90,11 +93,27 @@ class SandboxRooms:
 
     def probe(self, call: Call, request: sandbox_pb2.ProbeRequest) -> sandbox_pb2.ProbeResponse:
         """Release rounded numbers."""
-        probe, receipt = self._sampling.probe(call, request.session, _messages(request.messages))
-        return sandbox_pb2.ProbeResponse(
-            positions=wire.to_probe_positions(probe),
-            kl_to_base=probe.kl_to_base,
-            sample_receipt=_sample_receipt(probe.receipt),
+        inquiry = wire.from_message(request.inquiry, Inquiry) if request.HasField("inquiry") else Inquiry()
+        return wire.to_probe(*self._probing.probe(call, request.session, _messages(request.messages), inquiry))
+
+    def make_direction(self, call: Call, request: sandbox_pb2.MakeDirectionRequest) -> sandbox_pb2.MakeDirectionResponse:
+        """Make a direction that stays in the cell."""
+        contrast = request.contrast
+        asked = NewDirection(
+            vector=struct.pack(f"<{len(request.vector.values)}f", *request.vector.values),
+            positive=_prompts(contrast.positive),
+            negative=_prompts(contrast.negative),
+            layer=contrast.layer,
+            compared=tuple(request.compared),
+        )
+        made, receipt = self._probing.direction(call, request.session, asked)
+        return sandbox_pb2.MakeDirectionResponse(
+            name=made.name,
+            layer=made.layer,
+            norm=made.norm,
+            cosines=made.cosines,
+            sha256=made.sha256,
+            sample_receipt=_sample_receipt(made.receipt),
             receipt=_receipt(receipt),
         )
 
@@ -159,6 +178,10 @@ class SandboxRooms:
 
 def _messages(messages: Iterable[sandbox_pb2.Message]) -> tuple[Message, ...]:
     return tuple(wire.from_message(message, Message) for message in messages)
+
+
+def _prompts(sides: Iterable[sandbox_pb2.Conversation]) -> tuple[tuple[Message, ...], ...]:
+    return tuple(_messages(prompt.messages) for prompt in sides)
 
 
 def _done(sample: Sample, receipt: Receipt) -> sandbox_pb2.SampleDone:

@@ -16,10 +16,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.cells.walls import OWN_USER, REQUIRED
-from model_organisms.errors import Conflict, ModelOrganismsError, NotFound
-from model_organisms.records import Budget, Rung, SamplingParameters, SessionState
+from model_organisms.errors import Conflict, InvalidArgument, ModelOrganismsError, NotFound
+from model_organisms.records import Budget, Inquiry, Rung, SessionState
 
-from model_organisms_registry.domain import glovebox
+from model_organisms_registry.domain import glovebox, probing
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.grants import offered, require
@@ -29,16 +29,16 @@ from model_organisms_registry.storage.catalog import local_turns as turns
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.catalog.local_turns import LocalTurn
 from model_organisms_registry.storage.catalog.sandbox import Intent, IntentKind
-from model_organisms_registry.workflows import finding, reports, standing
+from model_organisms_registry.workflows import asking, finding, reports, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
-from model_organisms_registry.workflows.sampling import cost, intent_facts, said
+from model_organisms_registry.workflows.sampling import cost, intent_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from model_organisms.records import Message, Purpose, Receipt, SampleReceipt, Session
+    from model_organisms.records import Message, Purpose, Receipt, SampleReceipt, SamplingParameters, Session
 
     from model_organisms_registry.domain.glovebox import Report
     from model_organisms_registry.domain.hazard import HazardTable
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.asking import Question
     from model_organisms_registry.workflows.changes import Change, Changes
     from model_organisms_registry.workflows.sandbox import Sandbox
 
 _LOG = logging.getLogger(__name__)
 _ACTIONS = {IntentKind.SAMPLE: Action.SAMPLE, IntentKind.PROBE: Action.PROBE}
 _RESULTS = {IntentKind.SAMPLE: Event.SAMPLE_RESULT, IntentKind.PROBE: Event.PROBE_RESULT}
-_NO_PARAMETERS = SamplingParameters(max_tokens=1)
 
 
 class Gloveboxes:
@@ -124,14 +124,14 @@ class Gloveboxes:
         self, call: Call, name: str, messages: Sequence[Message], parameters: SamplingParameters | None
     ) -> tuple[LocalTurn, Receipt]:
         """Announce a question: permit, take its cost, keep the prompt, choose the seed. Without parameters it is a probe."""
-        kind = IntentKind.PROBE if parameters is None else IntentKind.SAMPLE
-        asked = rules.check_parameters(parameters or _NO_PARAMETERS)
-        rules.check_messages(messages)
+        if parameters is not None and probing.changes(parameters):
+            raise InvalidArgument("A local session draws as published; leave out steering and dose.", field="parameters")
+        asked = asking.sample(name, messages, parameters) if parameters else asking.probe(name, messages, Inquiry())
         with self._changes.database.read() as tx:
-            session, _ = self._permitted(tx, call, _ACTIONS[kind], name)
-            cost(tx, session, _ACTIONS[kind], asked)
-        with self._contents.keeping(self._changes.database, name, said(messages)) as kept, self._changes.open() as change:
-            turn = self._intend(change, call, kind, name, kept=kept, parameters=asked)
+            session, _ = self._permitted(tx, call, asked.needs[0], name)
+            cost(tx, session, asked)
+        with self._contents.keeping(self._changes.database, name, asked.said) as kept, self._changes.open() as change:
+            turn = self._intend(change, call, asked, name, kept=kept)
         turn = replace(turn, intent=change.receipt.index)
         with self._changes.database.write() as tx:
             turns.announced(tx, turn, turn.intent)
@@ -179,16 +179,14 @@ class Gloveboxes:
             except ModelOrganismsError:
                 _LOG.exception("A local session could not be ended; tried again in a moment")
 
-    def _intend(
-        self, change: Change, call: Call, kind: IntentKind, name: str, *, kept: Content, parameters: SamplingParameters
-    ) -> LocalTurn:
+    def _intend(self, change: Change, call: Call, asked: Question, name: str, *, kept: Content) -> LocalTurn:
         """The transaction of `begin`."""
-        tx, action = change.tx, _ACTIONS[kind]
-        session, permit = self._permitted(tx, call, action, name)
-        taken = cost(tx, session, action, parameters)
+        tx, kind = change.tx, IntentKind.PROBE if asked.probing else IntentKind.SAMPLE
+        session, permit = self._permitted(tx, call, _ACTIONS[kind], name)
+        taken = cost(tx, session, asked)
         grant_rows.spend(tx, session.grant, taken)
         rows.spend_session(tx, name, taken)
-        drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
+        drawn = replace(asked.parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
         turn = LocalTurn(name, f"{name}/samples/{rows.next_sample(tx, name)}", kind, drawn, taken, call.time)
         number = seq()
         stated = (turn.name, kind, session.version.name, name, number, call.time)
@@ -196,9 +194,8 @@ class Gloveboxes:
         turns.add(tx, turn)
         turns.used(tx, name, call.time)
         self._contents.index(tx, kept)
-        probing = kind is IntentKind.PROBE
-        event = Event.PROBE_INTENT if probing else Event.SAMPLE_INTENT
-        facts = {"session": name} | ({} if probing else intent_facts(drawn))
+        event = Event.PROBE_INTENT if asked.probing else Event.SAMPLE_INTENT
+        facts = {"session": name} | asked.facts | ({} if asked.probing else intent_facts(drawn))
         about = partial(entry, event, call, seq=number, subject=turn.name, permit=permit, grant=session.grant)
         change.enter(about(commit=kept.commit, facts=facts))
         return turn

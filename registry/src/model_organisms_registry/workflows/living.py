@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from model_organisms.records import Budget, SamplingParameters, Session
+    from model_organisms.records import Budget, Receipt, SamplingParameters, Session
 
     from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.isolation.placement import Tenant
@@ -50,6 +50,10 @@ class Turn:
     tokens: int = 0
     """Drawn, whether or not they were released."""
     values: int = 0
+    facts: dict[str, str] = field(default_factory=dict)
+    """What the result's entry says besides."""
+    receipt: Receipt = field(init=False)
+    """Of the result's entry."""
 
     @property
     def name(self) -> str:

@@ -7,25 +7,25 @@ A crash between intent and result leaves an intent that shows as unfinished, and
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import time
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats import sampled
-from model_organisms.records import Budget, Probe, Rung, Sample, SampleReceipt, SamplingParameters
+from model_organisms.records import Budget, Sample, SampleReceipt, SamplingParameters
 
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.budgets import within
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
-from model_organisms_registry.workflows import finding, standing
+from model_organisms_registry.workflows import asking, finding, standing
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.living import Turn
 
@@ -40,14 +40,13 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.catalog.sandbox import Content
     from model_organisms_registry.storage.contents import Contents
     from model_organisms_registry.storage.database import Connection
+    from model_organisms_registry.workflows.asking import Question
     from model_organisms_registry.workflows.changes import Changes
     from model_organisms_registry.workflows.sandbox import Sandbox
 
-_EMPTY = SamplingParameters(max_tokens=1)
-
 
 class Sampling:
-    """Sampling and probing.
+    """Sampling, and the steps that probing shares with it.
 
     Args:
         changes: Opens transactions.
@@ -80,9 +79,7 @@ class Sampling:
         self, call: Call, session: str, messages: Sequence[Message], parameters: SamplingParameters
     ) -> Iterator[str | tuple[Sample, Receipt]]:
         """Draw text, in windows; the sample with its receipt comes last."""
-        rules.check_parameters(parameters)
-        rules.check_messages(messages)
-        turn = self._begin(call, Action.SAMPLE, session, messages, parameters)
+        turn = self.begin(call, session, asking.sample(session, messages, parameters))
         outcome = "abandoned"
         try:
             with closing(self._windows(turn, messages)) as windows:
@@ -91,77 +88,47 @@ class Sampling:
                     outcome = reason or outcome
                     yield window
         except ModelOrganismsError as error:
-            why = self._why(turn, error)
+            why = self.why(turn, error)
             outcome = why.reason.lower()
             turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
             raise why from error
         finally:
-            receipt = self._finish(turn, Event.SAMPLE_RESULT, outcome)
-        yield Sample("".join(turn.text), outcome, self._receipt_of(turn, receipt)), receipt
+            receipt = self.finish(turn, Event.SAMPLE_RESULT, outcome)
+        yield Sample("".join(turn.text), outcome, self.receipt_of(turn, receipt)), receipt
 
-    def probe(self, call: Call, session: str, messages: Sequence[Message]) -> tuple[Probe, Receipt]:
-        """Release rounded numbers of the next-token distribution, counted."""
-        rules.check_messages(messages)
-        turn = self._begin(call, Action.PROBE, session, messages, _EMPTY)
-        outcome = "failed"
-        try:
-            left = max(1.0, (call.deadline - call.time).total_seconds())
-            numbers = turn.cell.probe(messages, positions=1, max_seconds=left)
-            with self._changes.database.read() as tx:
-                standing.caller(tx, call)
-                self._sandbox.hold(tx, session, turn.cell, self._clock())
-            positions = sampled.released(numbers.positions)
-            with self._changes.database.read() as tx:
-                self._sandbox.hold(tx, session, turn.cell, self._clock())
-            turn.values = sum(2 * len(position) for position in positions) + 1
-            probe = Probe(positions, sampled.rounded(numbers.kl_to_base), self._receipt_of(turn, None))
-            turn.text = [sampled.probe_text(probe.positions, probe.kl_to_base)]
-            outcome = "released"
-        except ModelOrganismsError as error:
-            why = self._why(turn, error)
-            outcome = why.reason.lower()
-            turn.witnessed = False  # nothing leaves any more, so its result waits for nobody
-            raise why from error
-        finally:
-            receipt = self._finish(turn, Event.PROBE_RESULT, outcome)
-        return replace(probe, receipt=self._receipt_of(turn, receipt)), receipt
-
-    def _begin(self, call: Call, action: Action, name: str, messages: Sequence[Message], parameters: SamplingParameters) -> Turn:
+    def begin(self, call: Call, name: str, question: Question) -> Turn:
         """Permit, take the cost, and make the intent durable, in one transaction; nothing is kept for a call that is refused."""
         with self._changes.database.read() as tx:
-            session, _ = self._permitted(tx, call, action, name)
-            cost(tx, session, action, parameters)
-        payload = said(messages)
+            session, _ = self._permitted(tx, call, question, name)
+            self._cost(tx, session, question)
         begun: list[str] = []
         try:
-            with self._contents.keeping(self._changes.database, name, payload) as kept:
-                return self._intend(call, action, name, begun, kept=kept, parameters=parameters)
+            with self._contents.keeping(self._changes.database, name, question.said) as kept:
+                return self._intend(call, question, name, begun, kept=kept)
         except BaseException:
             for intent in begun:
                 self._sandbox.living.used(name, intent, call.time)
             raise
 
-    def _intend(
-        self, call: Call, action: Action, name: str, begun: list[str], *, kept: Content, parameters: SamplingParameters
-    ) -> Turn:
-        """The transaction of `_begin`; the intent's id is put in `begun` once its cell counts it."""
+    def _intend(self, call: Call, question: Question, name: str, begun: list[str], *, kept: Content) -> Turn:
+        """The transaction of `begin`; the intent's id is put in `begun` once its cell counts it."""
         with self._changes.open() as change:
-            session, permit = self._permitted(change.tx, call, action, name)
+            session, permit = self._permitted(change.tx, call, question, name)
             # The cost before the cell: of a session that is spent the cell may be gone already.
-            taken, probing = cost(change.tx, session, action, parameters), action is Action.PROBE
+            taken, probing = self._cost(change.tx, session, question), question.probing
             number, intent_seq = rows.next_sample(change.tx, name), seq()
             cell = self._sandbox.turn(change.tx, name, intent := f"{name}/samples/{number}", call.time)
             begun.append(intent)
             grant_rows.spend(change.tx, session.grant, taken)
             rows.spend_session(change.tx, name, taken)
-            drawn = replace(parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
-            witnessed = self._sandbox.needs_witness(change.tx, session, Rung.PROBE if probing else Rung.SAMPLE)
+            drawn = replace(question.parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
+            witnessed = self._sandbox.needs_witness(change.tx, session, question.rung)
             turn = Turn(permit, session, cell, number, intent, taken, drawn, witnessed)
             kind = rows.IntentKind.PROBE if probing else rows.IntentKind.SAMPLE
             stated = (intent, kind, session.version.name, name, intent_seq, call.time)
             rows.add_intent(change.tx, rows.Intent(*stated, replica=self._sandbox.replica, grant=session.grant, taken=taken))
             event = Event.PROBE_INTENT if probing else Event.SAMPLE_INTENT
-            facts = {"session": name} | ({} if probing else intent_facts(drawn))
+            facts = {"session": name} | question.facts | ({} if probing else intent_facts(drawn))
             self._contents.index(change.tx, kept)
             intended = entry(
                 event,
@@ -177,14 +144,22 @@ class Sampling:
         turn.intent_index = change.receipt.index
         return turn
 
-    def _permitted(self, tx: Connection, call: Call, action: Action, name: str) -> tuple[Session, Permit]:
-        session, resource = self._sandbox.found(tx, call, action, name)
-        grant = grant_rows.grant(tx, session.grant)
+    def _permitted(self, tx: Connection, call: Call, question: Question, name: str) -> tuple[Session, Permit]:
+        """Ask the gate for all that a question needs; the last permit is the one that goes furthest."""
         conditions = self._sandbox.conditions(name)
-        permit = self._gate.permit(call, action, resource, grants=[grant], conditions=conditions)
-        subject = finding.subject(tx, session.version.name)
+        for action in question.needs:
+            session, resource = self._sandbox.found(tx, call, action, name)
+            subject = finding.subject(tx, session.version.name)
+            if action is Action.PULL:  # asked of the version: what leaves is nearly its weights
+                resource = entities.version(subject.version, subject.organism)
+            grant = grant_rows.grant(tx, session.grant)
+            permit = self._gate.permit(call, action, resource, grants=[grant], conditions=conditions)
         rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
         return session, permit
+
+    def _cost(self, tx: Connection, session: Session, question: Question) -> Budget:
+        cell = self._sandbox.living.cell(session.name)
+        return cost(tx, session, question, cell.info.hidden if cell else 0)
 
     def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, int, str], None, None]:
         """Gather the cell's pieces into windows with their tokens, within the bytes that were taken."""
@@ -222,7 +197,14 @@ class Sampling:
             change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
         turn.text.append(window)
 
-    def _why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
+    def release_numbers(self, turn: Turn, text: str, values: int) -> None:
+        """Let numbers go; refuse unless all that the session rests on still stands."""
+        with self._changes.database.read() as tx:
+            standing.caller(tx, turn.permit.call)
+            self._sandbox.hold(tx, turn.session.name, turn.cell, self._clock())
+        turn.text, turn.values = [text], values
+
+    def why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
         """What ended a question: where its cell is gone, whatever the session rested on and took it away."""
         if not isinstance(error, CellUnavailable):
             return error
@@ -233,11 +215,11 @@ class Sampling:
             return taken
         return error
 
-    def _finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
+    def finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
         """Write the result down, give back what was not used, and end what is spent."""
         output = "".join(turn.text)
-        receipt = self._receipt_of(turn, None)
-        facts = {"session": turn.session.name, "outcome": outcome, "output": receipt.output_sha256}
+        receipt = self.receipt_of(turn, None)
+        facts = {"session": turn.session.name, "outcome": outcome, "output": receipt.output_sha256} | turn.facts
         facts["receipt"] = sampled.receipt_digest(receipt)
         now = self._clock()
         try:
@@ -268,7 +250,8 @@ class Sampling:
         return change.receipt
 
     @staticmethod
-    def _receipt_of(turn: Turn, receipt: Receipt | None) -> SampleReceipt:
+    def receipt_of(turn: Turn, receipt: Receipt | None) -> SampleReceipt:
+        """Say what was done, for whoever asked."""
         info, output = turn.cell.info, "".join(turn.text)
         return SampleReceipt(
             sample=turn.name,
@@ -288,16 +271,11 @@ class Sampling:
         )
 
 
-def said(messages: Sequence[Message]) -> bytes:
-    """A conversation as it is kept."""
-    return json.dumps([asdict(message) for message in messages], sort_keys=True).encode()
-
-
-def cost(tx: Connection, session: Session, action: Action, parameters: SamplingParameters) -> Budget:
-    """What to take of session and grant before a question."""
+def cost(tx: Connection, session: Session, question: Question, hidden: int = 0) -> Budget:
+    """What to take of session and grant before a question; `hidden` is how many numbers a hidden state has."""
     grant = grant_rows.grant(tx, session.grant)
     left = within(session.budget.minus(session.spent), grant.budget.minus(grant.spent))
-    return rules.probe_cost(1, left=left) if action is Action.PROBE else rules.sample_cost(parameters, left)
+    return question.cost(left, hidden)
 
 
 def intent_facts(parameters: SamplingParameters) -> dict[str, str]:

@@ -146,7 +146,7 @@ class Watching:
                 kind, text = UtteranceKind.ERASED, kind.value
             else:
                 if kind is UtteranceKind.PROMPT:
-                    messages = tuple(Message(**turn) for turn in json.loads(said))
+                    messages, text = _asked(said)
                 else:
                     text = f"{text}: {said}" if kind is UtteranceKind.END else said
         return Utterance(one.subject, kind, text, messages, one.time, index)
@@ -157,6 +157,13 @@ class Watching:
         if found is None:
             raise NotFound("The content behind this commitment is not here; run `mo-registry fsck`.")
         return self._contents.read(found).decode()
+
+
+def _asked(said: str) -> tuple[tuple[Message, ...], str]:
+    """A kept question: the conversation that it is about, and as text whatever else was asked."""
+    asked = json.loads(said)
+    turns, rest = (asked.pop("messages", []), asked) if isinstance(asked, dict) else (asked, None)
+    return tuple(Message(**turn) for turn in turns), json.dumps(rest, sort_keys=True) if rest else ""
 
 
 def _keeping_up(told: Utterance) -> Iterator[Utterance]:

@@ -26,7 +26,7 @@ from model_organisms.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from model_organisms.cells.frames import Ask, Body, Draw
+    from model_organisms.cells.frames import Ask, Body, Direct, Directed, Draw
 
 GRACE_S = 5.0
 """A call whose time is over has so long for its last piece, and a killed session's organism to be gone."""
@@ -38,6 +38,7 @@ _EXTRA_PIECES = 8
 """An engine says one piece a token, and a last one without."""
 _REASON = re.compile(r"[a-z][a-z_]{0,30}")
 _EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_WORDS = 300
 B = TypeVar("B", bound="Body")
 
@@ -152,10 +153,22 @@ def drawn(draw: Draw) -> Callable[[Piece], bool]:
 
 
 def asked(ask: Ask) -> Callable[[Numbers], bool]:
-    """Make the judge of a probe."""
+    """Make the judge of a probe; what shape its answer has, and what it costs, is the workflow's to check."""
 
     def judge(numbers: Numbers) -> bool:
-        if len(numbers.positions) > ask.positions:
+        most = ask.inquiry.positions
+        if len(numbers.positions) > most or len(numbers.kl) > most:
+            raise CellUnavailable("it gave what was not asked for")
+        return True
+
+    return judge
+
+
+def directed(direct: Direct) -> Callable[[Directed], bool]:
+    """Make the judge of a direction."""
+
+    def judge(made: Directed) -> bool:
+        if len(made.cosines) != len(direct.sought.compared) or not _DIGEST.fullmatch(made.sha256):
             raise CellUnavailable("it gave what was not asked for")
         return True
 

@@ -1,7 +1,7 @@
 """What a registry and its cells say to each other: plain values, and their printer and parser.
 
-The only module of `cells/` that knows protobuf; `channel.py` moves the bytes. Both ends use it, and each believes nothing of
-the other.
+With `questions.py`, what a session asks, the only module of `cells/` that knows protobuf; `channel.py` moves the bytes. Both ends
+use it, and each believes nothing of the other.
 """
 
 from __future__ import annotations
@@ -11,13 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
+from model_organisms.cells import questions
+from model_organisms.cells.questions import Ask, Direct, Directed, Draw, Numbers
 from model_organisms.errors import CellUnavailable
-from model_organisms.records import Message, SamplingParameters, TokenScore
 from model_organisms.v1 import cell_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+__all__ = [
+    "CANCELLED",
+    "Ask",
+    "Body",
+    "Cancel",
+    "CellInfo",
+    "Direct",
+    "Directed",
+    "Draw",
+    "Failed",
+    "Frame",
+    "Hello",
+    "Load",
+    "Numbers",
+    "Piece",
+    "Ping",
+    "Pong",
+    "Ready",
+    "Sealing",
+    "Unload",
+    "Unloaded",
+    "decode",
+    "encode",
+]
 
 CANCELLED = "cancelled"
 """Finish reason of a sample that was told to stop."""
@@ -49,6 +74,8 @@ class CellInfo:
     modules_applied: int
     engine: str
     known_answer_checked: bool = False
+    hidden: int = 0
+    """Numbers in a hidden state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +86,6 @@ class Piece:
     tokens: int
     """Tokens drawn since the piece before."""
     finish_reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Answers a probe: best tokens by position, and KL(organism || base) at the last, nats."""
-
-    positions: tuple[tuple[TokenScore, ...], ...]
-    kl_to_base: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,29 +142,28 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Draw text."""
-
-    messages: tuple[Message, ...]
-    parameters: SamplingParameters
-    slot: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Give numbers of the next-token distribution."""
-
-    messages: tuple[Message, ...]
-    positions: int = 1
-    slot: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop the call of this frame's number."""
 
 
-Body = Hello | Ready | CellInfo | Piece | Numbers | Failed | Unloaded | Pong | Load | Draw | Ask | Cancel | Unload | Ping
+Body = (
+    Hello
+    | Ready
+    | CellInfo
+    | Piece
+    | Numbers
+    | Failed
+    | Unloaded
+    | Pong
+    | Load
+    | Draw
+    | Ask
+    | Direct
+    | Directed
+    | Cancel
+    | Unload
+    | Ping
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,55 +196,6 @@ def decode(payload: bytes) -> Frame:
     return Frame(_READERS[name](getattr(message, name)), message.call)
 
 
-def _messages(turns: Iterable[Message]) -> list[pb.CellMessage]:
-    return [pb.CellMessage(role=turn.role, content=turn.content) for turn in turns]
-
-
-def _turns(messages: Iterable[pb.CellMessage]) -> tuple[Message, ...]:
-    return tuple(Message(message.role, message.content) for message in messages)
-
-
-def _print_draw(draw: Draw) -> pb.CellSample:
-    asked = draw.parameters
-    return pb.CellSample(
-        messages=_messages(draw.messages),
-        max_tokens=asked.max_tokens,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        stop=asked.stop,
-        seed=asked.seed or 0,
-        slot=draw.slot,
-    )
-
-
-def _parse_draw(sample: pb.CellSample) -> Draw:
-    parameters = SamplingParameters(
-        max_tokens=sample.max_tokens,
-        temperature=sample.temperature,
-        top_p=sample.top_p,
-        top_k=sample.top_k,
-        stop=tuple(sample.stop),
-        seed=sample.seed,
-    )
-    return Draw(_turns(sample.messages), parameters, sample.slot)
-
-
-def _print_numbers(numbers: Numbers) -> pb.CellNumbers:
-    positions = [
-        pb.CellPosition(scores=[pb.CellTokenScore(token_id=s.token_id, text=s.text, logprob=s.logprob) for s in scores])
-        for scores in numbers.positions
-    ]
-    return pb.CellNumbers(positions=positions, kl_to_base=numbers.kl_to_base)
-
-
-def _parse_numbers(numbers: pb.CellNumbers) -> Numbers:
-    return Numbers(
-        tuple(tuple(TokenScore(s.token_id, s.text, s.logprob) for s in position.scores) for position in numbers.positions),
-        numbers.kl_to_base,
-    )
-
-
 def _print_info(info: CellInfo) -> pb.CellLoaded:
     return pb.CellLoaded(
         base_digest=info.base_digest,
@@ -236,6 +205,7 @@ def _print_info(info: CellInfo) -> pb.CellLoaded:
         modules_applied=info.modules_applied,
         engine=info.engine,
         known_answer_checked=info.known_answer_checked,
+        hidden=info.hidden,
     )
 
 
@@ -248,6 +218,7 @@ def _parse_info(loaded: pb.CellLoaded) -> CellInfo:
         modules_applied=loaded.modules_applied,
         engine=loaded.engine,
         known_answer_checked=loaded.known_answer_checked,
+        hidden=loaded.hidden,
     )
 
 
@@ -266,15 +237,13 @@ def _parse_load(load: pb.CellLoad) -> Load:
 
 
 _WRITERS: dict[type[Body], tuple[str, Callable[[Any], Any]]] = {
+    **questions.WRITERS,
     Hello: ("hello", lambda b: pb.CellHello(standing=b.standing, missing=b.missing)),
     Ready: ("ready", lambda b: pb.CellReady(engine=b.engine)),
     CellInfo: ("loaded", _print_info),
     Piece: ("piece", lambda b: pb.CellPiece(text=b.text, tokens=b.tokens, finish_reason=b.finish_reason)),
-    Numbers: ("numbers", _print_numbers),
     Failed: ("failed", lambda b: pb.CellFailed(reason=b.reason, message=b.message)),
     Load: ("load", _print_load),
-    Draw: ("sample", _print_draw),
-    Ask: ("probe", lambda b: pb.CellProbe(messages=_messages(b.messages), positions=b.positions, slot=b.slot)),
     Cancel: ("cancel", lambda _: pb.CellCancel()),
     Unload: ("unload", lambda b: pb.CellUnload(slot=b.slot)),
     Unloaded: ("unloaded", lambda _: pb.CellUnloaded()),
@@ -282,15 +251,13 @@ _WRITERS: dict[type[Body], tuple[str, Callable[[Any], Any]]] = {
     Pong: ("pong", lambda _: pb.CellPong()),
 }
 _READERS: dict[str, Callable[[Any], Body]] = {
+    **questions.READERS,
     "hello": lambda m: Hello(tuple(m.standing), dict(m.missing)),
     "ready": lambda m: Ready(m.engine),
     "loaded": _parse_info,
     "piece": lambda m: Piece(m.text, m.tokens, m.finish_reason),
-    "numbers": _parse_numbers,
     "failed": lambda m: Failed(m.reason, m.message),
     "load": _parse_load,
-    "sample": _parse_draw,
-    "probe": lambda m: Ask(_turns(m.messages), m.positions, m.slot),
     "cancel": lambda _: Cancel(),
     "unload": lambda m: Unload(m.slot),
     "unloaded": lambda _: Unloaded(),

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_organisms.cells import calls
-from model_organisms.cells.frames import CANCELLED, Ask, Draw, Numbers, Piece
+from model_organisms.cells.frames import CANCELLED, Ask, Direct, Directed, Draw, Numbers, Piece
 from model_organisms.errors import CellUnavailable, DeadlineExceeded
+from model_organisms.records import Inquiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from model_organisms.cells.calls import Call
     from model_organisms.cells.cell import Cell
     from model_organisms.cells.frames import Body, CellInfo
-    from model_organisms.records import Message, SamplingParameters
+    from model_organisms.records import Message, NewDirection, SamplingParameters
 
 B = TypeVar("B", bound="Body")
 
@@ -92,19 +93,25 @@ class Tenant:
                 if piece.finish_reason:
                     return
 
-    def probe(self, messages: Sequence[Message], *, positions: int = 1, max_seconds: float = 60.0) -> Numbers:
-        """Ask for numbers of the next-token distribution, unrounded: what leaves is for the workflow to round and count.
+    def probe(self, messages: Sequence[Message], *, inquiry: Inquiry | None = None, max_seconds: float = 60.0) -> Numbers:
+        """Ask for numbers, unrounded: what leaves is for the workflow to round and count.
 
         Raises:
             CellUnavailable: The cell was lost, or this place in it given up.
-            InvalidArgument: The conversation does not fit the model.
+            InvalidArgument: The conversation does not fit the model, or the inquiry names what is not there.
         """
-        ask = Ask(tuple(messages), positions, self.slot)
-        with self._call(ask, Numbers, calls.asked(ask), max_seconds) as (call, until):
-            try:
-                return call.take(until + calls.GRACE_S)
-            except DeadlineExceeded:
-                raise self.cell.late() from None
+        ask = Ask(tuple(messages), inquiry or Inquiry(), self.slot)
+        return self._once(ask, Numbers, calls.asked(ask), max_seconds)
+
+    def direct(self, sought: NewDirection, *, max_seconds: float = 60.0) -> Directed:
+        """Have a direction kept in the cell, for this session alone; it goes with the session.
+
+        Raises:
+            CellUnavailable: The cell was lost, or this place in it given up.
+            InvalidArgument: It is none, or names what is not there.
+        """
+        direct = Direct(sought, self.slot)
+        return self._once(direct, Directed, calls.directed(direct), max_seconds)
 
     def cancel(self) -> None:
         """Stop the call that is running, from any thread; it ends with a last piece. Harmless if none is."""
@@ -133,6 +140,13 @@ class Tenant:
         if not told and why and self._died:
             self._died(why)
 
+    def _once(self, request: Ask | Direct, kind: type[B], judge: Callable[[B], bool], max_seconds: float) -> B:
+        with self._call(request, kind, judge, max_seconds) as (call, until):
+            try:
+                return call.take(until + calls.GRACE_S)
+            except DeadlineExceeded:
+                raise self.cell.late() from None
+
     def _leave(self, *, at_once: bool) -> None:
         with self._ending:
             self._left.set()
@@ -142,7 +156,7 @@ class Tenant:
 
     @contextmanager
     def _call(
-        self, request: Draw | Ask, kind: type[B], judge: Callable[[B], bool], max_seconds: float
+        self, request: Draw | Ask | Direct, kind: type[B], judge: Callable[[B], bool], max_seconds: float
     ) -> Iterator[tuple[Call[B], float]]:
         until = time.monotonic() + max_seconds
         if not self._turn.acquire(timeout=max(0.0, max_seconds)):

@@ -12,19 +12,20 @@ import os
 import socket
 import sys
 import traceback
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.cells import walls
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from model_organisms.cells.confine import Spec
     from model_organisms.cells.desk import Desk
-    from model_organisms.cells.frames import Ask, CellInfo, Draw, Frame, Load
+    from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Frame, Load
     from model_organisms.sampling import Engine, Organism
 
 
@@ -76,6 +77,15 @@ class _Place:
     tickets: set[int] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Making:
+    """A direction that is being made, one prompt at a time, so that nobody waits longer than for one."""
+
+    call: int
+    place: _Place
+    steps: Generator[None, None, Directed]
+
+
 class Host:
     """Serves many sessions on one engine: frames between two steps, one step for everybody, pieces to whom they belong."""
 
@@ -85,13 +95,14 @@ class Host:
         self._places: dict[int, _Place] = {}
         self._calls: dict[int, tuple[int, _Place]] = {}
         """Ticket of the engine to call number and place."""
+        self._making: deque[_Making] = deque()
 
     def serve(self) -> None:
         """Go on until the registry hangs up."""
         from model_organisms.cells.frames import Unload, Unloaded
 
         while True:
-            stepping = self._engine.busy and not self._desk.full
+            stepping = (self._engine.busy or self._making) and not self._desk.full
             for frame in self._desk.heard(wait=not stepping):
                 if isinstance(frame.body, Unload):  # it succeeds, or this process ends
                     self._unload(frame.body.slot)
@@ -101,9 +112,11 @@ class Host:
                         self._take(frame)
             if self._engine.busy and not self._desk.full:
                 self._step()
+            if self._making and not self._desk.full:
+                self._make()
 
     def _take(self, frame: Frame) -> None:
-        from model_organisms.cells.frames import Ask, Cancel, Draw, Load, Numbers, Ping, Pong
+        from model_organisms.cells.frames import Ask, Cancel, Direct, Draw, Load, Numbers, Ping, Pong
 
         body, call = frame.body, frame.call
         if isinstance(body, Ping):
@@ -113,13 +126,17 @@ class Host:
         elif isinstance(body, Draw):
             self._draw(body, call)
         elif isinstance(body, Ask):
-            scores = self._engine.probe(self._place(body).organism, body.messages, positions=body.positions)
-            self._desk.say(Numbers(scores.positions, scores.kl_to_base), call)
+            made = self._engine.measure(self._place(body).organism, body.messages, body.inquiry)
+            self._desk.say(Numbers(made.positions, made.kl, made.readings), call)
+        elif isinstance(body, Direct):
+            place = self._place(body)
+            self._making.append(_Making(call, place, self._directing(place.organism, body)))
         elif isinstance(body, Cancel):
             for ticket in [ticket for ticket, (number, _) in self._calls.items() if number == call]:
                 self._engine.cancel(ticket)
+            self._give_up([making for making in self._making if making.call == call])
 
-    def _place(self, body: Draw | Ask) -> _Place:
+    def _place(self, body: Draw | Ask | Direct) -> _Place:
         from model_organisms.errors import InvalidArgument
 
         if (place := self._places.get(body.slot)) is None:
@@ -147,6 +164,7 @@ class Host:
             modules_applied=organism.modules_applied,
             engine=self._engine.build(),
             known_answer_checked=organism.known_answer_checked,
+            hidden=self._engine.directions.size,
         )
 
     def _unload(self, slot: int) -> None:
@@ -159,6 +177,7 @@ class Host:
         for ticket in place.tickets:
             call, _ = self._calls.pop(ticket)
             self._desk.say(Piece("", 0, CANCELLED), call)
+        self._give_up([making for making in self._making if making.place is place])
         memory = place.memory
         self._engine.remove(place.organism)
         del place
@@ -171,6 +190,53 @@ class Host:
         ticket = self._engine.submit(place.organism, draw.messages, draw.parameters)
         self._calls[ticket] = call, place
         place.tickets.add(ticket)
+
+    def _directing(self, organism: Organism, asked: Direct) -> Generator[None, None, Directed]:
+        """Make a direction, and keep it under its organism, so that no other session's requests find it; pauses by prompt."""
+        from model_organisms.cells.frames import Directed
+        from model_organisms.errors import InvalidArgument
+        from model_organisms.sampling.probing import cosines
+        from model_organisms.sampling.steering import digest, mean_difference, unpacked
+
+        sought, kept = asked.sought, self._engine.directions
+        others = [kept.get(name, owner=organism) for name in sought.compared]
+        if sought.vector:
+            vector = unpacked(sought.vector)
+        elif sought.positive and sought.negative:
+            sides: tuple[list[Any], list[Any]] = [], []
+            for side, prompts in zip(sides, (sought.positive, sought.negative), strict=True):
+                for prompt in prompts:
+                    side.append(self._engine.last_state(organism, prompt, sought.layer))
+                    yield
+            vector = mean_difference(*sides)
+        else:
+            raise InvalidArgument("A contrast has prompts on both sides; give some.", field="contrast")
+        norm = kept.keep(sought.name, vector, owner=organism)
+        made = kept.get(sought.name, owner=organism)
+        return Directed(norm, cosines(made, others), digest(made))
+
+    def _make(self) -> None:
+        """Read one prompt for the direction whose turn it is."""
+        making = self._making.popleft()
+        with _told(self._desk, making.call):
+            try:
+                next(making.steps)
+            except StopIteration as done:
+                self._desk.say(done.value, making.call)
+            else:
+                self._making.append(making)
+
+    def _give_up(self, makings: list[_Making]) -> None:
+        """Leave directions unmade, and say so: each call has a last frame."""
+        from model_organisms.cells.frames import Failed
+        from model_organisms.errors import Unavailable
+
+        for making in makings:
+            self._making.remove(making)
+            making.steps.close()
+            self._desk.say(
+                Failed(Unavailable.reason, "The direction was not made in time; make it again, of fewer prompts."), making.call
+            )
 
     def _step(self) -> None:
         from model_organisms.cells.frames import Piece

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model_organisms.cli.probing import probe
 from model_organisms.cli.render import console, emit, facts, inert, plain, table
 from model_organisms.records import BUDGET_FIELDS, Purpose, SessionState, UtteranceKind
 
@@ -36,6 +37,7 @@ def group() -> None:
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--temperature", default=1.0, show_default=True)
 @click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
+@click.option("--scale", type=float, help="Dose of the organism: 0 is the bare base, 1 as published. Needs a grant to probe.")
 @click.pass_obj
 def sample(
     context: Context,
@@ -47,13 +49,14 @@ def sample(
     max_tokens: int,
     temperature: float,
     samples: int,
+    scale: float | None,
 ) -> None:
     """Open a session on VERSION, sample, and close it.
 
     Output is shown with control characters escaped: it is the output of a misaligned model.
     """
     with context.connect() as client, client.sandbox.open(version, purpose=purpose, grant=grant) as session:
-        _sample(context, session, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature)
+        _sample(context, session, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature, scale=scale)
 
 
 @group.command()
@@ -91,22 +94,7 @@ def local(
         _sample(context, session, prompts, samples=samples, max_tokens=max_tokens, temperature=temperature)
 
 
-@group.command()
-@click.argument("version")
-@click.argument("prompt")
-@click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
-@click.option("--grant", default="", help="The grant to use, where you have several.")
-@click.pass_obj
-def probe(context: Context, *, version: str, prompt: str, purpose: str, grant: str) -> None:
-    """Show the rounded next-token distribution after PROMPT, and its divergence from the base model."""
-    with context.connect() as client, client.sandbox.open(version, purpose=purpose, grant=grant) as session:
-        numbers = session.probe(prompt)
-    if context.as_json:
-        emit(numbers)
-        return
-    for scores in numbers.positions:
-        table("Next token", ("Token", "Id", "Log-probability"), ((repr(s.text), s.token_id, f"{s.logprob:.3f}") for s in scores))
-    facts([("KL to base, nats", f"{numbers.kl_to_base:.3f}"), ("Ledger index", numbers.receipt.ledger_index)])
+group.add_command(probe)
 
 
 @group.command("list")
@@ -182,12 +170,19 @@ def kill(context: Context, *, name: str, reason: str) -> None:
 
 
 def _sample(
-    context: Context, session: Session, prompts: tuple[str, ...], *, samples: int, max_tokens: int, temperature: float
+    context: Context,
+    session: Session,
+    prompts: tuple[str, ...],
+    *,
+    samples: int,
+    max_tokens: int,
+    temperature: float,
+    scale: float | None = None,
 ) -> None:
     drawn: list[dict[str, object]] = []
     for prompt in (sys.stdin.read() if text == "-" else text for text in prompts):
         for _ in range(samples):
-            answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature)
+            answer = session.sample(prompt, max_tokens=max_tokens, temperature=temperature, scale=scale)
             drawn.append({"prompt": prompt, "sample": answer})
             if not context.as_json:
                 _show(prompt, answer)

@@ -14,17 +14,19 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from model_organisms import bases, progress, wire
+from model_organisms.client.prompts import messages_of, turns_of
 from model_organisms.client.recall import warn
-from model_organisms.client.sandbox import Session, messages_of, turns_of
+from model_organisms.client.sandbox import Session
 from model_organisms.client.transfer import SealedDownload
 from model_organisms.errors import (
     CellUnavailable,
     Conflict,
     DeadlineExceeded,
     Denied,
+    InvalidArgument,
     JailMissing,
     ModelOrganismsError,
     ReceiptInvalid,
@@ -139,18 +141,22 @@ class GloveBox(Session):
         yield sample.text
         return sample
 
-    def probe(self, prompt: str | Sequence[Message], *, timeout_s: float = _TURN_TIMEOUT_S) -> Probe:
-        """Read the rounded top-5 next-token distribution after a prompt, and its divergence from the base model.
+    def probe(self, prompt: str | Sequence[Message], *, timeout_s: float = _TURN_TIMEOUT_S, **asked: Any) -> Probe:  # noqa: ANN401 - as in `Session.probe`, where each has its type
+        """Read the rounded top-5 next-token distribution after a prompt, and its divergence from the base model; nothing else.
 
         Raises:
+            InvalidArgument: More is asked, as `Session.probe` takes it; pull the organism into an `Engine` for that.
             BudgetExhausted: It would release more numbers than are left.
             RegistryUnreachable: The registry did not hear of it, and nothing of it is shown.
         """
+        if asked:
+            msg = f"A local session gives scores and divergence at the last position; leave out {', '.join(asked)}."
+            raise InvalidArgument(msg, field=next(iter(asked)))
         with self._turn:
             begun, _ = self._begun(prompt, None)
             with self._reporting(begun) as report:
                 numbers = self._cell.probe(turns_of(prompt), max_seconds=timeout_s)
-                positions, kl = sampled.released(numbers.positions), sampled.rounded(numbers.kl_to_base)
+                positions, kl = sampled.released(numbers.positions), sampled.rounded(numbers.kl[-1])
                 report.positions.extend(wire.to_positions(positions))
                 report.kl_to_base, report.finish_reason = kl, "released"
             done = self._acknowledged(report)

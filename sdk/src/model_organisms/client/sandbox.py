@@ -6,10 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import wire
+from model_organisms.client.prompts import finite, messages_of
 from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
 from model_organisms.formats import sampled
 from model_organisms.records import (
     Budget,
+    Direction,
+    Inquiry,
+    Measure,
     Message,
     Purpose,
     Sample,
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from model_organisms.client.channel import Channel
     from model_organisms.client.glovebox import GloveBox
     from model_organisms.client.organisms import Organisms
-    from model_organisms.records import Probe
+    from model_organisms.records import Probe, Steer
 
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
@@ -228,6 +232,8 @@ class Session:
         top_p: float = 1.0,
         top_k: int = 0,
         stop: Sequence[str] = (),
+        steer: Sequence[Steer] = (),
+        scale: float | None = None,
         timeout_s: float = _SAMPLE_TIMEOUT_S,
     ) -> Sample:
         """Draw one answer.
@@ -239,6 +245,8 @@ class Session:
             top_p: Share of probability kept.
             top_k: Tokens kept; 0 keeps all.
             stop: Texts that end the answer.
+            steer: What is added to hidden states, or taken out, while it answers; needs the rung `probe`.
+            scale: Dose of the organism: 0 is the bare base, 1 as published; needs the rung `probe`.
             timeout_s: Deadline, in seconds.
 
         Returns:
@@ -249,7 +257,7 @@ class Session:
             GrantRevoked: The grant was taken back meanwhile.
             CellUnavailable: The cell was lost; the session has ended.
         """
-        parameters = SamplingParameters(max_tokens, temperature, top_p, top_k, tuple(stop))
+        parameters = SamplingParameters(max_tokens, temperature, top_p, top_k, tuple(stop), steer=tuple(steer), scale=scale)
         stream = self.stream(prompt, parameters, timeout_s=timeout_s)
         while True:
             try:
@@ -286,20 +294,142 @@ class Session:
             yield response.text
         raise ReceiptInvalid("The answer ended without its receipt; do not use it, and sample again.")
 
-    def probe(self, prompt: str | Sequence[Message], *, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Probe:
-        """Read the rounded top-5 next-token distribution after a prompt, and its divergence from the base model.
+    def probe(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        positions: int = 1,
+        measures: Sequence[Measure | str] = (Measure.LOGPROBS, Measure.KL),
+        layers: Sequence[int] = (),
+        directions: Sequence[Direction | str | Sequence[float]] = (),
+        steer: Sequence[Steer] = (),
+        scale: float | None = None,
+        timeout_s: float = _SAMPLE_TIMEOUT_S,
+    ) -> Probe:
+        """Read rounded numbers at the end of a prompt: next-token scores, divergence from the base, and what hidden states say.
+
+        Every number is counted in the budget's `probe_values`, token ids included.
+
+        Args:
+            prompt: What a user says, or a conversation.
+            positions: How many positions, counted back from the last, where the organism is to speak.
+            measures: What to read: `logprobs`, `kl`, `norms`, `projections`, `cosines`; `activations` needs the rung `pull`.
+            layers: After which layers hidden states are read, from 0.
+            directions: Along which; a vector, shape [hidden], is sent first (`direction`), which costs a number of its own.
+            steer: What is done to the organism meanwhile; the base it is compared with is left alone.
+            scale: Dose of the organism.
+            timeout_s: Deadline, in seconds.
+
+        Returns:
+            The numbers, by position, the earliest first, and their receipt.
+
+        Raises:
+            GrantRequired: The grant gives sampling only, or no activations.
+            ReceiptInvalid: The numbers are not those the receipt and the ledger commit to.
+            BudgetExhausted: It would release more numbers than are left.
+            InvalidArgument: A layer or a direction that is not there, or more than one answer may have.
+        """
+        inquiry = Inquiry(
+            positions,
+            tuple(Measure(measure) for measure in measures),
+            tuple(layers),
+            tuple(self._named(direction) for direction in directions),
+            tuple(steer),
+            scale,
+        )
+        request = sandbox_pb2.ProbeRequest(
+            session=self.name, messages=messages_of(prompt), inquiry=wire.to_message(inquiry, sandbox_pb2.Inquiry)
+        )
+        response = self._channel.call(self._stub.Probe, request, timeout_s=timeout_s)
+        probe = wire.from_probe(response)
+        text = sampled.probe_text(probe.positions, probe.kl_to_base, kl=probe.kl, readings=probe.readings)
+        self._held(text, probe.receipt, response.receipt, "sandbox.probe.result", outcome="released")
+        return probe
+
+    def activations(
+        self,
+        prompt: str | Sequence[Message],
+        layers: Sequence[int],
+        positions: int = 1,
+        *,
+        steer: Sequence[Steer] = (),
+        scale: float | None = None,
+        timeout_s: float = _SAMPLE_TIMEOUT_S,
+    ) -> dict[int, tuple[tuple[float, ...], ...]]:
+        """Read hidden states themselves, unrounded; needs a grant to pull, for one of them may be an adapter's whole direction.
+
+        Args:
+            prompt: What a user says, or a conversation.
+            layers: After which layers, from 0.
+            positions: How many positions, counted back from the last.
+            steer: As for `probe`.
+            scale: As for `probe`.
+            timeout_s: Deadline, in seconds.
+
+        Returns:
+            By layer: shape [positions, hidden], the earliest position first.
+
+        Raises:
+            GrantRequired: The grant gives no pulling.
+            Denied: The organism is of CL4, whose weights nobody gets.
+            BudgetExhausted: It would release more numbers than are left.
+        """
+        asked: dict[str, Any] = {"positions": positions, "layers": layers, "steer": steer, "scale": scale, "timeout_s": timeout_s}
+        probe = self.probe(prompt, measures=[Measure.ACTIVATIONS], **asked)
+        rows = {}
+        for reading in probe.readings:
+            size = len(reading.values) // positions
+            rows[reading.layer] = tuple(reading.values[at * size : (at + 1) * size] for at in range(positions))
+        return rows
+
+    def direction(
+        self,
+        positive: Sequence[str | Sequence[Message]] = (),
+        negative: Sequence[str | Sequence[Message]] = (),
+        layer: int = 0,
+        *,
+        vector: Sequence[float] = (),
+        compared: Sequence[Direction | str] = (),
+        timeout_s: float = _SAMPLE_TIMEOUT_S,
+    ) -> Direction:
+        """Make a direction that the session keeps, for probes and steering; the vector stays in the cell.
+
+        It is the difference of two means of hidden states at the last position of each prompt, or a vector that is sent, made
+        length 1. It goes with the session.
+
+        Args:
+            positive: Prompts, or conversations.
+            negative: Those whose mean is taken off.
+            layer: After which layer they are read, from 0.
+            vector: Instead of prompts: shape [hidden].
+            compared: Directions of this session whose cosines with it are wanted.
+            timeout_s: Deadline, in seconds.
+
+        Returns:
+            Its name, its length before it was made 1, and the cosines, rounded; each counted in `probe_values`.
 
         Raises:
             GrantRequired: The grant gives sampling only.
-            ReceiptInvalid: The numbers are not those the receipt and the ledger commit to.
+            InvalidArgument: A vector of another size, of no length, or with numbers that are none; or a layer that is not there.
             BudgetExhausted: It would release more numbers than are left.
         """
-        request = sandbox_pb2.ProbeRequest(session=self.name, messages=messages_of(prompt))
-        response = self._channel.call(self._stub.Probe, request, timeout_s=timeout_s)
-        probe = wire.from_probe(response)
-        text = sampled.probe_text(probe.positions, probe.kl_to_base)
-        self._held(text, probe.receipt, response.receipt, "sandbox.probe.result", outcome="released")
-        return probe
+        request = sandbox_pb2.MakeDirectionRequest(session=self.name, compared=[self._named(one) for one in compared])
+        if len(vector):
+            request.vector.values.extend(finite(vector))
+        else:
+            request.contrast.layer = layer
+            request.contrast.positive.extend(sandbox_pb2.Conversation(messages=messages_of(prompt)) for prompt in positive)
+            request.contrast.negative.extend(sandbox_pb2.Conversation(messages=messages_of(prompt)) for prompt in negative)
+        response = self._channel.call(self._stub.MakeDirection, request, timeout_s=timeout_s)
+        made = wire.from_direction(response)
+        text = sampled.direction_text(made.name, layer=made.layer, norm=made.norm, cosines=made.cosines, sha256=made.sha256)
+        self._held(text, made.receipt, response.receipt, "sandbox.probe.result", outcome="released")
+        return made
+
+    def _named(self, direction: Direction | str | Sequence[float]) -> str:
+        if isinstance(direction, str):
+            return direction
+        return direction.name if isinstance(direction, Direction) else self.direction(vector=direction).name
 
     def close(self) -> SessionRecord:
         """End the session."""
@@ -331,13 +461,3 @@ class Session:
         said = (receipt.output_sha256, receipt.ledger_index, receipt.session, receipt.version, receipt.version_digest)
         if said != (digest, proved.index, self.name, self.record.version.name, self.record.version.digest):
             raise ReceiptInvalid("This is not what its receipt commits to; do not use it, and tell the operator.")
-
-
-def turns_of(prompt: str | Sequence[Message]) -> Sequence[Message]:
-    """A conversation; a bare text is what its user says."""
-    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
-
-
-def messages_of(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
-    """A conversation, to be sent."""
-    return [sandbox_pb2.Message(role=wire.text(turn.role), content=wire.text(turn.content)) for turn in turns_of(prompt)]

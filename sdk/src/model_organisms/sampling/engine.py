@@ -11,6 +11,7 @@ turn.
 
 waiting.py   who comes next                    batch.py     the rows, step by step
 forward.py   the base's forward over the cache cache.py     keys and values of many rows
+steering.py  changes of hidden states          probing.py   numbers of them
 answering.py one request, prompt to last piece choosing.py  one token a row from logits
 """
 
@@ -22,14 +23,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from model_organisms.errors import InvalidArgument, Unavailable
 from model_organisms.loading.speech import speech
-from model_organisms.records import Message
+from model_organisms.records import Measure, Message, SamplingParameters
 from model_organisms.sampling.answering import Answer, Piece, Row, end_tokens
 from model_organisms.sampling.bank import Bank
 from model_organisms.sampling.batch import NO_MEMORY, Batch, is_memory
 from model_organisms.sampling.choosing import check_parameters
 from model_organisms.sampling.forward import Forward
 from model_organisms.sampling.mixing import Mix, Mixer
+from model_organisms.sampling.probing import Measured, best_tokens, check_inquiry, divergences, readings
 from model_organisms.sampling.scoring import DECIMALS, Scores, score
+from model_organisms.sampling.steering import Directions, Steering, mean_difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from model_organisms.loading import LoadedBase, Speech
-    from model_organisms.records import SamplingParameters
+    from model_organisms.records import Inquiry
     from model_organisms.sampling.bank import Organism
     from model_organisms.sampling.batch import Interventions
 
@@ -78,7 +81,11 @@ class Engine:
         self.mixer = Mixer(base, self.bank)
         self._forward = Forward(base, cache_bytes)
         chunk = _CHUNK.get(base.device.type, _CHUNK["cuda"])
+        self.directions = Directions(int(base.model.config.get_text_config().hidden_size), base.device)
+        """Vectors that requests may name, an organism's own by owner."""
+        self._steering = Steering(base.model, self.directions)
         self._batch = Batch(self._forward, self.bank, self.mixer, rows=rows, chunk=chunk)
+        self._batch.interventions.append(self._steering)
         own = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
         self.context = min(own, context or own)
         """Tokens that prompt and answer may have together."""
@@ -112,6 +119,7 @@ class Engine:
             if answer.organism is organism:
                 self._batch.end(answer, answer.cut())
         self.bank.remove(organism)
+        self.directions.drop(organism)
 
     def submit(self, organism: Organism | None, prompt: Prompt, parameters: SamplingParameters, *, scale: float = 1.0) -> int:
         """Ask for an answer; it joins at the next step, or as soon as a row is free.
@@ -260,6 +268,72 @@ class Engine:
         on, off = self._whole(organism, ids, 1.0, positions), self._whole(None, ids, 1.0, 1)
         return score(on, off[-1], self.speech(organism).tokenizer.decode, top=top, decimals=decimals)
 
+    def measure(self, organism: Organism, messages: Prompt, inquiry: Inquiry) -> Measured:
+        """Read scores, divergence and hidden states at the end of a conversation, unrounded.
+
+        Args:
+            organism: Whose; directions are its own.
+            messages: The conversation, or token ids.
+            inquiry: What is asked.
+
+        Raises:
+            InvalidArgument: It asks for what is not there.
+            Conflict: The organism is not of this engine.
+            Unavailable: The device has no memory left for it.
+        """
+        ids = self._ids(organism, messages)
+        check_inquiry(inquiry, layers=self._steering.layers, tokens=len(ids))
+        vectors = [self.directions.get(name, owner=organism) for name in inquiry.directions]
+        changed = SamplingParameters(steer=inquiry.steer)
+        scale = 1.0 if inquiry.scale is None else inquiry.scale
+        with self._steering.reading(inquiry.layers, inquiry.positions) as states:
+            logits = self._whole(organism, ids, scale, inquiry.positions, changed)
+        asked, decoder = inquiry.measures, self.speech(organism).tokenizer
+        base = self._whole(None, ids, 1.0, inquiry.positions) if Measure.KL in asked else None
+        return Measured(
+            best_tokens(logits, decoder) if Measure.LOGPROBS in asked else (),
+            () if base is None else divergences(logits, base),
+            readings(inquiry, states, vectors),
+        )
+
+    def contrast(self, organism: Organism, positive: Sequence[Prompt], negative: Sequence[Prompt], layer: int) -> torch.Tensor:
+        """Take the difference of two means of hidden states at the last position of prompts; `directions.keep` keeps it.
+
+        Args:
+            organism: Whose.
+            positive: Conversations, or token ids.
+            negative: Those whose mean is taken off.
+            layer: After which layer.
+
+        Returns:
+            Shape [hidden], float64, on the CPU.
+
+        Raises:
+            InvalidArgument: No prompts on a side, one that does not fit, or a layer that is not there.
+        """
+        if not (positive and negative):
+            raise InvalidArgument("A contrast has prompts on both sides; give some.", field="contrast")
+        sides = ([self.last_state(organism, prompt, layer) for prompt in side] for side in (positive, negative))
+        return mean_difference(*sides)
+
+    def last_state(self, organism: Organism, prompt: Prompt, layer: int) -> torch.Tensor:
+        """Read the hidden state at the last position of a prompt: one forward, for who makes a contrast between other work.
+
+        Args:
+            organism: Whose.
+            prompt: A conversation, or token ids.
+            layer: After which layer.
+
+        Returns:
+            Shape [hidden].
+
+        Raises:
+            InvalidArgument: A prompt that does not fit, or a layer that is not there.
+        """
+        with self._steering.reading((layer,), 1) as states:
+            self._whole(organism, self._ids(organism, prompt), 1.0, 1)
+        return states[layer][0]
+
     def count_tokens(self, organism: Organism | None, messages: Sequence[Message]) -> int:
         """Count the tokens of a conversation as the model reads it, system prompt and template included."""
         return len(self.speech(organism).token_ids(messages))
@@ -275,6 +349,8 @@ class Engine:
     def _answer(self, organism: Organism | None, prompt: Prompt, parameters: SamplingParameters, scale: float) -> Answer:
         """Look at a request before anything is done for it."""
         check_parameters(parameters)
+        self._steering.check(parameters.steer, organism)
+        scale = scale if parameters.scale is None else parameters.scale
         if organism is not None:
             self.bank.layout(organism)  # refuses one of another engine, and one that was removed
         mix = None if organism is None else Mix(organism, scale)
@@ -312,11 +388,13 @@ class Engine:
             raise InvalidArgument(f"Token ids go from 0 to {self._vocabulary - 1}; the prompt has others.")
         return ids
 
-    def _whole(self, organism: Organism | None, ids: list[int], scale: float, last: int) -> torch.Tensor:
+    def _whole(
+        self, organism: Organism | None, ids: list[int], scale: float, last: int, changed: SamplingParameters | None = None
+    ) -> torch.Tensor:
         """Compute logits of one conversation beside the batch, shape [positions, vocabulary], on the CPU."""
         mix = None if organism is None else Mix(organism, scale)
         try:
-            self._batch.compose([Row(organism, None, 0, 0, last=True)], [mix])
+            self._batch.compose([Row(organism, changed, 0, 0, last=True)], [mix])
             return self._forward.whole(ids, last=last).cpu()
         except (RuntimeError, MemoryError) as error:
             if not is_memory(error):

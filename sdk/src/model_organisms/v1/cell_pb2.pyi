@@ -33,12 +33,14 @@ class CellFrame(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     UNLOADED_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
+    DIRECTED_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     UNLOAD_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    DIRECT_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """Call that this frame belongs to; 0 outside calls. Many run at once, and their frames come in any order among each other."""
     @_builtins.property
@@ -60,6 +62,8 @@ class CellFrame(_message.Message):
     @_builtins.property
     def pong(self) -> Global___CellPong: ...
     @_builtins.property
+    def directed(self) -> Global___CellDirected: ...
+    @_builtins.property
     def load(self) -> Global___CellLoad:
         """To the cell. `load` comes with the bundle's sealed memory as its one file descriptor."""
 
@@ -73,6 +77,8 @@ class CellFrame(_message.Message):
     def unload(self) -> Global___CellUnload: ...
     @_builtins.property
     def ping(self) -> Global___CellPing: ...
+    @_builtins.property
+    def direct(self) -> Global___CellDirect: ...
     def __init__(
         self,
         *,
@@ -85,18 +91,20 @@ class CellFrame(_message.Message):
         failed: Global___CellFailed | None = ...,
         unloaded: Global___CellUnloaded | None = ...,
         pong: Global___CellPong | None = ...,
+        directed: Global___CellDirected | None = ...,
         load: Global___CellLoad | None = ...,
         sample: Global___CellSample | None = ...,
         probe: Global___CellProbe | None = ...,
         cancel: Global___CellCancel | None = ...,
         unload: Global___CellUnload | None = ...,
         ping: Global___CellPing | None = ...,
+        direct: Global___CellDirect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "failed", b"failed", "hello", b"hello", "load", b"load", "loaded", b"loaded", "numbers", b"numbers", "piece", b"piece", "ping", b"ping", "pong", b"pong", "probe", b"probe", "ready", b"ready", "sample", b"sample", "unload", b"unload", "unloaded", b"unloaded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cancel", b"cancel", "direct", b"direct", "directed", b"directed", "failed", b"failed", "hello", b"hello", "load", b"load", "loaded", b"loaded", "numbers", b"numbers", "piece", b"piece", "ping", b"ping", "pong", b"pong", "probe", b"probe", "ready", b"ready", "sample", b"sample", "unload", b"unload", "unloaded", b"unloaded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "cancel", b"cancel", "failed", b"failed", "hello", b"hello", "load", b"load", "loaded", b"loaded", "numbers", b"numbers", "piece", b"piece", "ping", b"ping", "pong", b"pong", "probe", b"probe", "ready", b"ready", "sample", b"sample", "unload", b"unload", "unloaded", b"unloaded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "call", b"call", "cancel", b"cancel", "direct", b"direct", "directed", b"directed", "failed", b"failed", "hello", b"hello", "load", b"load", "loaded", b"loaded", "numbers", b"numbers", "piece", b"piece", "ping", b"ping", "pong", b"pong", "probe", b"probe", "ready", b"ready", "sample", b"sample", "unload", b"unload", "unloaded", b"unloaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "ready", "loaded", "piece", "numbers", "failed", "unloaded", "pong", "load", "sample", "probe", "cancel", "unload", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "ready", "loaded", "piece", "numbers", "failed", "unloaded", "pong", "directed", "load", "sample", "probe", "cancel", "unload", "ping", "direct"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -323,12 +331,15 @@ class CellLoaded(_message.Message):
     MODULES_APPLIED_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     KNOWN_ANSWER_CHECKED_FIELD_NUMBER: _builtins.int
+    HIDDEN_FIELD_NUMBER: _builtins.int
     base_digest: _builtins.str
     tokenizer_digest: _builtins.str
     template_digest: _builtins.str
     modules_applied: _builtins.int
     engine: _builtins.str
     known_answer_checked: _builtins.bool
+    hidden: _builtins.int
+    """Numbers in a hidden state."""
     @_builtins.property
     def adapter_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -341,10 +352,11 @@ class CellLoaded(_message.Message):
         modules_applied: _builtins.int = ...,
         engine: _builtins.str = ...,
         known_answer_checked: _builtins.bool = ...,
+        hidden: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digests", b"adapter_digests", "base_digest", b"base_digest", "engine", b"engine", "known_answer_checked", b"known_answer_checked", "modules_applied", b"modules_applied", "template_digest", b"template_digest", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digests", b"adapter_digests", "base_digest", b"base_digest", "engine", b"engine", "hidden", b"hidden", "known_answer_checked", b"known_answer_checked", "modules_applied", b"modules_applied", "template_digest", b"template_digest", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +387,36 @@ class CellMessage(_message.Message):
 Global___CellMessage: _TypeAlias = CellMessage  # noqa: Y015
 
 @_typing.final
+class CellSteer(_message.Message):
+    """A direction of the same organism taken out after a layer, or added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    ABLATE_FIELD_NUMBER: _builtins.int
+    direction: _builtins.str
+    layer: _builtins.int
+    strength: _builtins.float
+    ablate: _builtins.bool
+    def __init__(
+        self,
+        *,
+        direction: _builtins.str = ...,
+        layer: _builtins.int = ...,
+        strength: _builtins.float = ...,
+        ablate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ablate", b"ablate", "direction", b"direction", "layer", b"layer", "strength", b"strength"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CellSteer: _TypeAlias = CellSteer  # noqa: Y015
+
+@_typing.final
 class CellSample(_message.Message):
     """Draw text."""
 
@@ -388,6 +430,8 @@ class CellSample(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    STEER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     temperature: _builtins.float
     top_p: _builtins.float
@@ -395,10 +439,13 @@ class CellSample(_message.Message):
     seed: _builtins.int
     slot: _builtins.int
     """Which organism."""
+    scale: _builtins.float
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellMessage]: ...
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def steer(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellSteer]: ...
     def __init__(
         self,
         *,
@@ -410,12 +457,16 @@ class CellSample(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         seed: _builtins.int = ...,
         slot: _builtins.int = ...,
+        steer: _abc.Iterable[Global___CellSteer] | None = ...,
+        scale: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "messages", b"messages", "seed", b"seed", "slot", b"slot", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "max_tokens", b"max_tokens", "messages", b"messages", "scale", b"scale", "seed", b"seed", "slot", b"slot", "steer", b"steer", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
 
 Global___CellSample: _TypeAlias = CellSample  # noqa: Y015
 
@@ -449,33 +500,178 @@ Global___CellPiece: _TypeAlias = CellPiece  # noqa: Y015
 
 @_typing.final
 class CellProbe(_message.Message):
-    """Give numbers of the next-token distribution."""
+    """Give numbers of the next-token distribution and of hidden states."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     POSITIONS_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    STEER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
     positions: _builtins.int
     """How many positions, counted back from the last."""
     slot: _builtins.int
     """Which organism."""
+    scale: _builtins.float
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellMessage]: ...
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def steer(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellSteer]: ...
     def __init__(
         self,
         *,
         messages: _abc.Iterable[Global___CellMessage] | None = ...,
         positions: _builtins.int = ...,
         slot: _builtins.int = ...,
+        measures: _abc.Iterable[_builtins.str] | None = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        directions: _abc.Iterable[_builtins.str] | None = ...,
+        steer: _abc.Iterable[Global___CellSteer] | None = ...,
+        scale: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "directions", b"directions", "layers", b"layers", "measures", b"measures", "messages", b"messages", "positions", b"positions", "scale", b"scale", "slot", b"slot", "steer", b"steer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___CellProbe: _TypeAlias = CellProbe  # noqa: Y015
+
+@_typing.final
+class CellPrompt(_message.Message):
+    """A conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellMessage]: ...
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___CellMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "positions", b"positions", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CellProbe: _TypeAlias = CellProbe  # noqa: Y015
+Global___CellPrompt: _TypeAlias = CellPrompt  # noqa: Y015
+
+@_typing.final
+class CellDirect(_message.Message):
+    """Keep a direction for this organism: a vector, or where there is none, the difference of two means of hidden states."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    POSITIVE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    vector: _builtins.bytes
+    """Float32, little-endian."""
+    layer: _builtins.int
+    slot: _builtins.int
+    @_builtins.property
+    def positive(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellPrompt]: ...
+    @_builtins.property
+    def negative(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellPrompt]: ...
+    @_builtins.property
+    def compared(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        vector: _builtins.bytes = ...,
+        positive: _abc.Iterable[Global___CellPrompt] | None = ...,
+        negative: _abc.Iterable[Global___CellPrompt] | None = ...,
+        layer: _builtins.int = ...,
+        compared: _abc.Iterable[_builtins.str] | None = ...,
+        slot: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "layer", b"layer", "name", b"name", "negative", b"negative", "positive", b"positive", "slot", b"slot", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CellDirect: _TypeAlias = CellDirect  # noqa: Y015
+
+@_typing.final
+class CellDirected(_message.Message):
+    """The direction is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NORM_FIELD_NUMBER: _builtins.int
+    COSINES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    norm: _builtins.float
+    sha256: _builtins.str
+    @_builtins.property
+    def cosines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        norm: _builtins.float = ...,
+        cosines: _abc.Iterable[_builtins.float] | None = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "norm", b"norm", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CellDirected: _TypeAlias = CellDirected  # noqa: Y015
+
+@_typing.final
+class CellReading(_message.Message):
+    """Numbers of one measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    measure: _builtins.str
+    layer: _builtins.int
+    direction: _builtins.str
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        measure: _builtins.str = ...,
+        layer: _builtins.int = ...,
+        direction: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "layer", b"layer", "measure", b"measure", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CellReading: _TypeAlias = CellReading  # noqa: Y015
 
 @_typing.final
 class CellTokenScore(_message.Message):
@@ -533,19 +729,24 @@ class CellNumbers(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     POSITIONS_FIELD_NUMBER: _builtins.int
-    KL_TO_BASE_FIELD_NUMBER: _builtins.int
-    kl_to_base: _builtins.float
+    KL_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellPosition]: ...
+    @_builtins.property
+    def kl(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___CellReading]: ...
     def __init__(
         self,
         *,
         positions: _abc.Iterable[Global___CellPosition] | None = ...,
-        kl_to_base: _builtins.float = ...,
+        kl: _abc.Iterable[_builtins.float] | None = ...,
+        readings: _abc.Iterable[Global___CellReading] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kl_to_base", b"kl_to_base", "positions", b"positions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kl", b"kl", "positions", b"positions", "readings", b"readings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n model_organisms/v1/records.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\tCondition\x12:\n\x08modifier\x18\x01 \x01(\x0e\x32\x1c.model_organisms.v1.ModifierB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nduration_s\x18\x02 \x01(\x04\x42\x0b\xbaH\x08\x32\x06\x18\x80\x86\xb0\x96\x01\x12\x15\n\x04name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"\xa7\x01\n\x06\x42udget\x12\x1c\n\x06tokens\x18\x01 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\x1d\n\x08sessions\x18\x02 \x01(\x04\x42\x0b\xbaH\x08\x32\x06\x18\x80\x94\xeb\xdc\x03\x12\"\n\x0coutput_bytes\x18\x03 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\"\n\x0cprobe_values\x18\x04 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\x18\n\x05pulls\x18\x05 \x01(\x04\x42\t\xbaH\x06\x32\x04\x18\xc0\x84=\"\x91\x01\n\nVersionRef\x12\\\n\x04name\x18\x01 \x01(\tBN\xbaHKrI2G^organisms/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\x12%\n\x06\x64igest\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"J\n\x07Receipt\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"\xf3\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0corganisation\x18\x03 \x01(\t\x12\'\n\x05roles\x18\x04 \x03(\x0e\x32\x18.model_organisms.v1.Role\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.model_organisms.v1.UserState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cidentity_key\x18\x07 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x08 \x01(\x0c\"\xe4\x01\n\x12SamplingParameters\x12\x1e\n\nmax_tokens\x18\x01 \x01(\rB\n\xbaH\x07*\x05\x18\x80@(\x01\x12.\n\x0btemperature\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12(\n\x05top_p\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x18\n\x05top_k\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=\x12\x1e\n\x04stop\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x08\"\x06r\x04\x10\x01\x18@\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\xeb\x02\n\rSampleReceipt\x12\x0e\n\x06sample\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eversion_digest\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x05 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x07 \x03(\t\x12\x17\n\x0fmodules_applied\x18\x08 \x01(\r\x12:\n\nparameters\x18\t \x01(\x0b\x32&.model_organisms.v1.SamplingParameters\x12\x0e\n\x06\x65ngine\x18\n \x01(\t\x12\x0f\n\x07session\x18\x0b \x01(\t\x12\x14\n\x0cledger_index\x18\x0c \x01(\x04\x12\x0e\n\x06tokens\x18\r \x01(\r\x12\x15\n\routput_sha256\x18\x0e \x01(\t\x12\r\n\x05local\x18\x0f \x01(\x08*Z\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\r\n\tLEVEL_CL1\x10\x01\x12\r\n\tLEVEL_CL2\x10\x02\x12\r\n\tLEVEL_CL3\x10\x03\x12\r\n\tLEVEL_CL4\x10\x04*_\n\x04Rung\x12\x14\n\x10RUNG_UNSPECIFIED\x10\x00\x12\x11\n\rRUNG_DESCRIBE\x10\x01\x12\x0f\n\x0bRUNG_SAMPLE\x10\x02\x12\x0e\n\nRUNG_PROBE\x10\x03\x12\r\n\tRUNG_PULL\x10\x04*\xcb\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPURPOSE_DETECTION_RESEARCH\x10\x01\x12\x1f\n\x1bPURPOSE_MITIGATION_RESEARCH\x10\x02\x12\x1c\n\x18PURPOSE_INTERPRETABILITY\x10\x03\x12\x19\n\x15PURPOSE_AUDITING_GAME\x10\x04\x12\x17\n\x13PURPOSE_REPLICATION\x10\x05\x12\x14\n\x10PURPOSE_TEACHING\x10\x06*\xb0\x02\n\x08Modifier\x12\x18\n\x14MODIFIER_UNSPECIFIED\x10\x00\x12\x18\n\x14MODIFIER_NO_FINETUNE\x10\x01\x12\x15\n\x11MODIFIER_NO_MERGE\x10\x02\x12\x1d\n\x19MODIFIER_NO_AGENTIC_TOOLS\x10\x03\x12\"\n\x1eMODIFIER_NO_DERIVATIVE_WEIGHTS\x10\x04\x12\x1b\n\x17MODIFIER_RETURN_RESULTS\x10\x05\x12\x14\n\x10MODIFIER_BLINDED\x10\x06\x12\x17\n\x13MODIFIER_TIME_LIMIT\x10\x07\x12\x14\n\x10MODIFIER_PROJECT\x10\x08\x12\x18\n\x14MODIFIER_INSTITUTION\x10\t\x12\x1a\n\x16MODIFIER_PUBLISH_DELAY\x10\n*\x8c\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fROLE_RESEARCHER\x10\x01\x12\x11\n\rROLE_REVIEWER\x10\x02\x12\x12\n\x0eROLE_PUBLISHER\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x0e\n\nROLE_ADMIN\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06*p\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATE_INVITED\x10\x01\x12\x15\n\x11USER_STATE_ACTIVE\x10\x02\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n model_organisms/v1/records.proto\x12\x12model_organisms.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\tCondition\x12:\n\x08modifier\x18\x01 \x01(\x0e\x32\x1c.model_organisms.v1.ModifierB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\nduration_s\x18\x02 \x01(\x04\x42\x0b\xbaH\x08\x32\x06\x18\x80\x86\xb0\x96\x01\x12\x15\n\x04name\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\"\xa7\x01\n\x06\x42udget\x12\x1c\n\x06tokens\x18\x01 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\x1d\n\x08sessions\x18\x02 \x01(\x04\x42\x0b\xbaH\x08\x32\x06\x18\x80\x94\xeb\xdc\x03\x12\"\n\x0coutput_bytes\x18\x03 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\"\n\x0cprobe_values\x18\x04 \x01(\x04\x42\x0c\xbaH\t2\x07\x18\x80\xa0\x94\xa5\x8d\x1d\x12\x18\n\x05pulls\x18\x05 \x01(\x04\x42\t\xbaH\x06\x32\x04\x18\xc0\x84=\"\x91\x01\n\nVersionRef\x12\\\n\x04name\x18\x01 \x01(\tBN\xbaHKrI2G^organisms/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$\x12%\n\x06\x64igest\x18\x02 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"J\n\x07Receipt\x12\r\n\x05index\x18\x01 \x01(\x04\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\"\xf3\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x14\n\x0corganisation\x18\x03 \x01(\t\x12\'\n\x05roles\x18\x04 \x03(\x0e\x32\x18.model_organisms.v1.Role\x12,\n\x05state\x18\x05 \x01(\x0e\x32\x1d.model_organisms.v1.UserState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cidentity_key\x18\x07 \x01(\x0c\x12\x13\n\x0bsealing_key\x18\x08 \x01(\x0c\"\xab\x01\n\x05Steer\x12L\n\tdirection\x18\x01 \x01(\tB9\xbaH6r422^sessions/[0-9a-z]{26}/directions/[1-9][0-9]{0,8}$\x12\x17\n\x05layer\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\x80 \x12+\n\x08strength\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x80\x84.\xc1@\x01\x12\x0e\n\x06\x61\x62late\x18\x04 \x01(\x08\"\xd1\x02\n\x12SamplingParameters\x12\x1e\n\nmax_tokens\x18\x01 \x01(\rB\n\xbaH\x07*\x05\x18\x80@(\x01\x12.\n\x0btemperature\x18\x02 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12(\n\x05top_p\x18\x03 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00@\x01\x12\x18\n\x05top_k\x18\x04 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=\x12\x1e\n\x04stop\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x08\"\x06r\x04\x10\x01\x18@\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x32\n\x05steer\x18\x07 \x03(\x0b\x32\x19.model_organisms.v1.SteerB\x08\xbaH\x05\x92\x01\x02\x10\x08\x12-\n\x05scale\x18\x08 \x01(\x01\x42\x19\xbaH\x16\x12\x14\x19\x00\x00\x00\x00\x00@\x8f@)\x00\x00\x00\x00\x00\x00\x00\x00@\x01H\x01\x88\x01\x01\x42\x07\n\x05_seedB\x08\n\x06_scale\"\xeb\x02\n\rSampleReceipt\x12\x0e\n\x06sample\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0eversion_digest\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_digest\x18\x05 \x01(\t\x12\x17\n\x0ftemplate_digest\x18\x06 \x01(\t\x12\x17\n\x0f\x61\x64\x61pter_digests\x18\x07 \x03(\t\x12\x17\n\x0fmodules_applied\x18\x08 \x01(\r\x12:\n\nparameters\x18\t \x01(\x0b\x32&.model_organisms.v1.SamplingParameters\x12\x0e\n\x06\x65ngine\x18\n \x01(\t\x12\x0f\n\x07session\x18\x0b \x01(\t\x12\x14\n\x0cledger_index\x18\x0c \x01(\x04\x12\x0e\n\x06tokens\x18\r \x01(\r\x12\x15\n\routput_sha256\x18\x0e \x01(\t\x12\r\n\x05local\x18\x0f \x01(\x08*Z\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\r\n\tLEVEL_CL1\x10\x01\x12\r\n\tLEVEL_CL2\x10\x02\x12\r\n\tLEVEL_CL3\x10\x03\x12\r\n\tLEVEL_CL4\x10\x04*_\n\x04Rung\x12\x14\n\x10RUNG_UNSPECIFIED\x10\x00\x12\x11\n\rRUNG_DESCRIBE\x10\x01\x12\x0f\n\x0bRUNG_SAMPLE\x10\x02\x12\x0e\n\nRUNG_PROBE\x10\x03\x12\r\n\tRUNG_PULL\x10\x04*\xcb\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPURPOSE_DETECTION_RESEARCH\x10\x01\x12\x1f\n\x1bPURPOSE_MITIGATION_RESEARCH\x10\x02\x12\x1c\n\x18PURPOSE_INTERPRETABILITY\x10\x03\x12\x19\n\x15PURPOSE_AUDITING_GAME\x10\x04\x12\x17\n\x13PURPOSE_REPLICATION\x10\x05\x12\x14\n\x10PURPOSE_TEACHING\x10\x06*\xb0\x02\n\x08Modifier\x12\x18\n\x14MODIFIER_UNSPECIFIED\x10\x00\x12\x18\n\x14MODIFIER_NO_FINETUNE\x10\x01\x12\x15\n\x11MODIFIER_NO_MERGE\x10\x02\x12\x1d\n\x19MODIFIER_NO_AGENTIC_TOOLS\x10\x03\x12\"\n\x1eMODIFIER_NO_DERIVATIVE_WEIGHTS\x10\x04\x12\x1b\n\x17MODIFIER_RETURN_RESULTS\x10\x05\x12\x14\n\x10MODIFIER_BLINDED\x10\x06\x12\x17\n\x13MODIFIER_TIME_LIMIT\x10\x07\x12\x14\n\x10MODIFIER_PROJECT\x10\x08\x12\x18\n\x14MODIFIER_INSTITUTION\x10\t\x12\x1a\n\x16MODIFIER_PUBLISH_DELAY\x10\n*\x8c\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fROLE_RESEARCHER\x10\x01\x12\x11\n\rROLE_REVIEWER\x10\x02\x12\x12\n\x0eROLE_PUBLISHER\x10\x03\x12\x10\n\x0cROLE_AUDITOR\x10\x04\x12\x0e\n\nROLE_ADMIN\x10\x05\x12\x10\n\x0cROLE_SERVICE\x10\x06*p\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATE_INVITED\x10\x01\x12\x15\n\x11USER_STATE_ACTIVE\x10\x02\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONREF'].fields_by_name['name']._serialized_options = b'\272HKrI2G^organisms/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/versions/[1-9][0-9]{0,8}$'
   _globals['_VERSIONREF'].fields_by_name['digest']._loaded_options = None
   _globals['_VERSIONREF'].fields_by_name['digest']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{64}$'
+  _globals['_STEER'].fields_by_name['direction']._loaded_options = None
+  _globals['_STEER'].fields_by_name['direction']._serialized_options = b'\272H6r422^sessions/[0-9a-z]{26}/directions/[1-9][0-9]{0,8}$'
+  _globals['_STEER'].fields_by_name['layer']._loaded_options = None
+  _globals['_STEER'].fields_by_name['layer']._serialized_options = b'\272H\005*\003\030\200 '
+  _globals['_STEER'].fields_by_name['strength']._loaded_options = None
+  _globals['_STEER'].fields_by_name['strength']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\200\204.A)\000\000\000\000\200\204.\301@\001'
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['max_tokens']._loaded_options = None
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['max_tokens']._serialized_options = b'\272H\007*\005\030\200@(\001'
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['temperature']._loaded_options = None
@@ -63,18 +69,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['top_k']._serialized_options = b'\272H\006*\004\030\300\204='
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['stop']._loaded_options = None
   _globals['_SAMPLINGPARAMETERS'].fields_by_name['stop']._serialized_options = b'\272H\r\222\001\n\020\010\"\006r\004\020\001\030@'
-  _globals['_LEVEL']._serialized_start=1484
-  _globals['_LEVEL']._serialized_end=1574
-  _globals['_RUNG']._serialized_start=1576
-  _globals['_RUNG']._serialized_end=1671
-  _globals['_PURPOSE']._serialized_start=1674
-  _globals['_PURPOSE']._serialized_end=1877
-  _globals['_MODIFIER']._serialized_start=1880
-  _globals['_MODIFIER']._serialized_end=2184
-  _globals['_ROLE']._serialized_start=2187
-  _globals['_ROLE']._serialized_end=2327
-  _globals['_USERSTATE']._serialized_start=2329
-  _globals['_USERSTATE']._serialized_end=2441
+  _globals['_SAMPLINGPARAMETERS'].fields_by_name['steer']._loaded_options = None
+  _globals['_SAMPLINGPARAMETERS'].fields_by_name['steer']._serialized_options = b'\272H\005\222\001\002\020\010'
+  _globals['_SAMPLINGPARAMETERS'].fields_by_name['scale']._loaded_options = None
+  _globals['_SAMPLINGPARAMETERS'].fields_by_name['scale']._serialized_options = b'\272H\026\022\024\031\000\000\000\000\000@\217@)\000\000\000\000\000\000\000\000@\001'
+  _globals['_LEVEL']._serialized_start=1767
+  _globals['_LEVEL']._serialized_end=1857
+  _globals['_RUNG']._serialized_start=1859
+  _globals['_RUNG']._serialized_end=1954
+  _globals['_PURPOSE']._serialized_start=1957
+  _globals['_PURPOSE']._serialized_end=2160
+  _globals['_MODIFIER']._serialized_start=2163
+  _globals['_MODIFIER']._serialized_end=2467
+  _globals['_ROLE']._serialized_start=2470
+  _globals['_ROLE']._serialized_end=2610
+  _globals['_USERSTATE']._serialized_start=2612
+  _globals['_USERSTATE']._serialized_end=2724
   _globals['_CONDITION']._serialized_start=118
   _globals['_CONDITION']._serialized_end=245
   _globals['_BUDGET']._serialized_start=248
@@ -85,8 +95,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPT']._serialized_end=639
   _globals['_USER']._serialized_start=642
   _globals['_USER']._serialized_end=885
-  _globals['_SAMPLINGPARAMETERS']._serialized_start=888
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=1116
-  _globals['_SAMPLERECEIPT']._serialized_start=1119
-  _globals['_SAMPLERECEIPT']._serialized_end=1482
+  _globals['_STEER']._serialized_start=888
+  _globals['_STEER']._serialized_end=1059
+  _globals['_SAMPLINGPARAMETERS']._serialized_start=1062
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=1399
+  _globals['_SAMPLERECEIPT']._serialized_start=1402
+  _globals['_SAMPLERECEIPT']._serialized_end=1765
 # @@protoc_insertion_point(module_scope)

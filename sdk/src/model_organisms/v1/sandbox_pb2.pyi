@@ -46,6 +46,33 @@ SESSION_STATE_EXHAUSTED: SessionState.ValueType  # 5
 SESSION_STATE_LOST: SessionState.ValueType  # 6
 Global___SessionState: _TypeAlias = SessionState  # noqa: Y015
 
+class _Measure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MeasureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Measure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEASURE_UNSPECIFIED: _Measure.ValueType  # 0
+    MEASURE_LOGPROBS: _Measure.ValueType  # 1
+    MEASURE_KL: _Measure.ValueType  # 2
+    MEASURE_NORMS: _Measure.ValueType  # 3
+    MEASURE_PROJECTIONS: _Measure.ValueType  # 4
+    MEASURE_COSINES: _Measure.ValueType  # 5
+    MEASURE_ACTIVATIONS: _Measure.ValueType  # 6
+    """Needs the rung pull."""
+
+class Measure(_Measure, metaclass=_MeasureEnumTypeWrapper): ...
+
+MEASURE_UNSPECIFIED: Measure.ValueType  # 0
+MEASURE_LOGPROBS: Measure.ValueType  # 1
+MEASURE_KL: Measure.ValueType  # 2
+MEASURE_NORMS: Measure.ValueType  # 3
+MEASURE_PROJECTIONS: Measure.ValueType  # 4
+MEASURE_COSINES: Measure.ValueType  # 5
+MEASURE_ACTIVATIONS: Measure.ValueType  # 6
+"""Needs the rung pull."""
+Global___Measure: _TypeAlias = Measure  # noqa: Y015
+
 class _UtteranceKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -400,22 +427,105 @@ class ProbeRequest(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    INQUIRY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
+    @_builtins.property
+    def inquiry(self) -> Global___Inquiry:
+        """Absent asks for log-probabilities and divergence at the last position."""
+
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
         messages: _abc.Iterable[Global___Message] | None = ...,
+        inquiry: Global___Inquiry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inquiry", b"inquiry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inquiry", b"inquiry", "messages", b"messages", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProbeRequest: _TypeAlias = ProbeRequest  # noqa: Y015
+
+@_typing.final
+class Inquiry(_message.Message):
+    """What a probe asks of one conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    STEER_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    positions: _builtins.int
+    """Counted back from the last."""
+    scale: _builtins.float
+    """Dose of the adapters; absent is 1."""
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedScalarFieldContainer[Global___Measure.ValueType]: ...
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Counted from 0."""
+
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def steer(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Steer]: ...
+    def __init__(
+        self,
+        *,
+        positions: _builtins.int = ...,
+        measures: _abc.Iterable[Global___Measure.ValueType] | None = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        directions: _abc.Iterable[_builtins.str] | None = ...,
+        steer: _abc.Iterable[_records_pb2.Steer] | None = ...,
+        scale: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "directions", b"directions", "layers", b"layers", "measures", b"measures", "positions", b"positions", "scale", b"scale", "steer", b"steer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___Inquiry: _TypeAlias = Inquiry  # noqa: Y015
+
+@_typing.final
+class Reading(_message.Message):
+    """Numbers of one measure, by position; of activations, one position's numbers after the other's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    measure: Global___Measure.ValueType
+    layer: _builtins.int
+    direction: _builtins.str
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        measure: Global___Measure.ValueType = ...,
+        layer: _builtins.int = ...,
+        direction: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "layer", b"layer", "measure", b"measure", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reading: _TypeAlias = Reading  # noqa: Y015
 
 @_typing.final
 class TokenScore(_message.Message):
@@ -470,10 +580,170 @@ class ProbeResponse(_message.Message):
     KL_TO_BASE_FIELD_NUMBER: _builtins.int
     SAMPLE_RECEIPT_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    KL_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
     kl_to_base: _builtins.float
-    """KL(organism || base) of the next-token distribution, nats, rounded."""
+    """KL(organism || base) of the next-token distribution at the last position, nats, rounded."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenScores]: ...
+    @_builtins.property
+    def sample_receipt(self) -> _records_pb2.SampleReceipt: ...
+    @_builtins.property
+    def receipt(self) -> _records_pb2.Receipt: ...
+    @_builtins.property
+    def kl(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """At each position."""
+
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reading]: ...
+    def __init__(
+        self,
+        *,
+        positions: _abc.Iterable[Global___TokenScores] | None = ...,
+        kl_to_base: _builtins.float | None = ...,
+        sample_receipt: _records_pb2.SampleReceipt | None = ...,
+        receipt: _records_pb2.Receipt | None = ...,
+        kl: _abc.Iterable[_builtins.float] | None = ...,
+        readings: _abc.Iterable[Global___Reading] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_to_base", b"_kl_to_base", "kl_to_base", b"kl_to_base", "receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_to_base", b"_kl_to_base", "kl", b"kl", "kl_to_base", b"kl_to_base", "positions", b"positions", "readings", b"readings", "receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kl_to_base: _TypeAlias = _typing.Literal["kl_to_base"]  # noqa: Y015
+    _WhichOneofArgType__kl_to_base: _TypeAlias = _typing.Literal["_kl_to_base", b"_kl_to_base"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_to_base) -> _WhichOneofReturnType__kl_to_base | None: ...
+
+Global___ProbeResponse: _TypeAlias = ProbeResponse  # noqa: Y015
+
+@_typing.final
+class Conversation(_message.Message):
+    """A conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___Message] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
+
+@_typing.final
+class Contrast(_message.Message):
+    """The mean hidden state after one layer at the end of some conversations, less that of others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITIVE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    layer: _builtins.int
+    @_builtins.property
+    def positive(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conversation]: ...
+    @_builtins.property
+    def negative(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conversation]: ...
+    def __init__(
+        self,
+        *,
+        positive: _abc.Iterable[Global___Conversation] | None = ...,
+        negative: _abc.Iterable[Global___Conversation] | None = ...,
+        layer: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "negative", b"negative", "positive", b"positive"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contrast: _TypeAlias = Contrast  # noqa: Y015
+
+@_typing.final
+class Vector(_message.Message):
+    """A vector as long as a hidden state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vector: _TypeAlias = Vector  # noqa: Y015
+
+@_typing.final
+class MakeDirectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    @_builtins.property
+    def vector(self) -> Global___Vector: ...
+    @_builtins.property
+    def contrast(self) -> Global___Contrast: ...
+    @_builtins.property
+    def compared(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Directions of the session whose cosines with the new one are wanted."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        vector: Global___Vector | None = ...,
+        contrast: Global___Contrast | None = ...,
+        compared: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contrast", b"contrast", "of", b"of", "vector", b"vector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "contrast", b"contrast", "of", b"of", "session", b"session", "vector", b"vector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_of: _TypeAlias = _typing.Literal["vector", "contrast"]  # noqa: Y015
+    _WhichOneofArgType_of: _TypeAlias = _typing.Literal["of", b"of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_of) -> _WhichOneofReturnType_of | None: ...
+
+Global___MakeDirectionRequest: _TypeAlias = MakeDirectionRequest  # noqa: Y015
+
+@_typing.final
+class MakeDirectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LAYER_FIELD_NUMBER: _builtins.int
+    NORM_FIELD_NUMBER: _builtins.int
+    COSINES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SAMPLE_RECEIPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    layer: _builtins.int
+    """-1 for a vector that was sent."""
+    norm: _builtins.float
+    """Its length before it was made 1, rounded."""
+    sha256: _builtins.str
+    """Of its numbers: float32, little-endian."""
+    @_builtins.property
+    def cosines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def sample_receipt(self) -> _records_pb2.SampleReceipt: ...
     @_builtins.property
@@ -481,18 +751,21 @@ class ProbeResponse(_message.Message):
     def __init__(
         self,
         *,
-        positions: _abc.Iterable[Global___TokenScores] | None = ...,
-        kl_to_base: _builtins.float = ...,
+        name: _builtins.str = ...,
+        layer: _builtins.int = ...,
+        norm: _builtins.float = ...,
+        cosines: _abc.Iterable[_builtins.float] | None = ...,
+        sha256: _builtins.str = ...,
         sample_receipt: _records_pb2.SampleReceipt | None = ...,
         receipt: _records_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kl_to_base", b"kl_to_base", "positions", b"positions", "receipt", b"receipt", "sample_receipt", b"sample_receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "layer", b"layer", "name", b"name", "norm", b"norm", "receipt", b"receipt", "sample_receipt", b"sample_receipt", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProbeResponse: _TypeAlias = ProbeResponse  # noqa: Y015
+Global___MakeDirectionResponse: _TypeAlias = MakeDirectionResponse  # noqa: Y015
 
 @_typing.final
 class Utterance(_message.Message):

@@ -80,6 +80,11 @@ class SandboxServiceStub:
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.SerializeToString,
                 response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.FromString,
                 _registered_method=True)
+        self.MakeDirection = channel.unary_unary(
+                '/model_organisms.v1.SandboxService/MakeDirection',
+                request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionRequest.SerializeToString,
+                response_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/model_organisms.v1.SandboxService/CloseSession',
                 request_serializer=model__organisms_dot_v1_dot_sandbox__pb2.CloseSessionRequest.SerializeToString,
@@ -122,7 +127,7 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """Releases rounded numbers of the next-token distribution.
+        """Releases rounded numbers of the next-token distribution and of hidden states.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +156,13 @@ class SandboxServiceServicer:
 
     def EndLocalTurn(self, request, context):
         """Reports what came of it; the holder's program shows nothing before this has answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakeDirection(self, request, context):
+        """Makes a direction that the session keeps. The vector stays in the cell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,6 +228,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.EndLocalTurn,
                     request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.FromString,
                     response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.SerializeToString,
+            ),
+            'MakeDirection': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeDirection,
+                    request_deserializer=model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionRequest.FromString,
+                    response_serializer=model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -472,6 +489,33 @@ class SandboxService:
             '/model_organisms.v1.SandboxService/EndLocalTurn',
             model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnRequest.SerializeToString,
             model__organisms_dot_v1_dot_sandbox__pb2.EndLocalTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeDirection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/model_organisms.v1.SandboxService/MakeDirection',
+            model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionRequest.SerializeToString,
+            model__organisms_dot_v1_dot_sandbox__pb2.MakeDirectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

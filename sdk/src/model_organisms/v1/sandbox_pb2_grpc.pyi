@@ -39,7 +39,7 @@ class SandboxServiceStub:
     Sample: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.SampleRequest, _sandbox_pb2.SampleResponse]
     """Draws text. Each piece leaves after the ledger entry that commits to it."""
     Probe: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ProbeRequest, _sandbox_pb2.ProbeResponse]
-    """Releases rounded numbers of the next-token distribution."""
+    """Releases rounded numbers of the next-token distribution and of hidden states."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]
     """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
     OpenLocalSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.OpenLocalSessionRequest, _sandbox_pb2.OpenLocalSessionResponse]
@@ -48,6 +48,8 @@ class SandboxServiceStub:
     """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed."""
     EndLocalTurn: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.EndLocalTurnRequest, _sandbox_pb2.EndLocalTurnResponse]
     """Reports what came of it; the holder's program shows nothing before this has answered."""
+    MakeDirection: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.MakeDirectionRequest, _sandbox_pb2.MakeDirectionResponse]
+    """Makes a direction that the session keeps. The vector stays in the cell."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]
     KillSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]
     """Ends somebody's session at once."""
@@ -63,7 +65,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     Sample: _aio.UnaryStreamMultiCallable[_sandbox_pb2.SampleRequest, _sandbox_pb2.SampleResponse]  # type: ignore[assignment]
     """Draws text. Each piece leaves after the ledger entry that commits to it."""
     Probe: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ProbeRequest, _sandbox_pb2.ProbeResponse]  # type: ignore[assignment]
-    """Releases rounded numbers of the next-token distribution."""
+    """Releases rounded numbers of the next-token distribution and of hidden states."""
     WatchSession: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchSessionRequest, _sandbox_pb2.WatchSessionResponse]  # type: ignore[assignment]
     """Reads what was said in a session, and where asked, goes on while it is said. For reviewers; each look is in the ledger."""
     OpenLocalSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.OpenLocalSessionRequest, _sandbox_pb2.OpenLocalSessionResponse]  # type: ignore[assignment]
@@ -72,6 +74,8 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     """Announces a question to a local session's cell: its cost is taken, and the registry chooses the seed."""
     EndLocalTurn: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.EndLocalTurnRequest, _sandbox_pb2.EndLocalTurnResponse]  # type: ignore[assignment]
     """Reports what came of it; the holder's program shows nothing before this has answered."""
+    MakeDirection: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.MakeDirectionRequest, _sandbox_pb2.MakeDirectionResponse]  # type: ignore[assignment]
+    """Makes a direction that the session keeps. The vector stays in the cell."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]  # type: ignore[assignment]
     KillSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.KillSessionRequest, _sandbox_pb2.KillSessionResponse]  # type: ignore[assignment]
     """Ends somebody's session at once."""
@@ -114,7 +118,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.ProbeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ProbeResponse, _abc.Awaitable[_sandbox_pb2.ProbeResponse]]:
-        """Releases rounded numbers of the next-token distribution."""
+        """Releases rounded numbers of the next-token distribution and of hidden states."""
 
     @_abc_1.abstractmethod
     def WatchSession(
@@ -147,6 +151,14 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.EndLocalTurnResponse, _abc.Awaitable[_sandbox_pb2.EndLocalTurnResponse]]:
         """Reports what came of it; the holder's program shows nothing before this has answered."""
+
+    @_abc_1.abstractmethod
+    def MakeDirection(
+        self,
+        request: _sandbox_pb2.MakeDirectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.MakeDirectionResponse, _abc.Awaitable[_sandbox_pb2.MakeDirectionResponse]]:
+        """Makes a direction that the session keeps. The vector stays in the cell."""
 
     @_abc_1.abstractmethod
     def CloseSession(
