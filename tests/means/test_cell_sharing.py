@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Load, Numbers, Piece
-from model_organisms.errors import CellUnavailable, InvalidArgument, Unavailable
+from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument, Unavailable
 from model_organisms.formats import manifest
 from model_organisms.records import Inquiry, Level, Measure, Message, NewDirection, SamplingParameters
 from model_organisms_registry.config import Cells
@@ -277,6 +277,15 @@ def test_a_contrast_of_many_prompts_holds_up_nobody_who_shares_the_cell(room, or
     assert first.text + said(pieces) == expected[1]
     making.join(60)
     assert made[0].norm > 0
+
+
+def test_many_probes_at_once_hold_up_nobody_who_shares_the_cell(room, organisms, expected):
+    busy, other = room(organisms[0]), room(organisms[1])
+    probes = [busy.cell.begin(Ask(asked(WORDY), slot=busy.slot), Numbers) for _ in range(200)]
+    assert said(other.sample(asked(), DRAWN, max_seconds=60)) == expected[1]
+    with pytest.raises(DeadlineExceeded):  # who came last is not answered yet
+        probes[-1].take(time.monotonic())
+    assert all(probe.take(time.monotonic() + 60).kl for probe in probes)
 
 
 def test_a_contrast_that_is_cancelled_or_whose_session_is_killed_ends_and_the_others_go_on(room, organisms, expected):

@@ -5,5 +5,5 @@ walls.py     attacks the result from inside   worker.py                         
 starting.py  a cell before its first bundle   warden.py                            starts and reaps the processes
 cell.py      a cell as its owner holds it     tenant.py                            one session's place in it
 calls.py     what comes of a call             desk.py                              the cell's own end
-channel.py, frames.py, seal.py                what crosses between the two
+channel.py, frames.py, questions.py, seal.py  what crosses between the two
 """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from model_organisms.cells.confine import Spec
     from model_organisms.cells.desk import Desk
-    from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Frame, Load
+    from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Frame, Load, Numbers
     from model_organisms.sampling import Engine, Organism
 
 
@@ -79,11 +79,11 @@ class _Place:
 
 @dataclass(slots=True)
 class _Making:
-    """A direction that is being made, one prompt at a time, so that nobody waits longer than for one."""
+    """Numbers or a direction being made, one prompt at a time, so that nobody waits longer than for one."""
 
     call: int
     place: _Place
-    steps: Generator[None, None, Directed]
+    steps: Generator[None, None, Numbers | Directed]
 
 
 class Host:
@@ -116,7 +116,7 @@ class Host:
                 self._make()
 
     def _take(self, frame: Frame) -> None:
-        from model_organisms.cells.frames import Ask, Cancel, Direct, Draw, Load, Numbers, Ping, Pong
+        from model_organisms.cells.frames import Ask, Cancel, Direct, Draw, Load, Ping, Pong
 
         body, call = frame.body, frame.call
         if isinstance(body, Ping):
@@ -125,12 +125,10 @@ class Host:
             self._desk.say(self._load(body), call)
         elif isinstance(body, Draw):
             self._draw(body, call)
-        elif isinstance(body, Ask):
-            made = self._engine.measure(self._place(body).organism, body.messages, body.inquiry)
-            self._desk.say(Numbers(made.positions, made.kl, made.readings), call)
-        elif isinstance(body, Direct):
+        elif isinstance(body, Ask | Direct):
             place = self._place(body)
-            self._making.append(_Making(call, place, self._directing(place.organism, body)))
+            steps = self._asking(place, body) if isinstance(body, Ask) else self._directing(place, body)
+            self._making.append(_Making(call, place, steps))
         elif isinstance(body, Cancel):
             for ticket in [ticket for ticket, (number, _) in self._calls.items() if number == call]:
                 self._engine.cancel(ticket)
@@ -191,14 +189,22 @@ class Host:
         self._calls[ticket] = call, place
         place.tickets.add(ticket)
 
-    def _directing(self, organism: Organism, asked: Direct) -> Generator[None, None, Directed]:
+    def _asking(self, place: _Place, asked: Ask) -> Generator[None, None, Numbers]:
+        """Measure; who keeps asking keeps nobody from the next step."""
+        from model_organisms.cells.frames import Numbers
+
+        yield
+        made = self._engine.measure(place.organism, asked.messages, asked.inquiry)
+        return Numbers(made.positions, made.kl, made.readings)
+
+    def _directing(self, place: _Place, asked: Direct) -> Generator[None, None, Directed]:
         """Make a direction, and keep it under its organism, so that no other session's requests find it; pauses by prompt."""
         from model_organisms.cells.frames import Directed
         from model_organisms.errors import InvalidArgument
         from model_organisms.sampling.probing import cosines
         from model_organisms.sampling.steering import digest, mean_difference, unpacked
 
-        sought, kept = asked.sought, self._engine.directions
+        sought, kept, organism = asked.sought, self._engine.directions, place.organism
         others = [kept.get(name, owner=organism) for name in sought.compared]
         if sought.vector:
             vector = unpacked(sought.vector)
@@ -216,7 +222,7 @@ class Host:
         return Directed(norm, cosines(made, others), digest(made))
 
     def _make(self) -> None:
-        """Read one prompt for the direction whose turn it is."""
+        """Read one prompt for whoever's turn it is."""
         making = self._making.popleft()
         with _told(self._desk, making.call):
             try:
@@ -227,16 +233,15 @@ class Host:
                 self._making.append(making)
 
     def _give_up(self, makings: list[_Making]) -> None:
-        """Leave directions unmade, and say so: each call has a last frame."""
+        """Leave numbers and directions unmade, and say so: each call has a last frame."""
         from model_organisms.cells.frames import Failed
         from model_organisms.errors import Unavailable
 
         for making in makings:
             self._making.remove(making)
             making.steps.close()
-            self._desk.say(
-                Failed(Unavailable.reason, "The direction was not made in time; make it again, of fewer prompts."), making.call
-            )
+            told = "What was asked for was not made in time; ask again, with fewer prompts at once."
+            self._desk.say(Failed(Unavailable.reason, told), making.call)
 
     def _step(self) -> None:
         from model_organisms.cells.frames import Piece
