@@ -207,6 +207,8 @@ def test_two_cells_share_the_pages_of_their_base(room, base, organisms):
     if not ROOT:
         pytest.skip("only root sees a cell's pages")
     size = (base / "model.safetensors").stat().st_size
+    with (base / "model.safetensors").open("rb") as weights:
+        os.fsync(weights.fileno())  # pages that are not on the disk yet count as dirty
     cells = [room(files, Level.CL3).cell for files in organisms[:2]]
     for cell in cells:
         pages = shared_clean(innermost(cell.process.pid), "model.safetensors")

@@ -14,7 +14,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from model_organisms import bases, progress, wire
 from model_organisms.client.prompts import messages_of, turns_of
@@ -55,6 +55,7 @@ A = TypeVar("A")
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _TRANSFER_TIMEOUT_S = 3000.0
 _TURN_TIMEOUT_S = 1800.0
+_PLAIN_ONLY = "A local session gives scores and divergence at the last position; for more, pull the organism into an `Engine`."
 FAILED = "failed"
 """Finish reason of a question of which nothing came."""
 
@@ -150,8 +151,7 @@ class GloveBox(Session):
             RegistryUnreachable: The registry did not hear of it, and nothing of it is shown.
         """
         if asked:
-            msg = f"A local session gives scores and divergence at the last position; leave out {', '.join(asked)}."
-            raise InvalidArgument(msg, field=next(iter(asked)))
+            raise InvalidArgument(f"Leave out {', '.join(asked)}. {_PLAIN_ONLY}", field=next(iter(asked)))
         with self._turn:
             begun, _ = self._begun(prompt, None)
             with self._reporting(begun) as report:
@@ -163,6 +163,14 @@ class GloveBox(Session):
             receipt = wire.from_message(done.sample_receipt, SampleReceipt)
             self._held(sampled.probe_text(positions, kl), receipt, done.receipt, "sandbox.probe.result", outcome="released")
             return Probe(positions, kl, self._mine(receipt))
+
+    def direction(self, *_prompts: Any, **_asked: Any) -> NoReturn:  # noqa: ANN401 - as in `Session.direction`, where each has its type
+        """Refuse: a local session keeps no directions.
+
+        Raises:
+            InvalidArgument: Always.
+        """
+        raise InvalidArgument(_PLAIN_ONLY, field="direction")
 
     def close(self) -> SessionRecord:
         """End the session, and the cell with all that is in its memory; the cell ends also where the registry is away."""
