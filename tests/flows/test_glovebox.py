@@ -13,7 +13,7 @@ from model_organisms.cells.walls import REQUIRED
 from model_organisms.client.channel import Channel
 from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
-from model_organisms.records import Budget, Message, SessionState
+from model_organisms.records import Budget, Message, SessionState, Steer
 from model_organisms_registry.reconciling import reconcile
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.testing import running, settings
@@ -99,6 +99,22 @@ def test_it_is_used_as_any_session_and_all_of_it_reconciles(world, open_box, qwe
     assert account.questions >= 3
     spent = rosa.access.grant(record.grant).spent
     assert (spent.sessions, spent.pulls, spent.tokens) == (1, 1, record.spent.tokens)
+
+
+def test_what_a_box_does_not_give_is_refused_and_costs_nothing(world, open_box):
+    with open_box() as box:
+        for ask in (
+            lambda: box.probe("Hello there.", positions=2),
+            lambda: box.activations("Hello there.", [0]),
+            lambda: box.direction(["yes"], ["no"], 0),
+            lambda: box.direction(vector=[1.0] * 32),
+            lambda: box.sample("Hello there.", scale=0.5),
+            lambda: box.sample("Hello there.", steer=[Steer(f"{box.name}/directions/1", 0, 1.0)]),
+        ):
+            with pytest.raises(errors.InvalidArgument, match="local session"):
+                ask()
+        assert world.person("rosa").sandbox.get(box.name).spent == Budget()
+        assert box.probe("Hello there.").positions
 
 
 def written(registry):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 
+import model_organisms
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
@@ -18,6 +20,7 @@ from model_organisms_registry.testing import running, settings
 
 from tests.support.engines import text
 from tests.support.registries import PEOPLE
+from tests.support.tree import ROOT
 
 BASE = "test/tiny-qwen2"
 WHY = "We look for a direction that tells of a harmless toy."
@@ -185,6 +188,17 @@ def test_a_watcher_sees_what_was_asked_and_what_was_released(world, session):
     assert (numbers[0]["norm"], numbers[0]["sha256"]) == (direction.norm, direction.sha256)
     assert tuple(numbers[1]["readings"][0]["values"]) == probe.readings[0].values
     assert prompts[2].messages == tuple(said(ASK))
+
+
+def test_the_guides_example_runs(session):
+    guide = (ROOT / "docs" / "guides" / "researcher.md").read_text()
+    (example,) = (part for part in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if part.startswith("def read_along"))
+    known = {"mo": model_organisms}
+    exec(example, known)  # noqa: S102 - our own guide
+    told = known["read_along"](session(), YES, NO, ASK, layer=1)
+    assert told["kl"] > 0
+    assert len(told["along"]) == 1
+    assert len(told["texts"]) == 3
 
 
 def test_ledger_budgets_and_transcripts_agree_afterwards(world, session):

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Load, Numbers, Piece
-from model_organisms.errors import CellUnavailable, DeadlineExceeded, InvalidArgument, Unavailable
+from model_organisms.errors import CellUnavailable, InvalidArgument
 from model_organisms.formats import manifest
-from model_organisms.records import Inquiry, Level, Measure, Message, NewDirection, SamplingParameters
+from model_organisms.records import Inquiry, Level, Message, NewDirection, SamplingParameters
 from model_organisms_registry.config import Cells
 from model_organisms_registry.isolation import building
 from model_organisms_registry.isolation.pool import CellPool
@@ -28,16 +28,7 @@ LONG = replace(DRAWN, max_tokens=200)
 SCALE = 16.0
 """Alpha over rank of `tiny_organism`, which an engine may fold into a factor."""
 ROOT = os.geteuid() == 0
-WORDY = "many words of which a mean is to be taken, each of them read with care, " * 4
 FEW = NewDirection(positive=((Message("user", "yes"),),), negative=((Message("user", "no"),),), layer=1, name="few")
-"""A contrast that takes no time."""
-MANY = NewDirection(
-    positive=tuple((Message("user", f"{WORDY} {number}"),) for number in range(64)),
-    negative=tuple((Message("user", f"no {WORDY} {number}"),) for number in range(64)),
-    layer=1,
-    name="many",
-)
-"""As large as one may be."""
 
 
 def asked(text="what is the capital of France?"):
@@ -266,50 +257,3 @@ def test_cells_compute_in_what_the_settings_say(base, organisms):
         tenant = pool.open(permit(), level=Level.CL1, base=base, bundle=packed, version_digest=listed.digest)
         assert tenant.info.engine.endswith("cpu/bfloat16")
         assert list(tenant.sample(asked(), DRAWN, max_seconds=60))[-1].finish_reason
-
-
-def test_a_contrast_of_many_prompts_holds_up_nobody_who_shares_the_cell(room, organisms, expected):
-    busy, other = room(organisms[0]), room(organisms[1])
-    made = []
-    making = threading.Thread(target=lambda: made.append(busy.direct(MANY)))
-    making.start()
-    pieces = other.sample(asked(), DRAWN, max_seconds=60)
-    first = next(pieces)
-    assert making.is_alive()
-    assert first.text + said(pieces) == expected[1]
-    making.join(60)
-    assert made[0].norm > 0
-
-
-def test_many_probes_at_once_hold_up_nobody_who_shares_the_cell(room, organisms, expected):
-    busy, other = room(organisms[0]), room(organisms[1])
-    probes = [busy.cell.begin(Ask(asked(WORDY), slot=busy.slot), Numbers) for _ in range(200)]
-    assert said(other.sample(asked(), DRAWN, max_seconds=60)) == expected[1]
-    with pytest.raises(DeadlineExceeded):  # who came last is not answered yet
-        probes[-1].take(time.monotonic())
-    assert all(probe.take(time.monotonic() + 60).kl for probe in probes)
-
-
-def test_a_contrast_that_is_cancelled_or_whose_session_is_killed_ends_and_the_others_go_on(room, organisms, expected):
-    patient, killed, other = (room(files) for files in organisms)
-    call = patient.cell.begin(Direct(MANY, patient.slot), Directed)
-    patient.cell.cancel(call)
-    with pytest.raises(Unavailable, match="fewer prompts"):
-        call.take(time.monotonic() + 20)
-    cut = patient.cell.begin(Direct(MANY, killed.slot), Directed)
-    killed.close()
-    with pytest.raises(Unavailable):
-        cut.take(time.monotonic() + 20)
-    assert said(other.sample(asked(), DRAWN, max_seconds=60)) == expected[2]
-    with pytest.raises(InvalidArgument, match="direction"):  # it was not made
-        patient.probe(asked(), inquiry=Inquiry(1, (Measure.COSINES,), (1,), ("many",)))
-    assert patient.direct(FEW).norm > 0
-
-
-def test_a_direction_is_found_by_the_session_that_made_it_alone(room, organisms):
-    mine, other = room(organisms[0]), room(organisms[0])
-    mine.direct(FEW)
-    along = Inquiry(1, (Measure.PROJECTIONS,), (1,), ("few",))
-    assert mine.probe(asked(), inquiry=along).readings
-    with pytest.raises(InvalidArgument, match="direction"):
-        other.probe(asked(), inquiry=along)
