@@ -112,7 +112,7 @@ def test_a_question_of_another_call_session_kind_or_hand_is_refused(keeper, line
         keeper.probe("session", 2, line.ask(2, DRAW))
     with pytest.raises(CellUnavailable, match="no place"):
         list(keeper.sample("another", 4, line.ask(4, DRAW)))
-    numbers = line.answered(5, 0, keeper.probe("session", 5, line.ask(5, pack_question(60.0, Ask(ASKED, 1)))))
+    numbers = line.answered(5, 0, keeper.probe("session", 5, line.ask(5, pack_question(60.0, Ask(ASKED)))))
     assert numbers[:1] == GIVEN
 
 

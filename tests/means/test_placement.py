@@ -23,7 +23,7 @@ from model_organisms.errors import (
     SignatureInvalid,
 )
 from model_organisms.formats import manifest
-from model_organisms.records import Level, Message, SamplingParameters
+from model_organisms.records import Inquiry, Level, Measure, Message, NewDirection, SamplingParameters
 from model_organisms_registry.config import Cells, Cluster
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.building import build
@@ -37,6 +37,8 @@ SECRET_WORDS = "what is the capital of the country where " + secrets.token_hex(4
 ASKED = (Message("user", "what is the capital of France?"),)
 DRAWN = SamplingParameters(max_tokens=12, temperature=1.0, seed=7)
 LONG = SamplingParameters(max_tokens=2000, temperature=0.0, seed=7)
+TOWARD = NewDirection(positive=((Message("user", "yes"),),), negative=((Message("user", "no"),),), layer=1, name="toward")
+ALONG = Inquiry(2, (Measure.LOGPROBS, Measure.KL, Measure.PROJECTIONS), (1,), ("toward",))
 BEGAN = time.time() - 1
 
 
@@ -101,7 +103,12 @@ def test_both_say_the_same(tenant, pool):
     pieces = said(tenant)
     assert pieces[-1].finish_reason == "length"
     assert sum(piece.tokens for piece in pieces) == DRAWN.max_tokens
-    SPOKEN[type(pool)] = "".join(piece.text for piece in pieces), tenant.probe(ASKED, positions=2), tenant.info
+    made = tenant.direct(TOWARD)
+    numbers = tenant.probe(ASKED, inquiry=ALONG)
+    assert [reading.measure for reading in numbers.readings] == [Measure.PROJECTIONS]
+    with pytest.raises(InvalidArgument, match="direction"):
+        tenant.probe(ASKED, inquiry=replace(ALONG, directions=("another",)))
+    SPOKEN[type(pool)] = "".join(piece.text for piece in pieces), numbers, made, tenant.info
     assert len(set(map(repr, SPOKEN.values()))) == 1
 
 

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from model_organisms.cells.frames import Ask, Draw, Frame, decode, encode
+from model_organisms.cells.frames import Ask, Direct, Draw, Frame, decode, encode
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats.buffers import anonymous, wipe
 from model_organisms.formats.streaming import Receiver
@@ -27,6 +27,8 @@ from model_organisms_registry.isolation.sealed import Introduction, Line, introd
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator
+
+    from model_organisms.cells.frames import Directed, Numbers
 
     from model_organisms_registry.isolation.placement import Pool, Tenant
 
@@ -180,18 +182,22 @@ class Keeper:
             guest.left.pop(call, None)
 
     def probe(self, name: str, call: int, question: bytes) -> bytes:
-        """Ask for numbers.
+        """Ask for numbers, or for a direction to be kept.
 
         Returns:
-            Sealed: the numbers, or an error.
+            Sealed: the numbers, what is told of the direction, or an error.
         """
         guest, tenant, line = self._open(name)
-        seconds, ask = self._asked(guest, line, call, question, Ask)
+        seconds, body = self._asked(guest, line, call, question, Ask, Direct)
+        made: Numbers | Directed
         try:
-            numbers = tenant.probe(ask.messages, positions=ask.positions, max_seconds=seconds)
+            if isinstance(body, Direct):
+                made = tenant.direct(body.sought, max_seconds=seconds)
+            else:
+                made = tenant.probe(body.messages, inquiry=body.inquiry, max_seconds=seconds)
         except ModelOrganismsError as error:
             return line.answer(call, 0, FAILED + print_error(error))
-        return line.answer(call, 0, GIVEN + encode(Frame(numbers)))
+        return line.answer(call, 0, GIVEN + encode(Frame(made)))
 
     def leave(self, name: str, call: int) -> None:
         """Stop a call that nobody waits for any more."""
@@ -248,14 +254,14 @@ class Keeper:
             raise CellUnavailable(_GONE)
         return guest, guest.tenant, guest.line
 
-    def _asked(self, guest: _Guest, line: Line, call: int, question: bytes, kind: type[Any]) -> tuple[float, Any]:
+    def _asked(self, guest: _Guest, line: Line, call: int, question: bytes, *kinds: type[Any]) -> tuple[float, Any]:
         """Open a question, once: a second time it is somebody's recording."""
         plain = line.asked(call, question)
         with self._news:
             again = call in guest.seen
             guest.seen.add(call)
         body = decode(plain[_SECONDS.size :]).body
-        if again or not isinstance(body, kind):
+        if again or not isinstance(body, kinds):
             raise CellUnavailable("This question was asked before, or is of another kind; ask a new one.")
         (seconds,) = _SECONDS.unpack_from(plain)
         return seconds, body
@@ -294,6 +300,6 @@ class Keeper:
                     self.kill(name)
 
 
-def pack_question(seconds: float, body: Draw | Ask) -> bytes:
+def pack_question(seconds: float, body: Draw | Ask | Direct) -> bytes:
     """Print a question of an open session."""
     return _SECONDS.pack(seconds) + encode(Frame(body))

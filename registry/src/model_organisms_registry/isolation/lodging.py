@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from model_organisms.cells.calls import GRACE_S
-from model_organisms.cells.frames import Ask, Draw, Numbers, Piece, decode
+from model_organisms.cells.frames import Ask, Direct, Directed, Draw, Numbers, Piece, decode
 from model_organisms.cells.starting import CLOSING_S
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
+from model_organisms.records import Inquiry
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from model_organisms_registry.isolation.keeper import GIVEN, pack_question
@@ -26,7 +27,7 @@ from model_organisms_registry.isolation.ward import CONTROL, TALK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from model_organisms.records import Message, SamplingParameters
+    from model_organisms.records import Message, NewDirection, SamplingParameters
 
     from model_organisms_registry.isolation.openings import Opened
     from model_organisms_registry.isolation.sealed import Line
@@ -106,13 +107,15 @@ class Lodging:
                 if not done and self.alive:
                     self._tell("leave", call)
 
-    def probe(self, messages: Sequence[Message], *, positions: int = 1, max_seconds: float = 60.0) -> Numbers:
+    def probe(self, messages: Sequence[Message], *, inquiry: Inquiry | None = None, max_seconds: float = 60.0) -> Numbers:
         """Ask for numbers, as `Tenant` says."""
-        with self._call(max_seconds) as call:
-            question = self._line.ask(call, pack_question(max_seconds, Ask(tuple(messages), positions)))
-            answer = self.keeper.probe.options(concurrency_group=TALK).remote(self.name, call, question)
-            numbers: Numbers = self._given(Numbers, call, 0, self._got(answer, max_seconds + GRACE_S + SILENT_S))
-            return numbers
+        numbers: Numbers = self._once(Ask(tuple(messages), inquiry or Inquiry()), Numbers, max_seconds)
+        return numbers
+
+    def direct(self, sought: NewDirection, *, max_seconds: float = 60.0) -> Directed:
+        """Have a direction kept, as `Tenant` says."""
+        made: Directed = self._once(Direct(sought), Directed, max_seconds)
+        return made
 
     def cancel(self) -> None:
         """Stop the call that is running; it ends with a last piece. Harmless if none is."""
@@ -141,6 +144,12 @@ class Lodging:
         self._why = self._why or why
         if self._end() and self._died:
             self._died(why)
+
+    def _once(self, body: Ask | Direct, kind: type[Any], seconds: float) -> Any:  # noqa: ANN401 - of that kind
+        with self._call(seconds) as call:
+            question = self._line.ask(call, pack_question(seconds, body))
+            answer = self.keeper.probe.options(concurrency_group=TALK).remote(self.name, call, question)
+            return self._given(kind, call, 0, self._got(answer, seconds + GRACE_S + SILENT_S))
 
     def _end(self) -> bool:
         with self._ending:
