@@ -7,6 +7,7 @@ import secrets
 import signal
 import threading
 import time
+from array import array
 from dataclasses import replace
 from hashlib import sha256
 
@@ -23,7 +24,7 @@ from model_organisms.errors import (
     SignatureInvalid,
 )
 from model_organisms.formats import manifest
-from model_organisms.records import Inquiry, Level, Measure, Message, NewDirection, SamplingParameters
+from model_organisms.records import Inquiry, Level, Measure, Message, NewDirection, SamplingParameters, Steer
 from model_organisms_registry.config import Cells, Cluster
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.building import build
@@ -96,6 +97,10 @@ def said(place, asked=ASKED, drawn=DRAWN):
     return list(place.sample(asked, drawn, max_seconds=60))
 
 
+def text(pieces):
+    return "".join(piece.text for piece in pieces)
+
+
 SPOKEN = {}
 
 
@@ -108,7 +113,9 @@ def test_both_say_the_same(tenant, pool):
     assert [reading.measure for reading in numbers.readings] == [Measure.PROJECTIONS]
     with pytest.raises(InvalidArgument, match="direction"):
         tenant.probe(ASKED, inquiry=replace(ALONG, directions=("another",)))
-    SPOKEN[type(pool)] = "".join(piece.text for piece in pieces), numbers, made, tenant.info
+    steered = said(tenant, drawn=replace(DRAWN, scale=0.5, steer=(Steer("toward", 0, 400.0),)))
+    assert text(steered) != text(pieces)
+    SPOKEN[type(pool)] = text(pieces), text(steered), numbers, made, tenant.info
     assert len(set(map(repr, SPOKEN.values()))) == 1
 
 
@@ -133,7 +140,7 @@ def test_two_organisms_on_one_base_speak_at_once_each_for_itself_and_one_is_kill
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert ["".join(p.text for p in pieces) for pieces in together] == ["".join(p.text for p in pieces) for pieces in alone]
+    assert list(map(text, together)) == list(map(text, alone))
     assert other.info.adapter_digests != tenant.info.adapter_digests
     pieces = other.sample(ASKED, LONG, max_seconds=60)
     next(pieces)
@@ -180,7 +187,13 @@ def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, organisms, tmp
     asked = (Message("user", SECRET_WORDS),)
     pieces = said(tenant, asked, replace(LONG, max_tokens=200))
     needles = needles_of(organisms[0]["adapter_model.safetensors"]) + needles_of(bytes(8) + organisms[0]["README.md"])
-    needles += needles_of(bytes(8) + SECRET_WORDS.encode()) + needles_of(bytes(8) + "".join(p.text for p in pieces).encode())
+    needles += needles_of(bytes(8) + SECRET_WORDS.encode()) + needles_of(bytes(8) + text(pieces).encode())
+    vector = array("f", (secrets.randbelow(1 << 20) - (1 << 19) for _ in range(tenant.info.hidden))).tobytes()
+    tenant.direct(NewDirection(vector, name="secret"))
+    states = tenant.probe(asked, inquiry=Inquiry(2, (Measure.ACTIVATIONS,), (1,))).readings[0].values
+    hidden = needles_of(bytes(8) + vector), needles_of(bytes(8) + array("f", states).tobytes())
+    assert all(hidden)
+    needles += sum(hidden, ())
     assert tenant.alive
     import ray
 
