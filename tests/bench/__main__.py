@@ -44,6 +44,8 @@ _LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "ob
 @click.option(
     "--all", "whole", is_flag=True, help="Every count, rank and spread of M1 and M2, PEFT beside 128, M12 without a jail."
 )
+@click.option("--counts", default="", help="Of M1 and M2, only rows of so many organisms: some of 1,8,32,128.")
+@click.option("--ranks", default="", help="Of M1 and M2, only rows of these ranks: some of 1,8,64.")
 @click.option("--only", default="", help=f"Some of {','.join(ALL)}, separated by commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option(
@@ -54,7 +56,7 @@ _LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "ob
 @click.option("--dtype", default="auto", show_default=True, help="What they compute in; the model's own on a GPU where absent.")
 @click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model of M1 to M4, M9, M10 and M12.")
 @click.option("--threads", default=0, help="Threads of torch, ours and peers'; its own choice where absent.")
-def main(*, only: str, as_json: bool, threads: int, **asked: Any) -> None:
+def main(*, only: str, as_json: bool, threads: int, counts: str, ranks: str, **asked: Any) -> None:
     """Measure, print, and write build/bench.json."""
     chosen = [name for name in ALL if name in (only.split(",") if only else ALL)]
     if only and len(chosen) != len(only.split(",")):
@@ -67,7 +69,7 @@ def main(*, only: str, as_json: bool, threads: int, **asked: Any) -> None:
     # Beside the repository's own files, because a temporary folder may be in memory, where nothing is durable and all is fast.
     with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
         Path(folder).chmod(0o755)  # a cell under a user of its own reads what lies there
-        wanted = Wanted(**asked)
+        wanted = Wanted(counts=_numbers(counts, "--counts"), ranks=_numbers(ranks, "--ranks"), **asked)
         rows = _measured(chosen, Path(folder), wanted)
     report = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,6 +97,15 @@ class Wanted:
     device: str
     dtype: str
     base: str
+    counts: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in text.split(",") if one)
+    except ValueError as error:
+        raise click.BadParameter("write numbers, separated by commas", param_hint=option) from error
 
 
 def _measured(chosen: Collection[str], folder: Path, wanted: Wanted) -> list[Row]:
@@ -134,7 +145,7 @@ def _models(
     models = flock.flock(wanted.base, device=wanted.device, dtype=wanted.dtype)
     how = {"quick": wanted.quick, "whole": wanted.whole}
     parts = {
-        "M1": lambda: mixed.many(models, folder / "many", vllm=wanted.vllm, **how),
+        "M1": lambda: mixed.many(models, folder / "many", vllm=wanted.vllm, counts=wanted.counts, ranks=wanted.ranks, **how),
         "M3": lambda: attach.attached(models, folder / "attach", vllm=wanted.vllm, **how),
         "M10": lambda: capture.captured(models, quick=wanted.quick),
         "M12": lambda: served.sampled(models, folder / "served", device=wanted.device, **how),

@@ -41,21 +41,27 @@ class Verdict:
         return f"{self.same + self.ties} of {self.rows} rows are PEFT's{tied}"
 
 
-def verdict(ours: Decoded, worn: Any, prompts: torch.Tensor, names: Sequence[str], *, tokenizer: Any, dtype: str) -> Verdict:
-    """Follow each row with PEFT.
+def verdict(
+    ours: Decoded,
+    worn: Any,
+    prompts: torch.Tensor,
+    names: Sequence[str],
+    *,
+    oracle: Sequence[list[int]],
+    tokenizer: Any,
+    dtype: str,
+) -> Verdict:
+    """Hold each row against PEFT's, and follow with PEFT those that differ.
 
     Args:
         ours: What was drawn, as token ids or text.
         worn: A model that wears all adapters (`flock.wear`).
         prompts: Shape [rows, tokens].
         names: PEFT's name of each row's adapter.
+        oracle: What PEFT drew for each row.
         tokenizer: For sides that give text.
         dtype: What the models compute in.
     """
-    from tests.bench.loops import plain
-
-    new = max(ours.counts)
-    oracle = plain(worn, prompts, new, adapter_names=list(names)).ids
     bound = TIE.get(dtype, _TIE_HALF)
     drawn = ours.ids or [_as_ids(text, row, tokenizer) for text, row in zip(ours.texts, oracle, strict=True)]
     same = sum(mine == theirs for mine, theirs in zip(drawn, oracle, strict=True))

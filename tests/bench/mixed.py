@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from tests.bench.flock import DOWN, EVERY, ONE, PROMPT, SPREADS, bare_again, wea
 from tests.bench.measure import OURS, Goal, Row, interleaved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from tests.bench.flock import Flock
@@ -29,7 +30,9 @@ LOOP, GENERATE, NOBODY, MIXER = (
 PEFT, VLLM, LIMIT = "PEFT mixed batch", "vLLM", "the machine's limit"
 FEW = ((32, 1, DOWN), (32, 1, EVERY), (32, 8, EVERY), (8, 8, EVERY), (1, 8, EVERY), (128, 1, DOWN))
 """What is measured unless all is asked for: organisms, rank, spread."""
-WHOLE = tuple((count, rank, spread) for spread in (ONE, DOWN, EVERY) for rank in (1, 8, 64) for count in (1, 8, 32, 128))
+WHOLE = tuple((count, rank, spread) for count in (32, 8, 1, 128) for spread in (ONE, DOWN, EVERY) for rank in (1, 8, 64))
+_LARGE = 128
+"""A batch of which one run of one side takes minutes, so it is timed less often, without sides that explain others."""
 _GOALS = {(32, 1, DOWN): 0.97, (32, 1, EVERY): 0.90, (32, 8, EVERY): 0.83}
 _VLLM_FEW = ((32, 8, EVERY),)
 
@@ -40,20 +43,29 @@ class Asked:
 
     rounds: int
     new: int
-    whole: bool
+    warm: int = 1
 
     @classmethod
-    def of(cls, *, quick: bool, whole: bool) -> Asked:
-        """Few rounds of few tokens for a look."""
-        return cls(1, 12, whole=False) if quick else cls(5 if whole else 3, 24, whole=whole)
+    def of(cls, count: int, *, quick: bool, whole: bool) -> Asked:
+        """Few rounds of few tokens for a look, or where so much is asked for that it would take a day."""
+        if quick:
+            return cls(1, 12)
+        if count >= _LARGE:
+            return cls(2, 8, warm=0)
+        return cls(3, 12 if whole else 24)
 
 
-def many(flock: Flock, folder: Path, *, quick: bool, whole: bool, vllm: str) -> list[Row]:
+def many(
+    flock: Flock, folder: Path, *, quick: bool, whole: bool, vllm: str, counts: Collection[int] = (), ranks: Collection[int] = ()
+) -> list[Row]:
     """M1 and M2, one row for each count, rank and spread."""
-    asked = Asked.of(quick=quick, whole=whole)
     chosen = WHOLE if whole else FEW[:3] if quick else FEW
     rows = []
     for count, rank, spread in chosen:
+        if (counts and count not in counts) or (ranks and rank not in ranks):
+            continue
+        print(f"  {count} organisms, rank {rank}, {SPREADS[spread]} ...", file=sys.stderr, flush=True)
+        asked = Asked.of(count, quick=quick, whole=whole)
         python = vllm if whole or (count, rank, spread) in _VLLM_FEW else ""
         rows.append(_one(flock, folder / f"{count}-{rank}-{spread}", count, rank, spread, asked=asked, vllm=python))
         flock.made.clear()
@@ -70,25 +82,29 @@ def _one(flock: Flock, folder: Path, count: int, rank: int, spread: str, *, aske
     organisms = [runs.add(files) for files in bundles]
     sides: dict[str, Callable[[], Decoded]] = {
         OURS: lambda: loops.engine(runs, organisms, prompts, asked.new),
-        MIXER: lambda: loops.mixed(runs.mixer, flock.base.model, organisms, prompts, asked.new),
-        NOBODY: lambda: loops.engine(runs, [None] * count, prompts, asked.new),
         LOOP: lambda: loops.plain(flock.bare, prompts, asked.new),
-        GENERATE: lambda: loops.generated(flock.bare, prompts, asked.new),
         PEFT: lambda: loops.plain(worn, prompts, asked.new, adapter_names=names),
     }
+    if count < _LARGE:
+        sides |= {
+            MIXER: lambda: loops.mixed(runs.mixer, flock.base.model, organisms, prompts, asked.new),
+            NOBODY: lambda: loops.engine(runs, [None] * count, prompts, asked.new),
+            GENERATE: lambda: loops.generated(flock.bare, prompts, asked.new),
+        }
     with _beside(vllm, flock, bundles, folder, rank) as rival:
         if rival:
             sides[VLLM] = lambda: rival.run(prompts.tolist(), asked.new)
-        found = interleaved({name: _kept(name, side, last) for name, side in sides.items()}, asked.rounds)
+        found = interleaved({name: _kept(name, side, last) for name, side in sides.items()}, asked.rounds, warm=asked.warm)
     step = roofline.step(
         flock.base, rows=count, organisms=count, rank=rank, widths=flock.widths(spread), length=PROMPT + asked.new // 2
     )
     found[LIMIT] = [count / step.seconds(str(flock.base.device), flock.base.dtype)]
-    tell = {"tokenizer": flock.base.tokenizer, "dtype": flock.base.dtype}
+    tell = {"oracle": last[PEFT].ids, "tokenizer": flock.base.tokenizer, "dtype": flock.base.dtype}
     checks = {}
     for name, side in ((OURS, "engine"), (MIXER, "mixer")):
-        seen = agreement.verdict(last[name], worn, prompts, names, **tell)
-        checks[f"{side}: {seen}"] = seen.right
+        if name in last:
+            seen = agreement.verdict(last[name], worn, prompts, names, **tell)
+            checks[f"{side}: {seen}"] = seen.right
     checks["nobody left early"] = all(set(one.counts) == {asked.new} for one in last.values())
     for organism in organisms:
         runs.remove(organism)
