@@ -23,6 +23,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import click
+from model_organisms.errors import LedgerUnavailable
 from model_organisms_registry.inspection import inspect
 
 from tests.chaos.__main__ import reconciled
@@ -41,6 +42,7 @@ LANES, ORGANISMS = 4, 8
 EACH = 5
 """Samples of a session that is opened and closed again."""
 WARM = 0.2
+_TRIES = 5
 _OWN = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -69,10 +71,11 @@ def _soaked(folder: Path, *, samples: int, bound: int, rounds: int) -> dict[str,
         stays = [there.researchers[0].sandbox.open(version, purpose=PURPOSE) for version in there.versions[:2]]
         for session in stays:
             stack.callback(session.close)
-        done, readings = 0, []
+        done, again, readings = 0, 0, []
         size = max(1, samples // rounds)
         while done < samples:
-            done += _round(there, number=len(readings), size=size)
+            drawn, refused = _round(there, number=len(readings), size=size)
+            done, again = done + drawn, again + refused
             readings.append((done, *_memory(there)))
             if len(readings) % max(1, rounds // 10) == 0:
                 _, registry, cells = readings[-1]
@@ -87,6 +90,7 @@ def _soaked(folder: Path, *, samples: int, bound: int, rounds: int) -> dict[str,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "samples": done,
         "sessions": 2 + done // EACH,
+        "visits_begun_again": again,
         "seconds": round(took),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "load": [load, os.getloadavg()]},
         "bound_bytes_a_sample": bound,
@@ -104,19 +108,20 @@ def _soaked(folder: Path, *, samples: int, bound: int, rounds: int) -> dict[str,
     return {**report, "wrong": wrong, "readings": readings}
 
 
-def _round(there: Crowd, *, number: int, size: int) -> int:
-    """Let every lane open, sample and close, until they have drawn `size` samples together."""
+def _round(there: Crowd, *, number: int, size: int) -> tuple[int, int]:
+    """Let every lane open, sample and close, until they have drawn `size` samples together.
+
+    Returns:
+        Samples drawn, and visits that were begun again.
+    """
     visits = max(1, round(size / EACH / LANES))
     failures: list[BaseException] = []
+    again: list[int] = []
 
     def lane(which: int) -> None:
         chance = Random(f"{number}/{which}")
         try:
-            for _ in range(visits):
-                version = chance.choice(there.versions)
-                with there.researchers[which].sandbox.open(version, purpose=PURPOSE) as session:
-                    for _ in range(EACH):
-                        session.sample(f"hello {chance.random()}", max_tokens=chance.randint(1, 12))
+            again.append(sum(_visit(there, which, chance) for _ in range(visits)))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that asked
             failures.append(error)
 
@@ -127,7 +132,24 @@ def _round(there: Crowd, *, number: int, size: int) -> int:
         one.join()
     if failures:
         raise failures[0]
-    return visits * EACH * LANES
+    return visits * EACH * LANES, sum(again)
+
+
+def _visit(there: Crowd, which: int, chance: Random) -> int:
+    """Open, sample, close; begun again where a busy disk kept the ledger for too long. Returns how often."""
+    version = chance.choice(there.versions)
+    for tried in range(_TRIES):
+        try:
+            with there.researchers[which].sandbox.open(version, purpose=PURPOSE) as session:
+                for _ in range(EACH):
+                    session.sample(f"hello {chance.random()}", max_tokens=chance.randint(1, 12))
+        except LedgerUnavailable:
+            if tried + 1 == _TRIES:
+                raise
+            time.sleep(1)
+        else:
+            break
+    return tried
 
 
 def _memory(there: Crowd) -> tuple[int, int]:
@@ -158,7 +180,8 @@ def _sum(processes: Iterable[psutil.Process]) -> int:
 
 def _say(report: dict[str, Any]) -> None:
     print(
-        f"{report['samples']} samples in {report['sessions']} sessions, {report['seconds']} s, load {report['machine']['load']}"
+        f"{report['samples']} samples in {report['sessions']} sessions ({report['visits_begun_again']} begun again), "
+        f"{report['seconds']} s, load {report['machine']['load']}"
     )
     for name in ("registry", "cells"):
         found = report[name]
