@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from base64 import urlsafe_b64encode
 
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from model_organisms import names
 from model_organisms.errors import InvalidArgument
 from model_organisms.records import GrantState, Level, RequestState, SessionState
-from model_organisms_registry.storage import paging
+from model_organisms_registry.storage import paging, schema
 from model_organisms_registry.storage.catalog import access, identity, organisms, sandbox
 from model_organisms_registry.storage.catalog.access import RequestFilter
 from model_organisms_registry.storage.catalog.organisms import EVERYTHING, OrganismFilter, Visibility
-from sqlalchemy import Integer, Text, event, text
+from sqlalchemy import Integer, Text, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tests.support import catalog as make
@@ -257,3 +258,16 @@ def test_every_look_goes_through_an_index(database, name):
 
 def test_both_databases_are_asked_the_same(database):
     assert database.dialect in {sqlite.dialect.name, postgresql.dialect.name}
+
+
+def test_a_listing_that_builds_its_statement_anew_leaves_nothing_behind():
+    def ordered(statement):
+        return paging._ordered(statement, schema.users.c.name, newest_first=False, resumed=False)
+
+    gc.collect()
+    before, kept = len(paging._ORDERED), select(schema.users)
+    assert ordered(kept) is ordered(kept)
+    for _ in range(10):
+        ordered(select(schema.users))
+    gc.collect()
+    assert len(paging._ORDERED) == before + 1

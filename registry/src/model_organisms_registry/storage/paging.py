@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.records import Page
@@ -29,6 +29,8 @@ MOST_BYTES = 3 << 20
 """A page goes into one message, and messages have at most 4 MiB."""
 _LONGEST_TOKEN = 1024
 _WIDEST = 2**63
+_ORDERED: WeakKeyDictionary[Select[Any], dict[tuple[bool, bool], Select[Any]]] = WeakKeyDictionary()
+"""By statement, and for as long as somebody keeps it: most listings build theirs anew each time, and those must not pile up."""
 
 
 def page(
@@ -79,11 +81,20 @@ def page(
     return Page(items=tuple(read(shown)), next_page_token=token)
 
 
-@lru_cache(maxsize=1024)
 def _ordered(
     statement: Select[Any], key: ColumnElement[str] | ColumnElement[int], *, newest_first: bool, resumed: bool
 ) -> Select[Any]:
     """Order and limit a listing; where a listing keeps its statement, once."""
+    known = _ORDERED.setdefault(statement, {})
+    if (newest_first, resumed) in known:
+        return known[newest_first, resumed]
+    made = known[newest_first, resumed] = _in_pages(statement, key, newest_first=newest_first, resumed=resumed)
+    return made
+
+
+def _in_pages(
+    statement: Select[Any], key: ColumnElement[str] | ColumnElement[int], *, newest_first: bool, resumed: bool
+) -> Select[Any]:
     if resumed:
         after: BindParameter[Any] = bindparam("page_after", type_=key.type)
         statement = statement.where(key < after if newest_first else key > after)
