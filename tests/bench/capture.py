@@ -67,7 +67,7 @@ def captured(flock: Flock, *, quick: bool) -> list[Row]:
     }
     found = interleaved(sides, rounds)
     runs.mixer.close()
-    bound = 1e-4 if flock.base.dtype == "float32" else 0.1
+    bound = 1e-5 if flock.base.dtype == "float32" else 0.1
     close = bool((last[OURS] - last[STATES]).abs().max() <= bound * last[STATES].abs().max())
     what = f"{count} organisms of rank {RANK} on every linear layer, hidden states after all {len(layers)} layers read"
     return [Row("M10", what, "tokens/s", found, (Goal(1 / 1.03, NONE),), {"the library's own states": close})]
