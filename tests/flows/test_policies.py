@@ -133,7 +133,14 @@ def test_an_invalid_set_leaves_the_one_that_stands_and_that_is_said(world, folde
     status = world.admin.access.policies()
     assert (world.registry.gate.digest, status.standing, status.candidate) == (stood, stood, "")
     assert "local.cedar" in status.problem
-    assert health(world) == {"": True, "ledger": True, "witness": False, "cells": world.registry.pool.jailed, "policies": False}
+    assert health(world) == {
+        "": True,
+        "ledger": True,
+        "witness": False,
+        "cells": world.registry.pool.jailed,
+        "policies": False,
+        "reruns": True,
+    }
     assert world.person("rosa").access.policies() == type(status)(stood)
     assert not world.registry.policies.settled
     with pytest.raises(errors.ConfigurationInvalid):

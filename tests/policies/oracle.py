@@ -126,6 +126,8 @@ RULES = {
     "watchSession": role(REVIEWER, ADMIN),
     "closeSession": relation("user"),
     "killSession": role(REVIEWER, ADMIN),
+    # Only the registry itself, on what is published, in a cell with all its walls above CL1. Nobody hears what comes out.
+    "rerun": lambda call: call.itself and call.published and (call.danger == 1 or call.jail),
     "proposeMotion": signs,
     # Two people are two people.
     "secondMotion": lambda call: signs(call) and not call.proposer,

@@ -77,6 +77,16 @@ class Cells:
     """`local`: cells are processes of this machine. `ray`: of a cluster's."""
     cluster: Cluster = field(default_factory=Cluster)
 
+    @property
+    def share(self) -> int:
+        """Sessions that one user may have at once."""
+        return self.each or max(1, self.limit // 2)
+
+    @property
+    def places(self) -> int:
+        """Cells that one registry process may have, here or on a cluster."""
+        return self.limit if self.placement == "local" else self.cluster.max_replicas * self.cluster.most_sessions
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -107,6 +117,16 @@ class Limits:
     session_idle_s: float = 1800.0
     release_s: float = 0.5
     """Text of a sample leaves at most this often, each time after its ledger entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What is done with sessions besides serving them."""
+
+    rerun_share: float = 0.05
+    """Share of the turns at CL3 and above that are said again in another cell, to see that they come out the same; 0 is none."""
+    rerun_hours: float = 24.0
+    """A turn for which no cell was free for so long is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +289,7 @@ class Config:
     keys: Keys = field(default_factory=Keys)
     cells: Cells = field(default_factory=Cells)
     limits: Limits = field(default_factory=Limits)
+    sandbox: Sandbox = field(default_factory=Sandbox)
     replica: Replica = field(default_factory=Replica)
     witnesses: Witnesses = field(default_factory=Witnesses)
     public: Public = field(default_factory=Public)
@@ -329,7 +350,8 @@ def load(folder: Path) -> Config:
     values: dict[str, Any] = dict(raw)
     values["keys"] = _keepers(values.get("keys", {}))
     values["cells"] = _cells(values.get("cells", {}))
-    for name, kind in (("limits", Limits), ("replica", Replica), ("witnesses", Witnesses), ("public", Public)):
+    tables = (("limits", Limits), ("sandbox", Sandbox), ("replica", Replica), ("witnesses", Witnesses), ("public", Public))
+    for name, kind in tables:
         values[name] = _read(kind, values.get(name, {}), f"{name}.")
     values["oidc"] = [_issuer(item) for item in _expect(values.get("oidc", []), list, "oidc")]
     values["notify"] = [_read(Notify, item, "notify.") for item in _expect(values.get("notify", []), list, "notify")]

@@ -4,6 +4,7 @@
 - what a grant has spent is what its sessions have, and the pulls that the ledger tells of
 - every question has one end, or is under way; its windows are its answer. Where an error ended it, the last of them may have been
   entered and not have left
+- every turn that was drawn to be said again was, or waits for it
 - every text that the ledger commits to is there and is that text, unless its session was erased
 
 All is read in one transaction, entries that wait to be sequenced included, so that a registry may be at work meanwhile.
@@ -27,9 +28,11 @@ from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.founding import Storage
 from model_organisms_registry.ledger import fsck
 from model_organisms_registry.ledger import rows as ledger_rows
+from model_organisms_registry.ledger.drawn import Tally, tally
 from model_organisms_registry.ledger.fsck import Finding
 from model_organisms_registry.ledger.signer import Signer
 from model_organisms_registry.storage.catalog import grants as grant_rows
+from model_organisms_registry.storage.catalog import reruns as rerun_rows
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.paging import every
@@ -62,6 +65,8 @@ class Account:
     """Texts that were opened, and are what the ledger commits to."""
     erased: int
     """Texts of sessions that were erased."""
+    reruns: Tally
+    """Turns that were drawn to be said again."""
     under_way: tuple[str, ...]
     """Questions without an end yet; a registry that starts, or the others of its kind, end those of one that is gone."""
     findings: tuple[Finding, ...]
@@ -81,6 +86,7 @@ class Account:
             f"ledger: {self.entries} entries, those that wait included",
             f"budgets: {self.sessions} sessions under {self.grants} grants, {self.questions} questions",
             f"transcripts: {self.texts} texts opened, {self.erased} erased",
+            self.reruns.as_text(),
             *(f"under way: {name}" for name in self.under_way),
             *(f"DIFFERS {finding.place}: {finding.what}" for finding in self.findings),
             "ledger, budgets and transcripts agree"
@@ -108,6 +114,7 @@ def reconcile(config: Config) -> Account:
             sessions = list(every(partial(rows.sessions, tx)))
             grants = list(every(partial(grant_rows.grants, tx)))
             under_way = [intent for intent in rows.unfinished_intents(tx) if intent.kind.value in _ASKED]
+            waiting = rerun_rows.waiting(tx)
             kept = {content.commit: content for session in sessions for content in rows.contents(tx, session.name)}
         written = list(_parsed(bodies))
         spoken = _Spoken(written)
@@ -115,6 +122,8 @@ def reconcile(config: Config) -> Account:
         findings += _spending(sessions, grants, spoken, under_way)
         opened = _Texts(written, kept, Contents(SealedStore(storage.blobs, storage.keys)).read)
         findings += opened.check(spoken)
+        drawn, owed = tally(written, waiting)
+        findings += owed
     finally:
         storage.close()
     return Account(
@@ -124,6 +133,7 @@ def reconcile(config: Config) -> Account:
         len(spoken.asked),
         opened.right,
         opened.erased,
+        drawn,
         tuple(intent.id for intent in under_way),
         tuple(findings),
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health_pb2
-from model_organisms.records import MotionKind
 from model_organisms.v1 import access_pb2, audit_pb2, identity_pb2, motions_pb2, organisms_pb2, recall_pb2, sandbox_pb2
 
 from model_organisms_registry import hooks
@@ -42,17 +41,19 @@ from model_organisms_registry.storage.contents import Contents
 from model_organisms_registry.storage.copies import Copies
 from model_organisms_registry.storage.sealed import SealedStore
 from model_organisms_registry.workflows.access import Access
+from model_organisms_registry.workflows.acts import two_people
 from model_organisms_registry.workflows.appointing import Appointing
 from model_organisms_registry.workflows.audit import Audit
 from model_organisms_registry.workflows.changes import Changes, seq
 from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.destruction import Destruction
+from model_organisms_registry.workflows.drawing import Draw
 from model_organisms_registry.workflows.explaining import Explaining
 from model_organisms_registry.workflows.glovebox import Gloveboxes
 from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.holding import Holdings
 from model_organisms_registry.workflows.identity import Identity
-from model_organisms_registry.workflows.motions import Act, Motions
+from model_organisms_registry.workflows.motions import Motions
 from model_organisms_registry.workflows.notifying import Notifier, Outbox
 from model_organisms_registry.workflows.oidc import Oidc
 from model_organisms_registry.workflows.organisms import Organisms
@@ -60,7 +61,9 @@ from model_organisms_registry.workflows.policies import Policies, begin
 from model_organisms_registry.workflows.publishing import Publishing
 from model_organisms_registry.workflows.pulling import Pulling
 from model_organisms_registry.workflows.recall import Recall
+from model_organisms_registry.workflows.repeating import Repeating
 from model_organisms_registry.workflows.replicas import Replicas
+from model_organisms_registry.workflows.rerunning import Rerunning
 from model_organisms_registry.workflows.sampling import Sampling
 from model_organisms_registry.workflows.sandbox import Sandbox
 from model_organisms_registry.workflows.shares import Shares, many_cells, many_pulls, many_views
@@ -132,6 +135,7 @@ class Registry:
         self.publishing.recover()
         self.publishing.end_due(now)
         self.clockwork.start()
+        self.reruns.start()
         self.notifier.start()
         for server in self._servers:
             server.start()
@@ -145,6 +149,7 @@ class Registry:
         if self.public:
             self.public.close()
         self.clockwork.stop()
+        self.reruns.stop()
         self.notifier.stop()
         now = self._clock()
         self.sandbox.stop(now)
@@ -179,7 +184,7 @@ class Registry:
             table=table,
             idle=timedelta(seconds=limits.session_idle_s),
             bases=self._bases,
-            each=_cells_each(config),
+            each=config.cells.share,
             replica=config.replica.name,
         )
         self.replicas = Replicas(self.changes, config.replica, lose=sandbox.lose, asking=lambda: sandbox.living.asking)
@@ -200,7 +205,7 @@ class Registry:
         self.gloveboxes = Gloveboxes(self.changes, self.gate, contents, sandbox=sandbox, table=table)
         self.destruction = Destruction(self.changes, self.gate, bundles)
         self.holdings = Holdings(self.changes, self.gate, grace=timedelta(days=limits.destruction_days))
-        acts = _acts(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
+        acts = two_people(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
         self._standing = Standing(storage.database, self._clock, table)
@@ -217,17 +222,21 @@ class Registry:
             door.service(_service(sandbox_pb2, "SandboxService"), self._sessions(contents)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
+        health = HealthRooms(self._conditions, self.policies, self.reruns)
         enrol = [
             porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), info)),
-            porch.service(_service(health_pb2, "Health"), HealthRooms(self._conditions, self.policies), only=ANSWERED),
+            porch.service(_service(health_pb2, "Health"), health, only=ANSWERED),
         ]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]
 
     def _sessions(self, contents: Contents) -> SandboxRooms:
         told = (self.changes, self.gate, contents)
-        sampling = Sampling(*told, sandbox=self.sandbox, clock=self._clock, release_s=self.config.limits.release_s)
+        repeating = Repeating(*told, cells=self.sandbox.cells)
+        self.reruns = Rerunning(self.changes, repeating, config=self.config, pool=self.pool, clock=self._clock)
+        draw, release_s = Draw(self.config.sandbox.rerun_share), self.config.limits.release_s
+        sampling = Sampling(*told, sandbox=self.sandbox, clock=self._clock, release_s=release_s, draw=draw)
         watching = Watching(*told, sandbox=self.sandbox, clock=self._clock)
-        cells, views = Shares(_cells_each(self.config), many_cells), Shares(_VIEWS_EACH, many_views)
+        cells, views = Shares(self.config.cells.share, many_cells), Shares(_VIEWS_EACH, many_views)
         return SandboxRooms(self.sandbox, sampling, watching, gloveboxes=self.gloveboxes, cells=cells, views=views)
 
     def _identity(self, contents: Contents) -> Identity:
@@ -284,22 +293,6 @@ class Registry:
             clock=self._clock,
         )
         return main, porch
-
-
-def _cells_each(config: Config) -> int:
-    """Sessions that one user may have."""
-    return config.cells.each or max(1, config.cells.limit // 2)
-
-
-def _acts(organisms: Organisms, destruction: Destruction, appointing: Appointing, policies: Policies) -> dict[MotionKind, Act]:
-    """What takes two people here; each act belongs to the workflow that owns what it is done to."""
-    return {
-        MotionKind.LOWER_LEVEL: organisms.lowering(),
-        MotionKind.DESTROY_KEY: destruction.act(),
-        MotionKind.APPOINT: appointing.appoint(),
-        MotionKind.REPLACE_KEYS: appointing.replace_keys(),
-        MotionKind.ADOPT_POLICIES: policies.adopting(),
-    }
 
 
 def serve(config: Config) -> None:

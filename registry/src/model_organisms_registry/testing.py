@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from model_organisms.client.client import Client, login
 from model_organisms.records import Role
 
-from model_organisms_registry.config import Cells, Config
+from model_organisms_registry.config import Cells, Config, Sandbox
 from model_organisms_registry.domain.identity import APPOINTED
 from model_organisms_registry.founding import found, free_ports
 from model_organisms_registry.server import Registry
@@ -66,7 +66,7 @@ class World:
 
 
 def settings(folder: Path, *, base_models: Mapping[str, Path] | None = None, **changes: object) -> Config:
-    """Settings of a registry on free loopback ports.
+    """Settings of a registry on free loopback ports, which says no turn again: what is in its ledger is what a test did.
 
     Args:
         folder: Its data folder; need not exist.
@@ -74,7 +74,7 @@ def settings(folder: Path, *, base_models: Mapping[str, Path] | None = None, **c
         changes: Further fields of `Config`.
     """
     cells = Cells(base_models={name: str(path) for name, path in (base_models or {}).items()})
-    config = free_ports(Config(folder, origin="registry.test", cells=cells))
+    config = free_ports(Config(folder, origin="registry.test", cells=cells, sandbox=Sandbox(rerun_share=0)))
     return replace(config, **changes)  # type: ignore[arg-type] # fields are checked by the constructor
 
 

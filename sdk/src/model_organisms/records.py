@@ -682,6 +682,8 @@ class UtteranceKind(StrEnum):
     LOST = "lost"
     ERASED = "erased"
     END = "end"
+    RERUN = "rerun"
+    """It was said again to check it; the text is the verdict."""
 
 
 @dataclass(frozen=True, slots=True)

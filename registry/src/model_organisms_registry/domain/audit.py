@@ -47,6 +47,9 @@ def _shape(kind: str, facts: str = "", *, optional: str = "", commit: bool | Non
     return Shape(kind, frozenset(facts.split()), frozenset(optional.split()), commit, intent)
 
 
+_RERUN = "reason position output engine engine_then"
+
+
 class Event(Enum):
     """Everything that is written down. The value says which facts are there."""
 
@@ -100,12 +103,16 @@ class Event(Enum):
 
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls claimed_walls place")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", optional="steer scale", commit=True)
-    SAMPLE_RESULT = _shape("sandbox.sample.result", "session outcome tokens bytes output receipt", commit=True, intent=True)
+    SAMPLE_RESULT = _shape(
+        "sandbox.sample.result", "session outcome tokens bytes output receipt", optional="rerun", commit=True, intent=True
+    )
     SAMPLE_RELEASE = _shape("sandbox.sample.release", "session bytes", optional="tokens", commit=True, intent=True)
     PROBE_INTENT = _shape("sandbox.probe.intent", "session", optional="values asked steer scale direction", commit=True)
     PROBE_RESULT = _shape(
         "sandbox.probe.result", "session outcome values output receipt", optional="direction", commit=True, intent=True
     )
+    RERUN = _shape("sandbox.rerun", "session verdict result", optional=_RERUN, intent=True)
+    RERUN_DIFFERS = _shape("sandbox.rerun.differs", "session verdict result", optional=_RERUN, intent=True)
     WATCH = _shape("sandbox.watch", "follow")
     END_SESSION = _shape("sandbox.end", "state", optional="tokens bytes values", commit=None)
 

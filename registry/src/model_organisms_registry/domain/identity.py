@@ -47,6 +47,8 @@ APPOINTED = frozenset({Role.REVIEWER, Role.ADMIN})
 """Roles that decide about others."""
 ADMIN_COUNTS_ON = timedelta(days=7)
 """How long an admin who was stopped still counts as one: time for the others to see who stopped them."""
+ITSELF = "users/registry"
+"""The registry, asking the gate of its own accord; policies know it by this name, and no account has it."""
 RUNG_OF_A_ROLE = Rung.DESCRIBE
 """What every role gives, and all it gives."""
 
@@ -76,12 +78,15 @@ def invite(
     """Make an account that waits for its owner.
 
     Raises:
-        InvalidArgument: No role, a service with a person's role, or a display name that is not one line of text.
+        InvalidArgument: The name of the registry itself, no role, a service with a role of a person, or a display name that is not one
+            line of text.
         InvalidName: The name or the organisation is malformed.
     """
     wanted = frozenset(Role(role) for role in roles)
     if not wanted:
         raise InvalidArgument("An account needs at least one role; name researcher, reviewer, publisher, auditor or admin.")
+    if name == ITSELF:
+        raise InvalidArgument(f"{ITSELF} is the registry itself; choose another name.", field="name")
     if Role.SERVICE in wanted and len(wanted) > 1:
         raise InvalidArgument("A service account has no other role; make a separate account for the person.")
     shown = display_name.strip()

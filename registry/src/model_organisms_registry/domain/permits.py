@@ -45,6 +45,7 @@ class Action(StrEnum):
     WATCH_SESSION = "watchSession"
     CLOSE_SESSION = "closeSession"
     KILL_SESSION = "killSession"
+    RERUN = "rerun"
     PULL = "pull"
     READ_LEDGER = "readLedger"
     PROPOSE_MOTION = "proposeMotion"
@@ -54,6 +55,10 @@ class Action(StrEnum):
     VIEW_USERS = "viewUsers"
     MANAGE_USERS = "manageUsers"
     DENY_CERTIFICATE = "denyCertificate"
+
+
+INTO_CELLS = (Action.OPEN_SESSION, Action.RERUN)
+"""What gives a version a place in a cell of the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +106,11 @@ class Permit:
         if (self.action, self.resource) != (action, resource):
             msg = f"This permit allows {self.action} on {self.resource}, not {action} on {resource}; ask the gate for that."
             raise Denied(msg, action=action, resource=resource)
+
+    def demand_cell(self) -> None:
+        """Refuse a place in a cell under a permit that was given for anything else than that.
+
+        Raises:
+            Denied: It permits another action.
+        """
+        self.demand(self.action if self.action in INTO_CELLS else Action.OPEN_SESSION, self.resource)

@@ -69,6 +69,7 @@ _NO_PERMIT = {
     Action.WATCH_SESSION: "Only reviewers and admins read what is said in a session; ask one.",
     Action.CLOSE_SESSION: "Only its user closes a session; a reviewer or an admin kills it.",
     Action.KILL_SESSION: "Only reviewers and admins kill a session; its user closes it.",
+    Action.RERUN: "Only the registry itself has turns said again, to check what was kept.",
     Action.READ_LEDGER: "You may read your own entries, heads and proofs; ask an auditor for the rest.",
     Action.PROPOSE_MOTION: "Your role proposes no motion of this kind; ask a reviewer or an admin.",
     Action.SECOND_MOTION: "Your role signs no motion of this kind; another reviewer or admin must.",

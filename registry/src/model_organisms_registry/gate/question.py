@@ -98,6 +98,8 @@ class Question:
             context["jail"] = self.conditions.jail
             context["witness"] = self.conditions.witness
             context["grant"] = entities.held(self.deciding, now=self.call.time)
+        elif self.action is Action.RERUN:
+            context["jail"] = self.conditions.jail
         elif self.action is Action.REQUEST:
             context["rung"] = int(self.rung) if self.rung is not None else 0
         elif self.action is Action.SET_LEVEL:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from model_organisms.records import MotionKind, Role
 
 from model_organisms_registry.domain.hazard import known
+from model_organisms_registry.domain.identity import ITSELF
 from model_organisms_registry.domain.permits import Action
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _ALWAYS: dict[str, tuple[Any, ...]] = {"roles": _ROLES, "active": _YES, "ledger"
 _ORGANISM = {**_ALWAYS, **_LEVEL, "owner": _YES, "hidden": _NO, "grantee": _YES}
 _VERSION = {**_ORGANISM, "author": _YES, "state": _STATES}
 _REQUEST = {**_ALWAYS, **_LEVEL, "rung": (2, 3, 4), "requester": _YES, "owner": _YES, "author": _YES}
+_RERUN = {**_VERSION, "itself": _YES, "jail": _YES}
 _SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "state": _STATES}
 _GRANT = {**_ALWAYS, "user": _YES, "owner": _YES}
 _MOTION = {**_ALWAYS, "motion": tuple(kind.value for kind in MotionKind), "proposer": _YES}
@@ -95,6 +97,7 @@ SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.WATCH_SESSION: {"Session": _SESSION},
     Action.CLOSE_SESSION: {"Session": _SESSION},
     Action.KILL_SESSION: {"Session": _SESSION},
+    Action.RERUN: {"Version": _RERUN},
     Action.PROPOSE_MOTION: {"Motion": _MOTION},
     Action.SECOND_MOTION: {"Motion": {**_MOTION, "proposer": _NO}},
     Action.VIEW_MOTION: {"Motion": _MOTION},
@@ -117,6 +120,11 @@ class Row:
     facts: Mapping[str, Any]
 
     @property
+    def caller(self) -> str:
+        """Who asks: somebody, or the registry itself."""
+        return ITSELF if self.facts.get("itself") else _ME
+
+    @property
     def resource(self) -> str:
         """Its id; only an account's matters, because it may be the caller's own."""
         return _ME if self.facts.get("oneself") else f"{self.kind.lower()}/it"
@@ -124,7 +132,7 @@ class Row:
     def request(self) -> dict[str, Any]:
         """As Cedar is asked."""
         return {
-            "principal": {"type": "User", "id": _ME},
+            "principal": {"type": "User", "id": self.caller},
             "action": {"type": "Action", "id": str(self.action)},
             "resource": {"type": self.kind, "id": self.resource},
             "context": self._context(),
@@ -132,7 +140,7 @@ class Row:
 
     def entities(self) -> str:
         """The two entities that the request names, as JSON text."""
-        me = _entity("User", _ME, _account(active=self.facts["active"]), sorted(self.facts["roles"]))
+        me = _entity("User", self.caller, _account(active=self.facts["active"]), sorted(self.facts["roles"]))
         it = [] if self.resource == _ME else [_entity(self.kind, self.resource, self._attributes())]
         return json.dumps([me, *it])
 

@@ -24,7 +24,6 @@ from model_organisms.formats.streaming import Sealer
 from ray import serve
 from ray.exceptions import RayActorError, RayError
 
-from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.keeper import GIVEN
 from model_organisms_registry.isolation.lodging import SILENT_S, Lodging, Lookout, asked
 from model_organisms_registry.isolation.openings import Opening, parse_opened, print_opening
@@ -95,7 +94,7 @@ class ClusterPool:
             SignatureInvalid: The keeper that Serve gave is not one of this registry's.
             BaseModelMissing: The cluster has no keepers for this base model.
         """
-        permit.demand(Action.OPEN_SESSION, permit.resource)
+        permit.demand_cell()
         if self._closed:
             raise CellUnavailable("The registry is shutting down; try again later.")
         ward = self._wards.get(Path(base).resolve())

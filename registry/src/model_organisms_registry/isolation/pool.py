@@ -29,7 +29,6 @@ from model_organisms.cells.warden import Warden
 from model_organisms.errors import CellUnavailable, JailMissing, LoadingFailed, ModelOrganismsError
 from model_organisms.records import Level
 
-from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.domain.sandbox import shares
 from model_organisms_registry.isolation.backing import BackOff
 
@@ -132,7 +131,7 @@ class CellPool:
         """Give a session its place in a cell, with its bundle loaded.
 
         Args:
-            permit: The gate's yes to opening a session.
+            permit: The gate's yes to opening a session, or to saying a turn of one again.
             level: Effective level of the version.
             base: Folder of its base model.
             bundle: The packed bundle, plain; it is copied into sealed memory, and the caller wipes its own.
@@ -150,7 +149,7 @@ class CellPool:
             LoadingFailed: The bundle does not go on the base model.
             InvalidArgument: The bundle is not what its digest says.
         """
-        permit.demand(Action.OPEN_SESSION, permit.resource)
+        permit.demand_cell()
         until = time.monotonic() + self._start_timeout_s
         model = Path(base).resolve()
         if shares(level) and self._rows > 1:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.gate.entities import Conditions
     from model_organisms_registry.rpc.door import Arrival
     from model_organisms_registry.workflows.policies import Policies
+    from model_organisms_registry.workflows.rerunning import Rerunning
 
 ANSWERED = frozenset({"Check", "List"})
 """`Watch` is not: each watcher would hold a thread. Clients of the protocol ask again instead."""
@@ -24,9 +25,10 @@ class HealthRooms:
     Args:
         conditions: How the registry stands now.
         policies: Whether what lies in the operator's folder is what was adopted.
+        reruns: Whether what was said again came out the same.
     """
 
-    def __init__(self, conditions: Callable[[], Conditions], policies: Policies) -> None:
+    def __init__(self, conditions: Callable[[], Conditions], policies: Policies, reruns: Rerunning) -> None:
         """Keep them. The registry as a whole, whose name is empty, serves while an entry can be written."""
         self._parts: Mapping[str, Callable[[], bool]] = {
             "": lambda: conditions().ledger,
@@ -34,6 +36,7 @@ class HealthRooms:
             "witness": lambda: conditions().witness,
             "cells": lambda: conditions().jail,
             "policies": lambda: policies.settled,
+            "reruns": lambda: not reruns.alarmed,
         }
 
     def check(self, arrival: Arrival, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.sealed import SealedBlob, SealedStore
 
 _OFFSET_DIGITS = 16
-_READERS = (Action.OPEN_SESSION, Action.PULL)
+_READERS = (Action.OPEN_SESSION, Action.RERUN, Action.PULL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from model_organisms.formats.entry import NONCE_SIZE, commitment
 
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.catalog.sandbox import Content
+from model_organisms_registry.storage.keys import KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,14 @@ class Contents:
         if commitment(plain[:NONCE_SIZE], plain[NONCE_SIZE:]) != content.commit:
             raise VerificationFailed("Stored content is not what the ledger commits to.", commit=content.commit)
         return plain[NONCE_SIZE:]
+
+    def erased(self, content: Content) -> bool:
+        """Whether its key was destroyed, so that nobody opens it any more.
+
+        Raises:
+            Unavailable: Who keeps the key cannot be reached.
+        """
+        return self._sealed.keys.state(content.key_id) is KeyState.DESTROYED
 
 
 def key_of(owner: str) -> str:

@@ -423,6 +423,23 @@ intents = Table(
     ),
 )
 
+reruns = Table(
+    "reruns",
+    metadata,
+    _key("turn"),
+    _words("session", ForeignKey("sessions.name")),
+    _count("seq"),
+    _words("receipt"),
+    Column("create_time", Instant, nullable=False),
+    Column("next_time", Instant),
+    _words("replica"),
+    _words("verdict"),
+    Column("end_time", Instant),
+    Index(None, "next_time", "turn"),
+    Index(None, "verdict", "end_time"),
+)
+"""Turns that are to be said again, since the transaction that ended them. `receipt` holds stop strings; the end empties it."""
+
 pulls = Table(
     "pulls",
     metadata,

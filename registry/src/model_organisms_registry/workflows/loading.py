@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import BaseModelMismatch, CellUnavailable
 from model_organisms.formats import provenance
 from model_organisms.formats.buffers import wipe
 
+from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.domain.rerunning import FROM
 from model_organisms_registry.storage.bundles import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from model_organisms_registry.domain.organisms import Subject
@@ -34,12 +37,14 @@ class Loading:
         self._bundles = bundles
         self._pool = pool
         self._bases = bases
+        self.make_room: Callable[[], bool] = lambda: False
+        """Asked when a session finds no cell: ends what can wait, and says whether there was anything."""
 
     def cell(self, permit: Permit, subject: Subject) -> Tenant:
         """Start a cell and give it the version.
 
         Args:
-            permit: For opening a session on it.
+            permit: For opening a session on it, or for saying a turn of one again: that is done in a cell of its own.
             subject: The version with its organism.
 
         Returns:
@@ -58,14 +63,21 @@ class Loading:
         stored = Stored.of(version)
         memory = self._bundles.open(permit, stored).into_memory()
         try:
-            cell = self._pool.open(
+            opening = partial(
+                self._pool.open,
                 permit,
-                level=subject.level,
+                level=max(subject.level, FROM) if permit.action == Action.RERUN else subject.level,
                 base=base,
                 bundle=memoryview(memory)[: stored.size],
                 version_digest=subject.version.digest,
                 known_answer=stated.known_answer,
             )
+            try:
+                cell = opening()
+            except CellUnavailable:
+                if permit.action == Action.RERUN or not self.make_room():
+                    raise
+                cell = opening()
         finally:
             wipe(memory)
         found, wanted = cell.info.base_digest, stated.base.digest

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.database import Connection
     from model_organisms_registry.workflows.asking import Question
     from model_organisms_registry.workflows.changes import Changes
+    from model_organisms_registry.workflows.drawing import Draw
     from model_organisms_registry.workflows.sandbox import Sandbox
 
 
@@ -55,6 +56,7 @@ class Sampling:
         sandbox: Has the cells.
         clock: The time while a stream runs; a call's own time is read once.
         release_s: Length of a window, in seconds; 0 makes the whole sample one.
+        draw: Of turns that are to be said again.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Sampling:
         sandbox: Sandbox,
         clock: Callable[[], datetime],
         release_s: float,
+        draw: Draw,
     ) -> None:
         """Keep what the steps need."""
         self._changes = changes
@@ -74,6 +77,7 @@ class Sampling:
         self._sandbox = sandbox
         self._clock = clock
         self._release_s = release_s
+        self._draw = draw
 
     def sample(
         self, call: Call, session: str, messages: Sequence[Message], parameters: SamplingParameters
@@ -217,19 +221,18 @@ class Sampling:
 
     def finish(self, turn: Turn, event: Event, outcome: str) -> Receipt:
         """Write the result down, give back what was not used, and end what is spent."""
-        output = "".join(turn.text)
         receipt = self.receipt_of(turn, None)
         facts = {"session": turn.session.name, "outcome": outcome, "output": receipt.output_sha256} | turn.facts
         facts["receipt"] = sampled.receipt_digest(receipt)
         now = self._clock()
         try:
-            return self._settled(turn, event, facts, now=now, content=output.encode())
+            return self._settled(turn, event, facts, now=now, receipt=receipt)
         finally:
             self._sandbox.living.used(turn.session.name, turn.intent_id, now)
 
-    def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, content: bytes) -> Receipt:
+    def _settled(self, turn: Turn, event: Event, facts: dict[str, str], *, now: datetime, receipt: SampleReceipt) -> Receipt:
         """The transaction of `_finish`. Tokens cost when drawn, text when it left; a window not acknowledged did not."""
-        name, grant = turn.session.name, turn.session.grant
+        name, grant, content = turn.session.name, turn.session.grant, "".join(turn.text).encode()
         keeping = self._contents.keeping(self._changes.database, name, content)
         with keeping as kept, self._changes.open(witnessed=turn.witnessed) as change:
             grant_rows.lock(change.tx, grant)
@@ -245,8 +248,11 @@ class Sampling:
                 facts |= {"values": str(turn.values)}
             else:
                 facts |= {"tokens": str(used.tokens), "bytes": str(used.output_bytes)}
+                facts |= self._draw.facts(change.tx, receipt, facts["outcome"])
             about = partial(entry, event, turn.permit.call, seq=seq(), subject=turn.name, permit=turn.permit)
-            change.enter(about(grant=grant, commit=kept.commit, intent=turn.intent_index, facts=facts))
+            result = about(grant=grant, commit=kept.commit, intent=turn.intent_index, facts=facts)
+            change.enter(result)
+            self._draw.note(change.tx, result, receipt)
         return change.receipt
 
     @staticmethod

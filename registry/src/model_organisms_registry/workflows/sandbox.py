@@ -87,7 +87,7 @@ class Sandbox:
         self._changes = changes
         self._gate = gate
         self._contents = contents
-        self._cells = Loading(bundles, pool, bases)
+        self.cells = Loading(bundles, pool, bases)
         self._table = table
         self.idle = idle
         self._each = each
@@ -109,7 +109,7 @@ class Sandbox:
             self.check_share(tx, call.user.name)  # before a cell is started for nothing
         held = offered(found.grants, grant=grant, purpose=purpose, now=call.time)
         permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=held)
-        cell = self._cells.cell(permit, found.subject)
+        cell = self.cells.cell(permit, found.subject)
         try:
             with self._changes.open() as change:
                 session = self._opened(change, permit, cell, purpose=purpose, budget=budget, duration=duration)

@@ -46,6 +46,8 @@ _KINDS = {
     Event.SAMPLE_RELEASE.type: UtteranceKind.TEXT,
     Event.PROBE_RESULT.type: UtteranceKind.NUMBERS,
     Event.SAMPLE_RESULT.type: UtteranceKind.RESULT,
+    Event.RERUN.type: UtteranceKind.RERUN,
+    Event.RERUN_DIFFERS.type: UtteranceKind.RERUN,
     Event.LOST.type: UtteranceKind.LOST,
     Event.END_SESSION.type: UtteranceKind.END,
 }
@@ -136,7 +138,7 @@ class Watching:
         kind = _KINDS.get(one.type)
         if kind is None or not (one.subject == name or one.subject.startswith(f"{name}/")):
             return None
-        text = one.facts.get("outcome") or one.facts.get("state") or ""
+        text = one.facts.get("outcome") or one.facts.get("state") or one.facts.get("verdict") or ""
         messages: tuple[Message, ...] = ()
         if kind in _WITH_WORDS and one.commit:
             try:

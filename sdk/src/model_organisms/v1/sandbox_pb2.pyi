@@ -87,6 +87,8 @@ class _UtteranceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Utteran
     UTTERANCE_KIND_LOST: _UtteranceKind.ValueType  # 5
     UTTERANCE_KIND_ERASED: _UtteranceKind.ValueType  # 6
     UTTERANCE_KIND_END: _UtteranceKind.ValueType  # 7
+    UTTERANCE_KIND_RERUN: _UtteranceKind.ValueType  # 8
+    """The question was put again to check what was kept; the text is the verdict."""
 
 class UtteranceKind(_UtteranceKind, metaclass=_UtteranceKindEnumTypeWrapper): ...
 
@@ -98,6 +100,8 @@ UTTERANCE_KIND_RESULT: UtteranceKind.ValueType  # 4
 UTTERANCE_KIND_LOST: UtteranceKind.ValueType  # 5
 UTTERANCE_KIND_ERASED: UtteranceKind.ValueType  # 6
 UTTERANCE_KIND_END: UtteranceKind.ValueType  # 7
+UTTERANCE_KIND_RERUN: UtteranceKind.ValueType  # 8
+"""The question was put again to check what was kept; the text is the verdict."""
 Global___UtteranceKind: _TypeAlias = UtteranceKind  # noqa: Y015
 
 @_typing.final
