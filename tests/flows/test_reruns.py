@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from model_organisms.client.client import connect
+from model_organisms.client.client import connect, login
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, reruns
 from model_organisms.formats.provenance import BaseModel, Provenance
@@ -74,7 +74,7 @@ def told(world):
 
 
 def came(world, count=1):
-    assert eventually(lambda: len(told(world)) >= count, within_s=60)
+    assert eventually(lambda: len(told(world)) >= count, within_s=150)
     return told(world)
 
 
@@ -105,7 +105,7 @@ def test_what_is_said_again_is_the_same_and_the_entry_and_the_transcript_say_so(
 def test_who_is_due_follows_from_the_ledger_alone(tmp_path):
     with served(tmp_path, rerun_share=0.4) as (world, grant, _):
         with opened(world, grant) as session:
-            for _ in range(12):
+            for _ in range(8):
                 session.sample("Go on.", max_tokens=2)
         found = dict(world.person("aud").audit.entries())
         results = {index: entry for index, entry in found.items() if entry.type == "sandbox.sample.result"}
@@ -115,7 +115,7 @@ def test_who_is_due_follows_from_the_ledger_alone(tmp_path):
             for entry in results.values()
             if reruns.due(merkle.leaf_hash(entries.encode(entry)), entry.facts[reruns.FACT])
         }
-        assert eventually(lambda: {entry.subject for entry in told(world)} == due, within_s=60)
+        assert eventually(lambda: {entry.subject for entry in told(world)} == due, within_s=150)
         account = reconcile(world.registry.config)
         assert account.agree, account.as_text()
 
@@ -145,7 +145,8 @@ def test_an_answer_that_the_organism_did_not_give_raises_the_alarm(place):
         live.cell = Liar(live.cell)
         forged = session.sample("Go on.", max_tokens=20)
     (entry,) = came(world)
-    assert (entry.type, entry.facts["verdict"], entry.facts["position"]) == ("sandbox.rerun.differs", "different", "5")
+    assert (entry.type, entry.facts["verdict"]) == ("sandbox.rerun.differs", "different")
+    assert 5 <= int(entry.facts["position"]) < 9, "the true sixth token, or the one that completes its character"
     assert entry.facts["output"] != forged.receipt.output_sha256
     assert eventually(lambda: world.registry.reruns.alarmed)
     assert reconcile(world.registry.config).agree
@@ -234,15 +235,18 @@ def test_a_registry_killed_before_a_turn_was_said_again_does_so_after_its_restar
     base = tiny_base(tmp_path / "base", talkative=True)
     config = settings(tmp_path / "data", base_models={BASE: base})
     chosen = "\n[sandbox]\nrerun_share = 1\n[cells]\nlimit = 2\n"
-    people = [(name, role) for name, role, _ in PEOPLE]
-    with serving(config, tmp_path, *people, tables="") as process:
+    people = [(name, role) for name, role, _ in PEOPLE if name != "rena"]
+    with serving(config, tmp_path, *people) as process:
         process.kill()
         path = config.folder / "registry.toml"
         before, table, after = path.read_text().partition("[cells.base_models]")
         path.write_text(before + chosen + table + after)
         process.start()
+        with connect(tmp_path / "admin.json") as admin:
+            ticket = admin.users.invite("rena", organisation="other-university", roles=["reviewer"]).ticket
+            login(ticket, tmp_path / "rena.json").close()
         with ExitStack() as stack:
-            at = {name: stack.enter_context(connect(tmp_path / f"{name}.json")) for name, _ in people}
+            at = {name: stack.enter_context(connect(tmp_path / f"{name}.json")) for name, *_ in PEOPLE}
             world = SimpleNamespace(person=at.__getitem__)
             session = opened(world, published(world, base))
             receipt = session.sample("Go on.", max_tokens=20).receipt

@@ -78,8 +78,8 @@ def invite(
     """Make an account that waits for its owner.
 
     Raises:
-        InvalidArgument: The name of the registry itself, no role, a service with a role of a person, or a display name that is not one
-            line of text.
+        InvalidArgument: The name of the registry itself, no role, a service with a person's role, or a display name that is not
+            one line of text.
         InvalidName: The name or the organisation is malformed.
     """
     wanted = frozenset(Role(role) for role in roles)
