@@ -8,6 +8,7 @@ from model_organisms.errors import ConfigurationInvalid, InvalidArgument
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, reruns
 
+from model_organisms_registry.domain.probing import changes
 from model_organisms_registry.domain.rerunning import in_draw
 from model_organisms_registry.storage.catalog import reruns as rows
 from model_organisms_registry.workflows import finding
@@ -41,8 +42,7 @@ class Draw:
         if not self._on:
             return {}
         level = finding.subject(tx, receipt.version).level
-        changed = any(getattr(receipt.parameters, name, None) not in (None, ()) for name in ("steer", "scale"))
-        return {reruns.FACT: self._share} if in_draw(level, outcome, changed=changed) else {}
+        return {reruns.FACT: self._share} if in_draw(level, outcome, changed=changes(receipt.parameters)) else {}
 
     def note(self, tx: Connection, result: Entry, receipt: SampleReceipt) -> None:
         """Draw, and where it is the turn's lot note that it is due."""
