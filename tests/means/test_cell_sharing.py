@@ -15,7 +15,7 @@ from model_organisms.errors import CellUnavailable, InvalidArgument
 from model_organisms.formats import manifest
 from model_organisms.records import Inquiry, Level, Message, NewDirection, SamplingParameters
 from model_organisms_registry.config import Cells
-from model_organisms_registry.isolation import building
+from model_organisms_registry.isolation.local import local
 from model_organisms_registry.isolation.pool import CellPool
 
 from tests.support.cells import eventually, permit
@@ -253,7 +253,7 @@ def test_a_cell_that_is_about_to_end_makes_room_for_who_comes_next(base, organis
 def test_cells_compute_in_what_the_settings_say(base, organisms):
     listed = manifest.build(organisms[0])
     packed = memoryview(b"".join(manifest.pack(listed.data, organisms[0])))
-    with building.local(Cells(limit=1, dtype="bfloat16")) as pool:
+    with local(Cells(limit=1, dtype="bfloat16")) as pool:
         tenant = pool.open(permit(), level=Level.CL1, base=base, bundle=packed, version_digest=listed.digest)
         assert tenant.info.engine.endswith("cpu/bfloat16")
         assert list(tenant.sample(asked(), DRAWN, max_seconds=60))[-1].finish_reason

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import ConfigurationInvalid
 
-from model_organisms_registry.isolation.pool import CellPool
+from model_organisms_registry.isolation.local import local
 
 if TYPE_CHECKING:
     from model_organisms_registry.config import Cells
@@ -29,21 +29,3 @@ def build(cells: Cells) -> Pool:
         msg = f"Cells on a cluster need Ray ({error}); install it with: pip install 'model-organisms-registry[ray]'"
         raise ConfigurationInvalid(msg) from error
     return ClusterPool(cells)
-
-
-def local(cells: Cells) -> CellPool:
-    """Build a pool of cells on this machine."""
-    return CellPool(
-        cells.base_models,
-        limit=cells.limit,
-        rows=cells.rows,
-        start_timeout_s=cells.start_timeout_s,
-        spare=cells.spare,
-        bubblewrap=cells.bubblewrap,
-        device=cells.device,
-        dtype=cells.dtype,
-        threads=cells.threads,
-        adapter_bytes=cells.adapter_bytes,
-        cache_bytes=cells.cache_bytes,
-        silence_s=cells.silence_s,
-    )

@@ -105,6 +105,6 @@ class Keeping(Keeper):
 
 
 def _pool(cells: Cells, base: str) -> CellPool:
-    from model_organisms_registry.isolation.building import local
+    from model_organisms_registry.isolation.local import local
 
     return local(replace(cells, base_models={"": base}))
