@@ -23,7 +23,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attach, calls, capture, flock, gate, ledger, mixed, peers, place, pull, ready, rival, served, start, sweep
+from tests.bench import (
+    attach,
+    calls,
+    capture,
+    flock,
+    gate,
+    join,
+    ledger,
+    mixed,
+    peers,
+    place,
+    pull,
+    ready,
+    rival,
+    served,
+    start,
+    sweep,
+)
 from tests.bench.measure import OURS
 from tests.support.tree import ROOT
 
@@ -33,7 +50,7 @@ if TYPE_CHECKING:
     from tests.bench.measure import Row
 
 SERVED = ("M7", "M6", "M5", "ready")
-MODELS = ("M1", "M3", "M10", "M12", "M4", "M9")
+MODELS = ("M1", "first", "M3", "M10", "M12", "M4", "M9")
 """Those that need a base model in memory; M1 has M2 beside it."""
 ALL = ("M13", "M8", "M14", *SERVED, *MODELS)
 _LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "obstore", "torch", "transformers", "peft")
@@ -146,6 +163,7 @@ def _models(
     how = {"quick": wanted.quick, "whole": wanted.whole}
     parts = {
         "M1": lambda: mixed.many(models, folder / "many", vllm=wanted.vllm, counts=wanted.counts, ranks=wanted.ranks, **how),
+        "first": lambda: join.joined(models, quick=wanted.quick),
         "M3": lambda: attach.attached(models, folder / "attach", vllm=wanted.vllm, **how),
         "M10": lambda: capture.captured(models, quick=wanted.quick),
         "M12": lambda: served.sampled(models, folder / "served", device=wanted.device, **how),
