@@ -149,7 +149,7 @@ class Repeating:
         Raises:
             Unavailable: There is no cell for it now, or it lost its cell; or who keeps keys or contents cannot be reached.
             JailMissing: A wall of the sandbox is missing.
-        BaseModelMissing: So is its base model, where cells are.
+            BaseModelMissing: So is its base model, where cells are.
         """
         try:
             first = self._kept(due, result)
