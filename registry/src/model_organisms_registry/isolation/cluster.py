@@ -83,6 +83,7 @@ class ClusterPool:
         bundle: memoryview,
         version_digest: str,
         known_answer: Mapping[str, object] | None = None,
+        alone: bool = False,
         died: Callable[[str], None] | None = None,
     ) -> Lodging:
         """Give a session its place, as `Pool` says.
@@ -105,7 +106,7 @@ class ClusterPool:
             raise BaseModelMissing(msg)
         until = time.monotonic() + self._cells.start_timeout_s
         name, keeper, introduction = self._leased(ward, version_digest, until)
-        opening = Opening(permit, level, version_digest, len(bundle), known_answer)
+        opening = Opening(permit, level, version_digest, len(bundle), known_answer, alone)
         try:
             recognise(introduction, self._secret)
             line, opened = self._brought(_Door(keeper, name, until), introduction, opening, bundle)

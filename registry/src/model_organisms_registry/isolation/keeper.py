@@ -275,6 +275,7 @@ class Keeper:
             bundle=memoryview(memory)[: opening.size],
             version_digest=opening.version_digest,
             known_answer=opening.known_answer,
+            alone=opening.alone,
             died=lambda why: self._ended(name, why),
         )
 

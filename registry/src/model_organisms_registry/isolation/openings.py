@@ -30,6 +30,7 @@ class Opening:
     size: int
     """Bytes of the packed bundle."""
     known_answer: Mapping[str, object] | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def print_opening(opening: Opening) -> bytes:
         "version_digest": opening.version_digest,
         "size": opening.size,
         "known_answer": opening.known_answer,
+        "alone": opening.alone,
     }
     return json.dumps(told).encode()
 

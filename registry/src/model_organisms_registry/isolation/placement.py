@@ -97,6 +97,7 @@ class Pool(Protocol):
         bundle: memoryview,
         version_digest: str,
         known_answer: Mapping[str, object] | None = None,
+        alone: bool = False,
         died: Callable[[str], None] | None = None,
     ) -> Tenant:
         """Give a session its place in a cell, with its bundle loaded.
@@ -108,6 +109,7 @@ class Pool(Protocol):
             bundle: The packed bundle, plain; it is copied, and the caller wipes its own.
             version_digest: What its manifest must hash to.
             known_answer: What the organism answered when it was published.
+            alone: It shall have a cell to itself, whatever its level.
             died: Called once, with the reason, if the place is lost before anybody closes or kills it.
 
         Returns:

@@ -126,6 +126,7 @@ class CellPool:
         bundle: memoryview,
         version_digest: str,
         known_answer: Mapping[str, object] | None = None,
+        alone: bool = False,
         died: Callable[[str], None] | None = None,
     ) -> Tenant:
         """Give a session its place in a cell, with its bundle loaded.
@@ -137,6 +138,7 @@ class CellPool:
             bundle: The packed bundle, plain; it is copied into sealed memory, and the caller wipes its own.
             version_digest: What its manifest must hash to.
             known_answer: What the organism answered when it was published.
+            alone: It shall have a cell to itself, whatever its level.
             died: Called once, with the reason, if the cell ends before anybody closes or kills the session.
 
         Returns:
@@ -152,7 +154,7 @@ class CellPool:
         permit.demand_cell()
         until = time.monotonic() + self._start_timeout_s
         model = Path(base).resolve()
-        if shares(level) and self._rows > 1:
+        if shares(level) and not alone and self._rows > 1:
             cell = self._shared((model, level.name), model, level, until)
         else:
             cell = self._new((model, version_digest), model, level=level, most=1, until=until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,17 @@ from model_organisms_registry.domain.rerunning import FROM
 from model_organisms_registry.storage.bundles import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
+
+    from model_organisms.records import BundleFile
 
     from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.isolation.placement import Pool, Tenant
     from model_organisms_registry.storage.bundles import Bundles
+
+_WORDS = frozenset({"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"})
 
 
 class Loading:
@@ -71,6 +76,7 @@ class Loading:
                 bundle=memoryview(memory)[: stored.size],
                 version_digest=subject.version.digest,
                 known_answer=stated.known_answer,
+                alone=_own_words(version.files, base),
             )
             try:
                 cell = opening()
@@ -89,3 +95,20 @@ class Loading:
             )
             raise BaseModelMismatch(msg, found=found, expected=wanted)
         return cell
+
+
+def _own_words(files: Iterable[BundleFile], base: Path) -> bool:
+    """Whether a bundle brings a tokenizer or a template that is not its base's.
+
+    Both are close to programs, which run on the one thread of a cell: they may take for ever, make megabytes a token, or end the
+    process. Who brings them harms their own session alone.
+    """
+    return any(file.path in _WORDS and file.sha256 != _digest(base / file.path) for file in files)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # the base has none, or lies on another machine
+        return ""

@@ -250,11 +250,14 @@ class Host:
             if ticket not in self._calls:
                 continue  # its organism was unloaded
             call, place = self._calls[ticket]
+            said = False
             with _told(self._desk, call):
                 if piece.error is not None:
                     raise piece.error
                 self._desk.say(Piece(piece.text, piece.tokens, piece.finish_reason or ""), call)
-            if piece.finish_reason:
+                said = True
+            if piece.finish_reason or not said:  # a call that has heard of a failure hears no more
+                self._engine.cancel(ticket)
                 del self._calls[ticket]
                 place.tickets.discard(ticket)
 
