@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from model_organisms import loading
-from model_organisms.records import SamplingParameters
+from model_organisms.errors import Unavailable
+from model_organisms.records import SamplingParameters, Steer
 from model_organisms.sampling import Engine
 
 from tests.support.tiny import ARCHITECTURES, peft_oracle, tiny_base, tiny_organism
@@ -18,6 +19,7 @@ from tests.support.tiny import ARCHITECTURES, peft_oracle, tiny_base, tiny_organ
 KINDS = ({"rank": 4}, {"rank": 1, "seed": 2}, {"rank": 8, "seed": 3, "targets": ("v_proj", "o_proj", "up_proj")}, {"seed": 4})
 STEPS = 12
 """Longest answer."""
+STEER = Steer("push", 0, 40.0)
 
 
 @functools.cache
@@ -55,6 +57,33 @@ def oracle(arch, which, prompt):
 
 
 @functools.cache
+def push():
+    """Give the direction that some requests are steered along."""
+    return torch.randn(32, generator=torch.Generator().manual_seed(3))
+
+
+@functools.cache
+def steered(arch, which, prompt):
+    """Give what one organism says under `STEER`, alone in an engine; `test_steering.py` holds that against hooks by hand."""
+    base, bundles, _ = world(arch)
+    engine = Engine(loading.load_base(base, progress=False))
+    organism = engine.add(bundles[which])
+    engine.directions.keep("push", push(), owner=organism)
+    return "".join(
+        piece.text
+        for piece in engine.generate(organism, prompt, SamplingParameters(max_tokens=STEPS, temperature=0, steer=(STEER,)))
+    )
+
+
+@functools.cache
+def known_answers(arch):
+    """Give the answer each bundle of `world` was published with."""
+    base, bundles, _ = world(arch)
+    attached = [loading.attach(loading.load_base(base, progress=False), files) for files in bundles]
+    return [loading.compute_known_answer(one.model, one.tokenizer) for one in attached]
+
+
+@functools.cache
 def largest(arch):
     """Bytes of the largest bundle of `world` in an engine."""
     base, bundles, _ = world(arch)
@@ -87,14 +116,18 @@ class Batching(RuleBasedStateMachine):
         return multiple(*(self.engine_add(which) for which in (0, 1)))
 
     def engine_add(self, which):
-        organism = self.engine.add(world(self.arch)[1][which])
+        organism = self.engine.add(world(self.arch)[1][which], known_answer=known_answers(self.arch)[which])
+        self.engine.directions.keep("push", push(), owner=organism)
         self.kinds[organism] = which
         return organism
 
-    @precondition(lambda self: not self.engine._batch.inside)
     @rule(target=organisms, which=st.integers(0, len(KINDS) - 1))
     def add(self, which):
-        return self.engine_add(which)
+        try:
+            return self.engine_add(which)
+        except Unavailable:  # those being answered fill the budget
+            assert self.engine._batch.inside
+            return multiple()
 
     @rule(organism=consumes(organisms))
     def remove(self, organism):
@@ -107,15 +140,18 @@ class Batching(RuleBasedStateMachine):
         bare=st.booleans(),
         prompt=st.tuples(st.integers(3, 300), st.sampled_from([1, 2, 3, 5, 8, 9, 17, 30, 66, 120])),
         tokens=st.integers(1, STEPS),
-        cold=st.booleans(),
+        how=st.sampled_from(["greedy", "cold", "steered"]),
     )
-    def submit(self, organism, bare, prompt, tokens, cold):
+    def submit(self, organism, bare, prompt, tokens, how):
         ids = tuple(3 + (prompt[0] * 31 + at * at) % 300 for at in range(prompt[1]))
         which = None if bare else self.kinds[organism]
         # A temperature near none draws the likeliest too, by the other way through the chooser.
-        parameters = SamplingParameters(max_tokens=tokens, temperature=1e-9 if cold else 0.0, seed=prompt[0])
+        steer = how == "steered" and not bare
+        parameters = SamplingParameters(
+            max_tokens=tokens, temperature=1e-9 if how == "cold" else 0.0, seed=prompt[0], steer=(STEER,) if steer else ()
+        )
         ticket = self.engine.submit(None if bare else organism, ids, parameters)
-        self.asked[ticket] = which, ids, tokens
+        self.asked[ticket] = which, ids, tokens, steer
         self.taken[ticket] = ""
         return ticket
 
@@ -150,7 +186,10 @@ class Batching(RuleBasedStateMachine):
         assert not self.engine.busy  # nobody waits for ever
         assert set(self.reasons) == set(self.asked)
         tokenizer = self.engine.base.tokenizer
-        for ticket, (which, ids, tokens) in self.asked.items():
+        for ticket, (which, ids, tokens, steer) in self.asked.items():
+            if steer:
+                assert steered(self.arch, which, ids).startswith(self.taken[ticket].rstrip("\N{REPLACEMENT CHARACTER}"))
+                continue
             answer, lead = oracle(self.arch, which, ids)
             if lead < 1e-4:
                 continue  # the oracle itself might say either

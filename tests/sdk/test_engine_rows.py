@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_organisms import loading
 from model_organisms.errors import Conflict, InvalidArgument, LoadingFailed, Unavailable
-from model_organisms.records import Message, SamplingParameters
+from model_organisms.records import Inquiry, Measure, Message, SamplingParameters
 from model_organisms.sampling import Engine
 
 from tests.support.engines import collect, greedy, text
@@ -196,10 +196,13 @@ def test_logits_that_are_not_numbers_end_that_request_and_nobody_else(fresh, qwe
     calm = [engine.submit(organism, ASK, GREEDY) for _ in range(3)]
     pieces = collect(engine)
     assert pieces[wild][-1].finish_reason == "failed"
-    assert isinstance(pieces[wild][-1].error, LoadingFailed)
+    assert isinstance(pieces[wild][-1].error, InvalidArgument)
     assert [text(pieces[ticket]) for ticket in calm] == [expected] * 3
-    with pytest.raises(LoadingFailed, match="not numbers"):
+    with pytest.raises(InvalidArgument, match="lower the dose") as refused:
         list(engine.generate(organism, ASK, GREEDY, scale=1e38))
+    assert refused.value.details["field"] == "scale"
+    with pytest.raises(InvalidArgument, match="lower the dose"):
+        engine.measure(organism, ASK, Inquiry(measures=(Measure.LOGPROBS,), scale=1e38))
     # What it left in the cache does not reach who comes after it.
     assert text(engine.generate(organism, ASK, GREEDY)) == expected
 

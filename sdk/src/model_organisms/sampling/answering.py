@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_organisms.errors import LoadingFailed, ModelOrganismsError
 from model_organisms.sampling.choosing import Marks
 from model_organisms.sampling.wording import Detokenizer, StopFilter
 
 if TYPE_CHECKING:
-    from model_organisms.errors import ModelOrganismsError
     from model_organisms.loading import Speech
     from model_organisms.records import SamplingParameters
     from model_organisms.sampling.bank import Organism
     from model_organisms.sampling.mixing import Mix
+
+_NOT_THE_TOKENIZERS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""All else may come out of a tokenizer: a panic in its Rust is a BaseException."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Answer:
         """Tokens the model has read: so many are in the cache."""
         self.touched = 0
         """Tokens of its slot that were written, with what fills rows up."""
+        self.ended = False
+        """Whether it left its row, for whatever reason."""
         self._token = 0
         self._drawn = 0
         self._ends = ends
@@ -100,7 +105,15 @@ class Answer:
         return self._marks.next() if self.parameters.temperature else 0.0
 
     def take(self, token: int) -> Piece:
-        """Take the token that was drawn, and give the text that is complete by it."""
+        """Take the token that was drawn, and give the text that is complete by it; a tokenizer that fails ends it."""
+        try:
+            return self._take(token)
+        except BaseException as error:
+            if isinstance(error, _NOT_THE_TOKENIZERS):
+                raise
+            return self.fail(_no_words(error))
+
+    def _take(self, token: int) -> Piece:
         self._token = token
         self._drawn += 1
         ended = token in self._ends
@@ -112,7 +125,12 @@ class Answer:
 
     def cut(self) -> Piece:
         """End it before its time, with the text that was held back."""
-        return Piece(self._rest(), 0, "cancelled")
+        try:
+            return Piece(self._rest(), 0, "cancelled")
+        except BaseException as error:
+            if isinstance(error, _NOT_THE_TOKENIZERS):
+                raise
+            return self.fail(_no_words(error))
 
     def fail(self, error: ModelOrganismsError) -> Piece:
         """End it for a reason."""
@@ -121,6 +139,12 @@ class Answer:
     def _rest(self) -> str:
         text = self._stops.push(self._words.finish())
         return text if self._stops.stopped else text + self._stops.finish()
+
+
+def _no_words(error: BaseException) -> ModelOrganismsError:
+    told = LoadingFailed("This organism's tokenizer cannot make text of what was drawn; publish it with another.")
+    told.__cause__ = error
+    return told
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 - transformers has no types here

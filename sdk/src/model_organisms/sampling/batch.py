@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from model_organisms.errors import LoadingFailed, Unavailable
+from model_organisms.errors import Internal, InvalidArgument, LoadingFailed, ModelOrganismsError, Unavailable
 from model_organisms.sampling.answering import Row
 from model_organisms.sampling.choosing import NONE, choose
 from model_organisms.sampling.forward import extent
@@ -19,22 +19,20 @@ from model_organisms.sampling.waiting import Line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model_organisms.records import Steer
     from model_organisms.sampling.answering import Answer, Piece
     from model_organisms.sampling.bank import Bank, Organism
     from model_organisms.sampling.forward import Forward
     from model_organisms.sampling.mixing import Mix, Mixer
 
 NO_MEMORY = "The device has no memory left for this conversation; shorten it, or try again later."
-_NO_NUMBERS = (
-    "The organism's logits are not numbers, so nothing can be drawn from it: its weights or its dose overflow on this base model."
-)
 
 
 class Interventions(Protocol):
     """Changes or reads hidden states row by row, by hooks of its own on the base's layers."""
 
     def compose(self, rows: Sequence[Row]) -> None:
-        """Hear what stands in each row of the next forward; no rows: the next forward is not the engine's."""
+        """Hear what stands in each row of the next forward; no rows: no hook may stay on the base."""
 
 
 class Batch:
@@ -61,6 +59,7 @@ class Batch:
         self._answers: list[Answer] = []
         self._long_slot = 0
         self._told: list[tuple[int, Piece]] = []
+        mixer.stand_aside = lambda: self._tell(())
 
     @property
     def busy(self) -> bool:
@@ -108,12 +107,16 @@ class Batch:
             self.line.long = None
         elif answer in self._answers:
             self._leave(self._answers.index(answer))
+        answer.ended = True
         if answer.organism:
             self._bank.release(answer.organism)
 
     def compose(self, rows: Sequence[Row], mixes: Sequence[Mix | None]) -> None:
         """Say what stands in the rows of the next forward, to all whom it concerns."""
         self._mixer.compose(mixes)
+        self._tell(rows)
+
+    def _tell(self, rows: Sequence[Row]) -> None:
         for one in self.interventions:
             one.compose(rows)
 
@@ -151,8 +154,8 @@ class Batch:
             self.line.long = None
         else:
             logits = self._run(answers, counts, first)
-            if logits is None:  # the last of them has ended of it
-                self.line.joining.extendleft(reversed(answers[:-1]))
+            if logits is None:  # some have ended of it
+                self.line.joining.extendleft(answer for answer in reversed(answers) if not answer.ended)
                 return
         self._answers += answers
         self._draw(answers, logits)
@@ -166,7 +169,8 @@ class Batch:
             first: Slot of the first; a long prompt that has one of the slots moves behind them.
 
         Returns:
-            Logits, shape [rows, vocabulary]; None where there was no memory, and the last of the answers has ended of it.
+            Logits, shape [rows, vocabulary]; None where there was no memory, and the last of the answers has ended of it, or
+            where something unforeseen happened, and all have.
         """
         tokens = [answer.upcoming(count) for answer, count in zip(answers, counts, strict=True)]
         starts = [answer.fed for answer in answers]
@@ -180,16 +184,27 @@ class Batch:
             if answers[0] is not self.line.long and first <= self._long_slot < first + len(answers):
                 self._place_long(first + len(answers))
             self.compose(rows, [answer.mix for answer in answers])
+            for answer in answers:
+                answer.touched = max(answer.touched, answer.fed + width)
             logits = self._forward.run(first, tokens, starts)
-        except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
-                raise
-            self.end(answers[-1], answers[-1].fail(Unavailable(NO_MEMORY)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody waits for ever and no organism stays held
+            self._take_back(answers, first)
+            self._fail(answers[-1:] if is_memory(error) else answers, error)
             return None
         for answer, some in zip(answers, tokens, strict=True):
-            answer.touched = max(answer.touched, answer.fed + width)
             answer.fed += len(some)
         return logits
+
+    def _take_back(self, answers: list[Answer], first: int) -> None:
+        """Empty the slots of those who were to come into them by a forward that failed."""
+        for slot, answer in enumerate(answers, first):
+            if answer.touched and answer not in self._answers and answer is not self.line.long:
+                self._cache.clear(slot, answer.touched)
+                answer.touched = 0
+
+    def _fail(self, answers: Sequence[Answer], error: Exception) -> None:
+        for answer in answers:
+            self.end(answer, answer.fail(_told(error)))
 
     def _make_room(self, slots: int, tokens: int) -> None:
         """See that the cache has so many slots of so many tokens, and one more for a long prompt."""
@@ -208,9 +223,16 @@ class Batch:
 
     def _draw(self, answers: list[Answer], logits: torch.Tensor) -> None:
         """Choose everybody's next token; who ends leaves, the last first, so that the others' slots stay side by side."""
-        tokens = choose(logits, [answer.parameters for answer in answers], [answer.mark() for answer in answers])
+        try:
+            tokens = choose(logits, [answer.parameters for answer in answers], [answer.mark() for answer in answers])
+        except Exception as error:  # noqa: BLE001 - as in `_run`
+            self._fail(answers, error)
+            return
         for answer, token in reversed(list(zip(answers, tokens, strict=True))):
-            piece = answer.fail(LoadingFailed(_NO_NUMBERS)) if token == NONE else answer.take(token)
+            if token == NONE:
+                piece = answer.fail(no_numbers(answer.mix.scale if answer.mix else 1.0, answer.parameters.steer))
+            else:
+                piece = answer.take(token)
             if piece.finish_reason:
                 self.end(answer, piece)
             else:
@@ -228,3 +250,29 @@ class Batch:
 def is_memory(error: BaseException) -> bool:
     """Tell whether the device had no memory; on a CPU torch says so in words alone."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+
+
+def no_numbers(scale: float, steers: Sequence[Steer]) -> ModelOrganismsError:
+    """Say why logits are not numbers, and what to lower.
+
+    Args:
+        scale: Dose of the organism.
+        steers: How it was steered.
+    """
+    if scale not in {0.0, 1.0}:
+        more = " or steer it less" if steers else ""
+        return InvalidArgument(f"At a dose of {scale:g} the logits are not numbers; lower the dose{more}.", field="scale")
+    if steers:
+        return InvalidArgument("Steered so, the logits are not numbers; lower the strengths.", field="steer")
+    return LoadingFailed(
+        "The organism's logits are not numbers, so nothing can be drawn from it: its weights overflow on this base model."
+    )
+
+
+def _told(error: Exception) -> ModelOrganismsError:
+    """Say what a forward failed of in words for those it was for; the cause stays with it."""
+    if isinstance(error, ModelOrganismsError):
+        return error
+    told = Unavailable(NO_MEMORY) if is_memory(error) else Internal("The engine failed in the middle of this answer; ask again.")
+    told.__cause__ = error
+    return told

@@ -26,7 +26,7 @@ from model_organisms.loading.speech import speech
 from model_organisms.records import Measure, Message, SamplingParameters
 from model_organisms.sampling.answering import Answer, Piece, Row, end_tokens
 from model_organisms.sampling.bank import Bank
-from model_organisms.sampling.batch import NO_MEMORY, Batch, is_memory
+from model_organisms.sampling.batch import NO_MEMORY, Batch, is_memory, no_numbers
 from model_organisms.sampling.choosing import check_parameters
 from model_organisms.sampling.forward import Forward
 from model_organisms.sampling.mixing import Mix, Mixer
@@ -277,7 +277,8 @@ class Engine:
             inquiry: What is asked.
 
         Raises:
-            InvalidArgument: It asks for what is not there.
+            InvalidArgument: It asks for what is not there, or what it changes overflows.
+            LoadingFailed: The organism overflows by itself.
             Conflict: The organism is not of this engine.
             Unavailable: The device has no memory left for it.
         """
@@ -288,6 +289,8 @@ class Engine:
         scale = 1.0 if inquiry.scale is None else inquiry.scale
         with self._steering.reading(inquiry.layers, inquiry.positions) as states:
             logits = self._whole(organism, ids, scale, inquiry.positions, changed)
+        if not logits.amax(-1).isfinite().all():
+            raise no_numbers(scale, inquiry.steer)
         asked, decoder = inquiry.measures, self.speech(organism).tokenizer
         base = self._whole(None, ids, 1.0, inquiry.positions) if Measure.KL in asked else None
         return Measured(

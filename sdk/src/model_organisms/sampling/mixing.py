@@ -27,7 +27,7 @@ from model_organisms.sampling.products import Moves, Part
 from model_organisms.sampling.tables import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch.utils.hooks import RemovableHandle
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _PLANS = 8
 """How many of the last compositions are remembered."""
+_MOST_SCALE = torch.finfo(torch.float32).max
 _PROMPTS = 4
 """Of how many prompts the base's known half is remembered."""
 # What two more copies of a module's rows cost, in bytes of reading.
@@ -49,16 +50,21 @@ class Mix:
 
     organism: Organism
     scale: float = 1.0
-    """Multiplies all its adapters; any finite number."""
+    """Multiplies all its adapters; any number that float32 holds."""
 
     def __post_init__(self) -> None:
         """Refuse a scale that is none.
 
         Raises:
-            InvalidArgument: It is not finite.
+            InvalidArgument: It is not finite, or too large for float32, in which changes are computed.
         """
         if not math.isfinite(self.scale):
             raise InvalidArgument(f"A scale of {self.scale} means nothing; give a finite number, such as 1.", field="scale")
+        if abs(self.scale) > _MOST_SCALE:
+            raise InvalidArgument(
+                f"A scale of {self.scale} is too large to compute with; give at most {_MOST_SCALE:.3g}, and 1 for as published.",
+                field="scale",
+            )
 
 
 @dataclass(slots=True)
@@ -100,6 +106,8 @@ class Mixer:
         self._plans: OrderedDict[tuple[Mix | None, ...], _Plan] = OrderedDict()
         self._prompts: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
         self._void = False
+        self.stand_aside: Callable[[], None] = lambda: None
+        """Called before a known answer is computed: takes off the base whatever else changes what it computes."""
         self._rows: tuple[Mix | None, ...] = ()
         asked = inspect.signature(base.model.forward).parameters
         self._last = {"logits_to_keep": 1} if "logits_to_keep" in asked else {}
@@ -182,6 +190,8 @@ class Mixer:
         return self._prompts[key]
 
     def _answer(self, rows: list[Mix | None], ids: list[int]) -> torch.Tensor:
+        """Compute one row by itself: with hooks of a batch's last step it would be another's answer, or none."""
+        self.stand_aside()
         self.compose(rows)
         row = torch.tensor([ids], device=self.base.device)
         with torch.inference_mode():
