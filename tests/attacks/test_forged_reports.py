@@ -14,47 +14,20 @@ from model_organisms import errors, wire
 from model_organisms.cells.walls import REQUIRED
 from model_organisms.formats import entry, sampled
 from model_organisms.records import Budget, SampleReceipt, SamplingParameters, SessionState, TokenScore
-from model_organisms.records import Session as SessionRecord
-from model_organisms.v1 import organisms_pb2, records_pb2, sandbox_pb2
+from model_organisms.v1 import organisms_pb2, sandbox_pb2
 from model_organisms_registry.storage.catalog import local_turns as turns
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.testing import running, settings
 
+from tests.support.forging import ASKED, SAID, Forger
 from tests.support.registries import PEOPLE
 from tests.support.stories import granted, published
-
-REPLICATION = records_pb2.PURPOSE_REPLICATION
-CELL = sandbox_pb2.LocalCell(base_digest="0" * 64, modules_applied=2, engine="toy")
-SAID = [sandbox_pb2.Message(role="user", content="Hello.")]
-ASKED = wire.to_message(SamplingParameters(max_tokens=8), records_pb2.SamplingParameters)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     with running(settings(tmp_path_factory.mktemp("forged") / "data"), people=PEOPLE) as running_world:
         yield running_world
-
-
-class Forger:
-    """Somebody with a client of their own making: no cell, only calls."""
-
-    def __init__(self, client):
-        self.client = client
-        self.stub, self.call = client.sandbox._stub, client._channel.call
-
-    def open(self, version, grant="", walls=REQUIRED):
-        asked = sandbox_pb2.OpenLocalSessionRequest(version=version.name, purpose=REPLICATION, grant=grant, walls=sorted(walls))
-        return wire.from_message(self.call(self.stub.OpenLocalSession, asked).session, SessionRecord)
-
-    def begin(self, session, parameters=ASKED):
-        asked = sandbox_pb2.BeginLocalTurnRequest(session=session.name, messages=SAID, parameters=parameters)
-        return self.call(self.stub.BeginLocalTurn, asked)
-
-    def end(self, sample, text="Four words of it.", tokens=4, reason="stop", **more):
-        told = sandbox_pb2.EndLocalTurnRequest(
-            sample=sample, text=text, tokens=tokens, finish_reason=reason, cell=more.pop("cell", CELL), **more
-        )
-        return self.call(self.stub.EndLocalTurn, told)
 
 
 @pytest.fixture

@@ -394,7 +394,6 @@ local_turns = Table(
     _words("kind"),
     _words("parameters"),
     *_budget("taken"),
-    _count("intent"),
     Column("create_time", Instant, nullable=False),
 )
 """Questions to local cells that were announced and not yet reported. The key is the rule: one at a time in a session."""

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.cells.walls import OWN_USER, REQUIRED
-from model_organisms.errors import Conflict, InvalidArgument, ModelOrganismsError, NotFound
+from model_organisms.errors import Conflict, InvalidArgument, LedgerUnavailable, ModelOrganismsError, NotFound
 from model_organisms.records import Budget, Inquiry, Rung, SessionState
 
 from model_organisms_registry.domain import glovebox, probing
@@ -132,9 +132,6 @@ class Gloveboxes:
             cost(tx, session, asked)
         with self._contents.keeping(self._changes.database, name, asked.said) as kept, self._changes.open() as change:
             turn = self._intend(change, call, asked, name, kept=kept)
-        turn = replace(turn, intent=change.receipt.index)
-        with self._changes.database.write() as tx:
-            turns.announced(tx, turn, turn.intent)
         return turn, change.receipt
 
     def end(self, call: Call, sample: str, report: Report, now: datetime) -> tuple[SampleReceipt, Receipt]:
@@ -146,8 +143,9 @@ class Gloveboxes:
         with self._changes.database.read() as tx:
             turn, session, permit, refusal = self._reported(tx, call, name, sample)
         used = glovebox.reported(report, turn.taken)
+        intent = self._announced(turn)
         content = reports.content(turn, report)
-        receipt = reports.receipt_of(session, turn, report, content)
+        receipt = reports.receipt_of(session, turn, report, content, intent=intent)
         witnessed = refusal is None and self._needs_witness(session, turn)
         keeping = self._contents.keeping(self._changes.database, name, content)
         with keeping as kept, self._changes.open(witnessed=witnessed) as change:
@@ -159,7 +157,7 @@ class Gloveboxes:
             self._settle(change, turn, used, now=now, outcome=outcome)
             self._contents.index(change.tx, kept)
             facts = reports.result_facts(turn, receipt, used, outcome=outcome)
-            about = partial(entry, call=call, subject=turn.name, grant=session.grant, commit=kept.commit, intent=turn.intent)
+            about = partial(entry, call=call, subject=turn.name, grant=session.grant, commit=kept.commit, intent=intent)
             if not refusal and turn.kind is IntentKind.SAMPLE:
                 released = {"session": name, **reports.counts(turn, used)}
                 change.enter(about(Event.SAMPLE_RELEASE, seq=seq(), facts=released))
@@ -187,8 +185,8 @@ class Gloveboxes:
         grant_rows.spend(tx, session.grant, taken)
         rows.spend_session(tx, name, taken)
         drawn = replace(asked.parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
-        turn = LocalTurn(name, f"{name}/samples/{rows.next_sample(tx, name)}", kind, drawn, taken, call.time)
         number = seq()
+        turn = LocalTurn(name, f"{name}/samples/{rows.next_sample(tx, name)}", kind, drawn, taken, call.time, number)
         stated = (turn.name, kind, session.version.name, name, number, call.time)
         rows.add_intent(tx, Intent(*stated, grant=session.grant, taken=taken))
         turns.add(tx, turn)
@@ -218,12 +216,19 @@ class Gloveboxes:
             self._gate.permit(call, Action.VIEW_SESSION, resource)
             raise NotFound.named(sample)
         turn = turns.find(tx, name)
-        if turn is None or turn.name != sample or turn.intent < 0:
+        if turn is None or turn.name != sample:
             raise turns.reported(sample)
         try:
             return turn, session, self._permitted(tx, call, _ACTIONS[turn.kind], name)[1], None
         except ModelOrganismsError as error:
             return turn, session, None, error
+
+    def _announced(self, turn: LocalTurn) -> int:
+        """Where in the ledger a question was announced; it is asked, because a crash may have come before anybody was told."""
+        index = self._changes.log.index_of(turn.seq, since=turn.create_time)
+        if index is None:
+            raise LedgerUnavailable(f"'{turn.name}' is not in the ledger yet; report it again in a moment.", sample=turn.name)
+        return index
 
     def _refusal(self, tx: Connection, call: Call, session: Session, now: datetime) -> ModelOrganismsError | None:
         try:
@@ -267,6 +272,7 @@ class Gloveboxes:
         """Settle a question whose report did not come, in full."""
         with self._changes.database.read() as tx:
             session = rows.session(tx, turn.session)
+        intent = self._announced(turn)
         receipt = hashlib.sha256(b"").hexdigest()
         with self._contents.keeping(self._changes.database, turn.session, b"") as kept, self._changes.open() as change:
             grant_rows.lock(change.tx, session.grant)
@@ -276,7 +282,7 @@ class Gloveboxes:
             self._contents.index(change.tx, kept)
             facts = {"session": turn.session, "outcome": glovebox.UNREPORTED, "output": receipt, "receipt": receipt}
             about = partial(entry, _RESULTS[turn.kind], None, time=now, seq=seq(), subject=turn.name, grant=session.grant)
-            change.enter(about(commit=kept.commit, intent=turn.intent, facts=facts | reports.counts(turn, turn.taken)))
+            change.enter(about(commit=kept.commit, intent=intent, facts=facts | reports.counts(turn, turn.taken)))
 
 
 def _missing(session: Session) -> tuple[str, ...]:

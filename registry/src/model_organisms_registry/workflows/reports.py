@@ -47,7 +47,7 @@ def content(turn: LocalTurn, report: Report) -> bytes:
 def outcome(turn: LocalTurn, report: Report) -> str:
     """How a question ended, as its entry says it."""
     released = turn.kind is IntentKind.PROBE and report.finish_reason != glovebox.FAILED
-    return "released" if released else report.finish_reason
+    return glovebox.RELEASED if released else report.finish_reason
 
 
 def counts(turn: LocalTurn, used: Budget) -> dict[str, str]:
@@ -63,7 +63,7 @@ def result_facts(turn: LocalTurn, receipt: SampleReceipt, used: Budget, *, outco
     return facts | {"receipt": sampled.receipt_digest(receipt)} | counts(turn, used)
 
 
-def receipt_of(session: Session, turn: LocalTurn, report: Report, content: bytes) -> SampleReceipt:
+def receipt_of(session: Session, turn: LocalTurn, report: Report, content: bytes, *, intent: int) -> SampleReceipt:
     """The receipt of a report; its place in the ledger is not known yet."""
     cell = report.cell
     return SampleReceipt(
@@ -78,7 +78,7 @@ def receipt_of(session: Session, turn: LocalTurn, report: Report, content: bytes
         parameters=turn.parameters,
         engine=cell.engine,
         session=session.name,
-        ledger_index=turn.intent,
+        ledger_index=intent,
         tokens=report.tokens,
         output_sha256=hashlib.sha256(content).hexdigest(),
         local=True,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
+_TURNS = select(schema.local_turns, schema.intents.c.seq).join(schema.intents, schema.intents.c.id == schema.local_turns.c.name)
+
 
 @dataclass(frozen=True, slots=True)
 class LocalTurn:
@@ -34,8 +36,8 @@ class LocalTurn:
     taken: Budget
     """What was set aside for it."""
     create_time: datetime
-    intent: int = -1
-    """Index of the entry that announced it."""
+    seq: int
+    """Random number of the entry that announced it, by which it is found in the ledger."""
 
 
 def add(tx: Connection, turn: LocalTurn) -> None:
@@ -50,23 +52,17 @@ def add(tx: Connection, turn: LocalTurn) -> None:
         "kind": turn.kind.value,
         "parameters": json.dumps(asdict(turn.parameters), sort_keys=True),
         **budgets.dump("taken", turn.taken),
-        "intent": turn.intent,
         "create_time": turn.create_time,
     }
     if not rows.added(tx, schema.local_turns, values):
-        msg = "An earlier question of this session was not reported; wait for it, or close the session and open a new one."
-        raise Conflict(msg, session=turn.session)
-
-
-def announced(tx: Connection, turn: LocalTurn, intent: int) -> None:
-    """Say which entry of the ledger announced it."""
-    table = schema.local_turns
-    tx.execute(update(table).where(table.c.session == turn.session, table.c.name == turn.name).values(intent=intent))
+        earlier = tx.scalar(select(schema.local_turns.c.name).where(schema.local_turns.c.session == turn.session))
+        msg = f"An earlier question of this session, '{earlier}', was not reported; report it, or that nothing came of it."
+        raise Conflict(msg, session=turn.session, sample=str(earlier))
 
 
 def find(tx: Connection, session: str) -> LocalTurn | None:
     """The question that is under way in a session."""
-    row = rows.find(tx, schema.local_turns, schema.local_turns.c.session == session)
+    row = tx.execute(_TURNS.where(schema.local_turns.c.session == session)).first()
     return None if row is None else _turn(row)
 
 
@@ -101,7 +97,7 @@ def last_used(tx: Connection, session: str) -> datetime:
 def left_behind(tx: Connection) -> Iterator[LocalTurn]:
     """Questions whose session has ended, the oldest first."""
     table, sessions = schema.local_turns, schema.sessions
-    ended = select(table).join(sessions, sessions.c.name == table.c.session).where(sessions.c.state != SessionState.OPEN.value)
+    ended = _TURNS.join(sessions, sessions.c.name == table.c.session).where(sessions.c.state != SessionState.OPEN.value)
     return map(_turn, tx.execute(ended.order_by(table.c.create_time, table.c.name)).all())
 
 
@@ -109,4 +105,4 @@ def _turn(row: Row[Any]) -> LocalTurn:
     kept = json.loads(row.parameters)
     parameters = SamplingParameters(**kept | {"stop": tuple(kept["stop"])})
     taken = budgets.load("taken", row)
-    return LocalTurn(row.session, row.name, IntentKind(row.kind), parameters, taken, row.create_time, row.intent)
+    return LocalTurn(row.session, row.name, IntentKind(row.kind), parameters, taken, row.create_time, row.seq)
