@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import ModelOrganismsError, NotFound, Unavailable
@@ -52,7 +53,7 @@ _KINDS = {
     Event.END_SESSION.type: UtteranceKind.END,
 }
 _WITH_WORDS = frozenset({UtteranceKind.PROMPT, UtteranceKind.TEXT, UtteranceKind.NUMBERS, UtteranceKind.END})
-"""A result's content is the windows once more."""
+"""A result's content is the windows once more; where there were none, it is read out as one."""
 
 
 class Watching:
@@ -100,11 +101,13 @@ class Watching:
         facts = {"follow": "yes" if follow else "no"}
         looked = self._changes.enter(entry(Event.WATCH, call, seq=seq(), subject=name, permit=permit, facts=facts))
         at = looked.index if only_new else self._first(session)
-        over = 0
+        over, start, windows = 0, at, set[str]()
         while True:
             size = self._changes.log.size()
             for index, one in self._entries(at, size):
-                if (told := self._told(name, index, one)) is not None:
+                if one.type == Event.SAMPLE_RELEASE.type and one.subject.startswith(f"{name}/"):
+                    windows.add(one.subject)
+                for told in self._told(name, index, one, windowed=partial(self._windowed, one, windows, start)):
                     yield from _keeping_up(told)
             at = size
             # An end of a question may come after the session's own: one more look, once it has ended.
@@ -133,11 +136,28 @@ class Watching:
             yield from enumerate(map(entries.parse, bodies), start)
             start += len(bodies)
 
-    def _told(self, name: str, index: int, one: Entry) -> Utterance | None:
-        """What an entry says of the session, with the content it commits to."""
+    def _windowed(self, result: Entry, windows: set[str], start: int) -> bool:
+        """Whether windows of an answer came before its result: among those seen, or before the look began."""
+        if result.subject in windows:
+            return True
+        earlier = self._entries(max(0, result.intent), start)
+        return any(one.type == Event.SAMPLE_RELEASE.type and one.subject == result.subject for _, one in earlier)
+
+    def _told(self, name: str, index: int, one: Entry, *, windowed: Callable[[], bool]) -> Iterator[Utterance]:
+        """What an entry says of the session, with the content it commits to.
+
+        What a holder reported of a question that was refused meanwhile is in its result alone: nothing was released.
+        """
         kind = _KINDS.get(one.type)
         if kind is None or not (one.subject == name or one.subject.startswith(f"{name}/")):
-            return None
+            return
+        if kind is UtteranceKind.RESULT and one.facts["bytes"] != "0" and not windowed():
+            said = self._utterance(UtteranceKind.TEXT, index, one)
+            if said.text:
+                yield said
+        yield self._utterance(kind, index, one)
+
+    def _utterance(self, kind: UtteranceKind, index: int, one: Entry) -> Utterance:
         text = one.facts.get("outcome") or one.facts.get("state") or one.facts.get("verdict") or ""
         messages: tuple[Message, ...] = ()
         if kind in _WITH_WORDS and one.commit:
