@@ -25,6 +25,8 @@ from model_organisms.formats import note
 from model_organisms.records import BUDGET_FIELDS, Budget
 
 from model_organisms_registry.domain.audit import Event
+from model_organisms_registry.domain.glovebox import RELEASED
+from model_organisms_registry.domain.sandbox import FINISHES
 from model_organisms_registry.founding import Storage
 from model_organisms_registry.ledger import fsck
 from model_organisms_registry.ledger import rows as ledger_rows
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 _FACTS = {"tokens": "tokens", "output_bytes": "bytes", "probe_values": "values"}
 """Field of a budget to the fact that counts it."""
-_FINISHED = frozenset({"stop", "length", "bytes", "cancelled", "deadline", "released"})
+_FINISHED = FINISHES | {RELEASED}
 _ASKED = frozenset({rows.IntentKind.SAMPLE.value, rows.IntentKind.PROBE.value})
 
 

@@ -15,6 +15,7 @@ from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import Budget, Level, SessionState
 
 from model_organisms_registry.domain.hazard import known
+from model_organisms_registry.domain.sandbox import FINISHES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FAILED = "failed"
 """Finish reason of a question of which nothing came."""
+RELEASED = "released"
+"""Finish reason of a probe whose numbers came."""
 UNREPORTED = "unreported"
 """Outcome of a question that was announced, and whose report never came: all that was set aside is spent."""
 MOST_BYTES_A_TOKEN = 512
@@ -131,6 +134,10 @@ def reported(report: Report, taken: Budget) -> Budget:
         raise InvalidArgument(msg, field="positions")
     nothing = report.finish_reason == FAILED
     probing = taken.probe_values > 0
+    # The outcome in the ledger is this word: others are the registry's to say, of what was lost, unreported or refused.
+    possible = {FAILED, RELEASED} if probing else {FAILED, *FINISHES}
+    if report.finish_reason not in possible:
+        raise InvalidArgument(f"No answer ends like that; report one of {', '.join(sorted(possible))}.", field="finish_reason")
     if nothing and used != Budget(tokens=used.tokens):
         raise InvalidArgument("A question of which nothing came reports neither text nor numbers.", field="finish_reason")
     if probing and not nothing and len(report.positions) != 1:

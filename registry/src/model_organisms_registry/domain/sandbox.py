@@ -56,6 +56,8 @@ MOST_MESSAGES = 256
 MOST_PROMPT_BYTES = 256 * 1024
 SPEAKERS = frozenset({"system", "user", "assistant"})
 
+FINISHES = frozenset({"stop", "length", "bytes", "deadline", "cancelled"})
+"""How an answer ends that no error ended."""
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
 SEED_BITS = 63
