@@ -1,4 +1,4 @@
-"""What one request fails of, or changes on the base, is nobody else's: steering, overflow, tokenizers that break, the unforeseen."""
+"""What one request fails of, or does to the base, is nobody else's: steering, overflow, broken tokenizers, the unforeseen."""
 
 from __future__ import annotations
 
