@@ -272,3 +272,15 @@ def test_a_pulled_copy_answers_as_the_sandbox_does(world, version, qwen):
     for local, remote in zip(here.positions[0], there.positions[0], strict=True):
         assert local.logprob == pytest.approx(remote.logprob, abs=2e-3)
     world.person("ravi").access.revoke(name, reason="The test is over.")
+
+
+@pytest.mark.usefixtures("granted")
+def test_a_session_of_no_length_is_refused_and_a_short_one_is_short(world, version):
+    rosa = world.person("rosa")
+    for none in (timedelta(0), timedelta(seconds=-5)):
+        with pytest.raises(errors.InvalidArgument, match="above zero"):
+            rosa.sandbox.open(version.name, purpose="replication", duration=none)
+    with rosa.sandbox.open(version.name, purpose="replication", duration=timedelta(seconds=59.5)) as short:
+        record = rosa.sandbox.get(short.name)
+        assert timedelta(seconds=50) < record.expire_time - record.create_time <= timedelta(seconds=61)
+    assert short.name in {one.name for one in world.person("ravi").sandbox.list(user="rosa")}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import UTC, datetime
 
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
+from model_organisms.client import sandbox as client_sandbox
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState, UtteranceKind
 from model_organisms_registry.erasing import erase
@@ -78,6 +80,25 @@ def test_a_watcher_reads_along_and_the_look_is_in_the_ledger(world, session):
     (look,) = looks(world, session)
     assert (look.actor, look.facts) == ("users/ravi", {"follow": "yes"})
     assert list(ravi.sandbox.transcript(session.name)) == read
+
+
+def test_a_watch_outlasts_its_looks_and_tells_each_thing_once(world, session, monkeypatch):
+    monkeypatch.setattr(client_sandbox, "_LOOK_S", 1.5)
+    read, ravi = [], world.person("ravi")
+    following = threading.Thread(target=lambda: read.extend(ravi.sandbox.watch(session.name)))
+    following.start()
+    said = []
+    for _ in range(4):
+        said.append(session.sample("Go on.", max_tokens=4).text)
+        time.sleep(1)
+    session.close()
+    following.join(timeout=30)
+    assert not following.is_alive()
+    assert len(looks(world, session)) > 1
+    assert "".join(one.text for one in read if one.kind is UtteranceKind.TEXT) == "".join(said)
+    assert len({(one.ledger_index, one.kind) for one in read}) == len(read)
+    assert read[-1].kind is UtteranceKind.END
+    assert list(ravi.sandbox.watch(session.name, timeout_s=0)) == []
 
 
 @pytest.mark.parametrize("who", ["rosa", "pia", "aud"])

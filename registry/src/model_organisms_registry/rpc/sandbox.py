@@ -120,7 +120,9 @@ class SandboxRooms:
     def watch_session(self, call: Call, request: sandbox_pb2.WatchSessionRequest) -> Iterator[sandbox_pb2.WatchSessionResponse]:
         """Read a session out."""
         with self._views.held(call.user.name):
-            for told in self._watching.watch(call, request.name, follow=request.follow, only_new=request.only_new):
+            for told in self._watching.watch(
+                call, request.name, follow=request.follow, only_new=request.only_new, after=request.after
+            ):
                 yield sandbox_pb2.WatchSessionResponse(utterance=wire.to_message(told, sandbox_pb2.Utterance))
 
     def open_local_session(

@@ -24,6 +24,7 @@ from model_organisms_registry.gate import entities
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.storage.paging import every
 from model_organisms_registry.workflows import finding, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
@@ -297,7 +298,7 @@ class Sandbox:
     def elsewhere(self) -> tuple[Session, ...]:
         """Open sessions whose cell is on their holder's own machine."""
         with self._changes.database.read() as tx:
-            return rows.sessions(tx, state=SessionState.OPEN, local=True, page_size=1000).items
+            return tuple(every(partial(rows.sessions, tx, state=SessionState.OPEN, local=True)))
 
     def end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
         """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case.

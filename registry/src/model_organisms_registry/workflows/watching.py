@@ -77,7 +77,7 @@ class Watching:
         self._sandbox = sandbox
         self._clock = clock
 
-    def watch(self, call: Call, name: str, *, follow: bool, only_new: bool) -> Iterator[Utterance]:
+    def watch(self, call: Call, name: str, *, follow: bool, only_new: bool, after: int = 0) -> Iterator[Utterance]:
         """Read a session out, in the order of the ledger.
 
         1. Permit. 2. The look is entered. 3. What was said so far. 4. Where asked, what is said from now on, until its end, while
@@ -88,6 +88,7 @@ class Watching:
             name: The session.
             follow: Go on until it has ended.
             only_new: Leave out what was said before.
+            after: Leave out what stands in the ledger up to this entry.
 
         Yields:
             What was said.
@@ -100,7 +101,7 @@ class Watching:
         permit = self._gate.permit(call, Action.WATCH_SESSION, resource)
         facts = {"follow": "yes" if follow else "no"}
         looked = self._changes.enter(entry(Event.WATCH, call, seq=seq(), subject=name, permit=permit, facts=facts))
-        at = looked.index if only_new else self._first(session)
+        at = after + 1 if after else looked.index if only_new else self._first(session)
         over, start, windows = 0, at, set[str]()
         while True:
             size = self._changes.log.size()

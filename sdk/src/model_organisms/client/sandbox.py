@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from model_organisms import wire
+from model_organisms import names, wire
 from model_organisms.client.prompts import finite, messages_of
-from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
+from model_organisms.errors import DeadlineExceeded, InvalidArgument, ModelOrganismsError, ReceiptInvalid
 from model_organisms.formats import sampled
 from model_organisms.records import (
     Budget,
@@ -40,7 +43,20 @@ if TYPE_CHECKING:
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
 _OPEN_TIMEOUT_S = 300.0
-_SAMPLE_TIMEOUT_S = 1800.0
+_SAMPLE_TIMEOUT_S = _LOOK_S = 1800.0
+
+
+def seconds(duration: timedelta | None) -> int:
+    """Print a duration as requests have it: whole seconds, rounded up; 0 leaves it to the registry.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if duration is None:
+        return 0
+    if duration.total_seconds() <= 0:
+        raise InvalidArgument(f"A session cannot last {duration}; give a duration above zero, or none.", field="duration")
+    return math.ceil(duration.total_seconds())
 
 
 class Sandbox:
@@ -86,7 +102,7 @@ class Sandbox:
             purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
             grant=grant,
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
-            duration_s=int(duration.total_seconds()) if duration else 0,
+            duration_s=seconds(duration),
         )
         response = self._channel.call(self._stub.OpenSession, message, timeout_s=timeout_s)
         record = wire.from_message(response.session, SessionRecord)
@@ -159,21 +175,22 @@ class Sandbox:
         wanted: Any = wire.enum_value(SessionState(state), _STATE) if state else 0
         token = ""
         while True:
-            message = sandbox_pb2.ListSessionsRequest(user=user, state=wanted, page_token=token)
+            message = sandbox_pb2.ListSessionsRequest(user=names.user(user) if user else "", state=wanted, page_token=token)
             response = self._channel.call(self._stub.ListSessions, message, repeatable=True)
             yield from (wire.from_message(item, SessionRecord) for item in response.sessions)
             if not (token := response.next_page_token):
                 return
 
-    def watch(self, name: str, *, only_new: bool = False, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Iterator[Utterance]:
+    def watch(self, name: str, *, only_new: bool = False, timeout_s: float | None = None) -> Iterator[Utterance]:
         """Read what is said in somebody's session while it is said, until it has ended; for reviewers and admins.
 
-        Each look is an entry in the ledger. Leaving the iterator ends it.
+        Each look is an entry in the ledger, and lasts half an hour at most; then the next goes on where it ended. Leaving the
+        iterator ends it.
 
         Args:
             name: The session.
             only_new: Leave out what was said before.
-            timeout_s: How long to watch, in seconds.
+            timeout_s: How long to watch, in seconds; where absent, until the session has ended.
 
         Yields:
             Prompts, windows of text as they are released, and how each question ended. All of it is untrusted: escape it where
@@ -183,7 +200,15 @@ class Sandbox:
             Denied: You do not oversee.
             Unavailable: You took nothing for too long, or watch too many sessions.
         """
-        return self._told(sandbox_pb2.WatchSessionRequest(name=name, follow=True, only_new=only_new), timeout_s)
+        request = sandbox_pb2.WatchSessionRequest(name=name, follow=True, only_new=only_new)
+        until = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
+        over = False
+        while not over and (left := min(_LOOK_S, until - time.monotonic())) > 0:
+            with suppress(DeadlineExceeded):
+                for told in self._told(request, left):
+                    request.after = told.ledger_index
+                    yield told
+            over = self.get(name).state is not SessionState.OPEN
 
     def transcript(self, name: str, *, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Iterator[Utterance]:
         """Read what was said in somebody's session so far; for reviewers and admins, and an entry in the ledger like `watch`."""

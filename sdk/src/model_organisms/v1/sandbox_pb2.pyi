@@ -820,21 +820,25 @@ class WatchSessionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     ONLY_NEW_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     follow: _builtins.bool
     """Go on until the session has ended."""
     only_new: _builtins.bool
     """Leave out what was said before."""
+    after: _builtins.int
+    """Leave out what stands in the ledger up to this entry, for who watched before and was cut off."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         follow: _builtins.bool = ...,
         only_new: _builtins.bool = ...,
+        after: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "name", b"name", "only_new", b"only_new"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "follow", b"follow", "name", b"name", "only_new", b"only_new"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
