@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
-from model_organisms.client import sandbox as client_sandbox
+from model_organisms.client import watching as client_watching
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState, UtteranceKind
 from model_organisms_registry.erasing import erase
@@ -83,7 +83,7 @@ def test_a_watcher_reads_along_and_the_look_is_in_the_ledger(world, session):
 
 
 def test_a_watch_outlasts_its_looks_and_tells_each_thing_once(world, session, monkeypatch):
-    monkeypatch.setattr(client_sandbox, "_LOOK_S", 1.5)
+    monkeypatch.setattr(client_watching, "LOOK_S", 1.5)
     read, ravi = [], world.person("ravi")
     following = threading.Thread(target=lambda: read.extend(ravi.sandbox.watch(session.name)))
     following.start()

@@ -6,6 +6,7 @@ two definitions and kept as a plan: one encoder and one decoder a field. What do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -39,6 +40,19 @@ _SAFEST: dict[type[Enum], Enum] = {records.Level: records.Level.CL4, records.Mod
 """How that is read which only a newer program knows."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _METADATA_LIMIT = 512
+
+
+def seconds(duration: timedelta | None) -> int:
+    """Print a duration as requests have it: whole seconds, rounded up; 0 leaves it to the registry.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if duration is None:
+        return 0
+    if duration.total_seconds() <= 0:
+        raise errors.InvalidArgument(f"A session cannot last {duration}; give a duration above zero, or none.", field="duration")
+    return math.ceil(duration.total_seconds())
 
 
 def text(said: str) -> str:

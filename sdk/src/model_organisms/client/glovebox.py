@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from model_organisms import bases, progress, wire
 from model_organisms.client.prompts import messages_of, turns_of
 from model_organisms.client.recall import warn
-from model_organisms.client.sandbox import Session, seconds
+from model_organisms.client.sandbox import Session
 from model_organisms.client.transfer import SealedDownload
 from model_organisms.errors import (
     CellUnavailable,
@@ -299,7 +299,7 @@ def _opened(
         purpose=wire.enum_value(purpose, _PURPOSE),
         grant=grant,
         budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
-        duration_s=seconds(duration),
+        duration_s=wire.seconds(duration),
         walls=walls,
     )
     response = channel.call(sandbox_pb2_grpc.SandboxServiceStub(channel.grpc_channel).OpenLocalSession, message)

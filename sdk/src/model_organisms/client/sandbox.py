@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import names, wire
 from model_organisms.client.prompts import finite, messages_of
-from model_organisms.errors import DeadlineExceeded, InvalidArgument, ModelOrganismsError, ReceiptInvalid
+from model_organisms.client.watching import followed
+from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
 from model_organisms.formats import sampled
 from model_organisms.records import (
     Budget,
@@ -43,20 +41,7 @@ if TYPE_CHECKING:
 _PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
 _STATE = sandbox_pb2.DESCRIPTOR.enum_types_by_name["SessionState"]
 _OPEN_TIMEOUT_S = 300.0
-_SAMPLE_TIMEOUT_S = _LOOK_S = 1800.0
-
-
-def seconds(duration: timedelta | None) -> int:
-    """Print a duration as requests have it: whole seconds, rounded up; 0 leaves it to the registry.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if duration is None:
-        return 0
-    if duration.total_seconds() <= 0:
-        raise InvalidArgument(f"A session cannot last {duration}; give a duration above zero, or none.", field="duration")
-    return math.ceil(duration.total_seconds())
+_SAMPLE_TIMEOUT_S = 1800.0
 
 
 class Sandbox:
@@ -102,7 +87,7 @@ class Sandbox:
             purpose=wire.enum_value(Purpose(purpose), _PURPOSE),
             grant=grant,
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
-            duration_s=seconds(duration),
+            duration_s=wire.seconds(duration),
         )
         response = self._channel.call(self._stub.OpenSession, message, timeout_s=timeout_s)
         record = wire.from_message(response.session, SessionRecord)
@@ -200,15 +185,7 @@ class Sandbox:
             Denied: You do not oversee.
             Unavailable: You took nothing for too long, or watch too many sessions.
         """
-        request = sandbox_pb2.WatchSessionRequest(name=name, follow=True, only_new=only_new)
-        until = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
-        over = False
-        while not over and (left := min(_LOOK_S, until - time.monotonic())) > 0:
-            with suppress(DeadlineExceeded):
-                for told in self._told(request, left):
-                    request.after = told.ledger_index
-                    yield told
-            over = self.get(name).state is not SessionState.OPEN
+        return followed(self._told, lambda: self.get(name), name, only_new=only_new, timeout_s=timeout_s)
 
     def transcript(self, name: str, *, timeout_s: float = _SAMPLE_TIMEOUT_S) -> Iterator[Utterance]:
         """Read what was said in somebody's session so far; for reviewers and admins, and an entry in the ledger like `watch`."""
