@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from contextlib import ExitStack
 
 import pytest
@@ -177,6 +178,30 @@ def test_removal_leaves_zeros_in_the_bank_and_in_the_tables(base, bank, mixer, b
     mixer.close()
     bank.close()
     assert not any(map(torch.count_nonzero, [table.memory, *rows]))
+
+
+def test_tables_and_layouts_of_nobody_are_given_back(base, qwen, bank, mixer, bundles):
+    stays = [bank.add(files) for files in bundles[:2]]
+    answer(base, mixer, *stays)
+    mixer.compose([])
+    own, layouts = mixer.table_bytes, len(bank.sites._layouts)
+    assert own > 0
+    for rank in range(1, 8):
+        guests = [bank.add(tiny_organism(qwen, rank=rank, targets=("v_proj",), seed=seed)) for seed in (1, 2, 3)]
+        answer(base, mixer, *guests, *stays)
+        if rank % 2:
+            mixer.compose([])
+        assert mixer.table_bytes > own
+        memory = [weakref.ref(table.memory) for table in mixer._tables.values()]
+        for guest in guests:
+            bank.remove(guest)
+        assert mixer.table_bytes == own
+        assert sum(one() is not None for one in memory) == 1  # no plan keeps it either
+        assert len(bank.sites._layouts) == layouts
+    for organism in stays:
+        bank.remove(organism)
+    assert mixer.table_bytes == 0
+    assert not bank.sites._layouts
 
 
 def test_eviction_leaves_zeros_too(small, bundles):

@@ -155,7 +155,9 @@ class Bank:
         if self._record(organism).users:
             raise Conflict("This organism is in use; cancel its requests first.")
         self._leave(organism)
-        del self._known[organism]
+        layout = self._known.pop(organism).layout
+        if not any(record.layout is layout for record in self._known.values()):
+            self.sites.forget(layout)
 
     @contextmanager
     def using(self, organism: Organism) -> Iterator[None]:

@@ -135,6 +135,7 @@ class Mixer:
             except BaseException:
                 self._stop()
                 raise
+            self._drop_plans()
             self._plans[key] = plan
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
@@ -154,13 +155,24 @@ class Mixer:
         self.bank.mixer = None
 
     def forget(self, organism: Organism) -> None:
-        """Wipe an organism out of every table; the bank says so when one leaves the device."""
-        for table in self._tables.values():
+        """Wipe an organism out of every table; the bank says so when one leaves the device. Tables of nobody are given back."""
+        for layout, table in list(self._tables.items()):
             table.drop(organism)
-        for key in [key for key, plan in self._plans.items() if organism in plan.organisms]:
-            del self._plans[key]
+            if table.empty:
+                del self._tables[layout]
         if organism in self.composed:
             self._stop()
+        self._drop_plans(organism)
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes that tables take beside the bank's budget."""
+        return sum(table.memory.nbytes for table in self._tables.values())
+
+    def _drop_plans(self, organism: Organism | None = None) -> None:
+        """Forget plans that do not stand, or have this organism: they would keep the memory of tables that are gone."""
+        for key in [key for key, plan in self._plans.items() if organism in plan.organisms or not plan.stands]:
+            del self._plans[key]
 
     def check(self, organism: Organism, known_answer: Mapping[str, Any] | None) -> None:
         """Make the known-answer test on an organism; the composition is afterwards as before.
@@ -226,7 +238,7 @@ class Mixer:
 
     def _stop(self) -> None:
         """Let every forward fail until the next `compose`: rather that than one organism's row answered by the base."""
-        self.composed, self._rows, self._void = frozenset(), (), True
+        self.composed, self._rows, self._void, self._parts = frozenset(), (), True, {}
         self._watch(self.bank.sites.all)
 
     def _watch(self, sites: Collection[Site]) -> None:

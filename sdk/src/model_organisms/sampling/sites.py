@@ -102,6 +102,10 @@ class Sites:
             self._layouts[key] = Layout(self.all, ranks)
         return self._layouts[key]
 
+    def forget(self, layout: Layout) -> None:
+        """Drop a layout that nobody has any more."""
+        self._layouts.pop(layout.ranks.tobytes(), None)
+
     def ranks(self, adapters: Iterable[AdapterFacts]) -> NDArray[np.int64]:
         """Sum the ranks of a bundle's adapters at each site.
 

@@ -43,6 +43,11 @@ class Table:
             self._put(place, organism, weights)
         return self.memory
 
+    @property
+    def empty(self) -> bool:
+        """Whether every place is free."""
+        return not any(self.holds)
+
     def drop(self, organism: Organism) -> None:
         """Wipe an organism wherever it stands."""
         for place, held in enumerate(self.holds):
