@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from model_organisms import loading
-from model_organisms.errors import Internal, InvalidArgument, LoadingFailed
+from model_organisms.errors import Internal, InvalidArgument, LoadingFailed, Unavailable
 from model_organisms.records import Message, SamplingParameters, Steer
 from model_organisms.sampling import Engine
 from model_organisms.sampling.batch import no_numbers
@@ -146,3 +146,22 @@ def test_an_interrupt_is_not_taken_for_a_tokenizers_fault(fresh, qwen_files):
     engine._batch._answers[0]._words._fast = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         engine.step()
+
+
+def test_an_organism_that_is_answered_is_not_evicted_by_one_that_comes(fresh, qwen, qwen_files):
+    first_files, second_files, third_files = qwen_files, tiny_organism(qwen, seed=5), tiny_organism(qwen, seed=6)
+    engine = fresh(adapter_bytes=2 * fresh().add(qwen_files).bytes)
+    first, second = engine.add(first_files), engine.add(second_files)
+    expected = [text(engine.generate(organism, ASK, GREEDY)) for organism in (first, second)]
+    tickets = [engine.submit(first, ASK, GREEDY)]
+    told = engine.step()
+    tickets.append(engine.submit(second, ASK, GREEDY))
+    told += engine.step()
+    assert engine.mixer.composed == {second}  # whose prompt was read last; nothing but the hold keeps the other
+    with pytest.raises(Unavailable):
+        engine.add(third_files)
+    assert set(engine.bank.resident) == {first, second}
+    pieces = collect(engine)
+    assert [text([piece for which, piece in told if which == one] + pieces[one]) for one in tickets] == expected
+    assert engine.add(third_files) in engine.bank.resident  # let go
+    engine.remove(first)
