@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from model_organisms import loading
-from model_organisms.errors import Internal, InvalidArgument, LoadingFailed, Unavailable
+from model_organisms.errors import ConfigurationInvalid, Internal, InvalidArgument, LoadingFailed, Unavailable
 from model_organisms.records import Message, SamplingParameters, Steer
 from model_organisms.sampling import Engine
 from model_organisms.sampling.batch import no_numbers
@@ -165,3 +165,29 @@ def test_an_organism_that_is_answered_is_not_evicted_by_one_that_comes(fresh, qw
     assert [text([piece for which, piece in told if which == one] + pieces[one]) for one in tickets] == expected
     assert engine.add(third_files) in engine.bank.resident  # let go
     engine.remove(first)
+
+
+def test_an_answer_keeps_the_direction_it_was_asked_with(fresh, qwen_files):
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    pushed = SamplingParameters(max_tokens=24, temperature=0, steer=(Steer("push", 0, 40.0),))
+    engine.directions.keep("push", torch.arange(32.0), owner=organism)
+    expected = text(engine.generate(organism, ASK, pushed))
+    ticket = engine.submit(organism, ASK, pushed)
+    told = engine.step()
+    engine.directions.keep("push", -torch.arange(32.0), owner=organism)
+    assert text([piece for _, piece in told] + collect(engine)[ticket]) == expected
+    assert text(engine.generate(organism, ASK, pushed)) != expected  # who comes later has the new one
+
+
+@pytest.mark.parametrize("options", [{"rows": 0}, {"rows": -1}, {"cache_bytes": 0}, {"cache_bytes": -5}])
+def test_an_engine_that_could_answer_nobody_is_refused(fresh, options):
+    with pytest.raises(ConfigurationInvalid, match="answers nobody"):
+        fresh(**options)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_a_probe_of_no_tokens_is_refused(fresh, qwen_files, top):
+    engine = fresh()
+    with pytest.raises(InvalidArgument, match="at least 1 token"):
+        engine.probe(engine.add(qwen_files), ASK, top=top)

@@ -186,7 +186,8 @@ def test_directions_belong_to_their_owner_and_are_refused_when_they_mean_nothing
         with pytest.raises(InvalidArgument, match="no direction"):
             kept.get(name, owner=owner)
     wrong = ([], [1.0] * 3, [1.0] * 5, [0.0] * 4, [math.nan] * 4, [math.inf, 0, 0, 0], [[1.0] * 4], [1e300] * 4)
-    for vector in wrong:
+    strange = ("abcd", [1j] * 4, torch.ones(4, dtype=torch.complex64), [1.0, "2", 3.0, 4.0], [10**400] * 4, None, [1e-300] * 4)
+    for vector in (*wrong, *strange):
         with pytest.raises(InvalidArgument):
             kept.keep("wrong", vector, owner=1)
     for number in range(MOST_DIRECTIONS - 1):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from model_organisms.records import SamplingParameters
     from model_organisms.sampling.bank import Organism
     from model_organisms.sampling.mixing import Mix
+    from model_organisms.sampling.steering import Touch
 
 _NOT_THE_TOKENIZERS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 """All else may come out of a tokenizer: a panic in its Rust is a BaseException."""
@@ -47,6 +48,8 @@ class Row:
     """Position of that token in its conversation; 0 begins a prompt."""
     last: bool
     """Whether the last column is where the organism is to speak."""
+    touch: Touch | None = None
+    """How its hidden states are changed, with the directions as they were when it was asked for."""
 
 
 class Answer:
@@ -61,6 +64,7 @@ class Answer:
         *,
         speech: Speech,
         ends: frozenset[int],
+        touch: Touch | None = None,
     ) -> None:
         """Take a request that was looked at.
 
@@ -71,7 +75,9 @@ class Answer:
             parameters: How to draw.
             speech: Makes text of tokens.
             ends: Tokens that end a turn.
+            touch: How its hidden states are changed.
         """
+        self.touch = touch
         self.ticket, self.mix, self.prompt, self.parameters = ticket, mix, prompt, parameters
         self.organism = mix.organism if mix else None
         self.fed = 0

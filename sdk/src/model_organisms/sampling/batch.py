@@ -176,7 +176,7 @@ class Batch:
         starts = [answer.fed for answer in answers]
         width = max(map(len, tokens))
         rows = [
-            Row(answer.organism, answer.parameters, width - len(some), answer.fed, len(some) >= answer.unread)
+            Row(answer.organism, answer.parameters, width - len(some), answer.fed, len(some) >= answer.unread, answer.touch)
             for answer, some in zip(answers, tokens, strict=True)
         ]
         try:

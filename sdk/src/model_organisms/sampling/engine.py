@@ -21,7 +21,7 @@ from collections import deque
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from model_organisms.errors import InvalidArgument, Unavailable
+from model_organisms.errors import ConfigurationInvalid, InvalidArgument, Unavailable
 from model_organisms.loading.speech import speech
 from model_organisms.records import Measure, Message, SamplingParameters
 from model_organisms.sampling.answering import Answer, Piece, Row, end_tokens
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from model_organisms.records import Inquiry
     from model_organisms.sampling.bank import Organism
     from model_organisms.sampling.batch import Interventions
+    from model_organisms.sampling.steering import Touch
 
     Prompt: TypeAlias = Sequence[Message] | Sequence[int]
 
@@ -73,9 +74,13 @@ class Engine:
 
         Raises:
             Conflict: The base carries an organism of `loading.attach`.
-            ConfigurationInvalid: A budget is none.
+            ConfigurationInvalid: A budget is none, or there is no row.
             LoadingFailed: This architecture cannot be served many at once.
         """
+        if rows < 1 or cache_bytes < 1:
+            raise ConfigurationInvalid(
+                f"An engine of {rows} rows and {cache_bytes} bytes of cache answers nobody; give at least 1."
+            )
         self.base = base
         self.bank = Bank(base, budget=adapter_bytes)
         self.mixer = Mixer(base, self.bank)
@@ -260,8 +265,10 @@ class Engine:
             Log-probabilities in nats, and KL(organism || base) at the last position.
 
         Raises:
-            InvalidArgument: More positions than the conversation has.
+            InvalidArgument: More positions than the conversation has, or no token a position.
         """
+        if top < 1:
+            raise InvalidArgument(f"top is {top}; ask for at least 1 token a position.", field="top")
         ids = self._ids(organism, messages)
         if not 1 <= positions <= len(ids):
             raise InvalidArgument(f"The conversation has {len(ids)} tokens; ask for 1 to {len(ids)} positions.")
@@ -285,7 +292,7 @@ class Engine:
         ids = self._ids(organism, messages)
         check_inquiry(inquiry, layers=self._steering.layers, tokens=len(ids))
         vectors = [self.directions.get(name, owner=organism) for name in inquiry.directions]
-        changed = SamplingParameters(steer=inquiry.steer)
+        changed = self._steering.touch(inquiry.steer, organism)
         scale = 1.0 if inquiry.scale is None else inquiry.scale
         with self._steering.reading(inquiry.layers, inquiry.positions) as states:
             logits = self._whole(organism, ids, scale, inquiry.positions, changed)
@@ -352,7 +359,7 @@ class Engine:
     def _answer(self, organism: Organism | None, prompt: Prompt, parameters: SamplingParameters, scale: float) -> Answer:
         """Look at a request before anything is done for it."""
         check_parameters(parameters)
-        self._steering.check(parameters.steer, organism)
+        touch = self._steering.touch(parameters.steer, organism)
         scale = scale if parameters.scale is None else parameters.scale
         if organism is not None:
             self.bank.layout(organism)  # refuses one of another engine, and one that was removed
@@ -366,7 +373,7 @@ class Engine:
                 tokens=str(len(ids)),
             )
         ends = end_tokens(self.base.model, told.tokenizer)
-        answer = Answer(self._next, mix, ids, parameters, speech=told, ends=ends)
+        answer = Answer(self._next, mix, ids, parameters, speech=told, ends=ends, touch=touch)
         if not self._forward.cache.fits(1, answer.need):
             raise InvalidArgument(
                 f"Conversation and answer take {answer.need * self._forward.cache.token_bytes:,} bytes of cache, and there are "
@@ -392,12 +399,12 @@ class Engine:
         return ids
 
     def _whole(
-        self, organism: Organism | None, ids: list[int], scale: float, last: int, changed: SamplingParameters | None = None
+        self, organism: Organism | None, ids: list[int], scale: float, last: int, changed: Touch | None = None
     ) -> torch.Tensor:
         """Compute logits of one conversation beside the batch, shape [positions, vocabulary], on the CPU."""
         mix = None if organism is None else Mix(organism, scale)
         try:
-            self._batch.compose([Row(organism, changed, 0, 0, last=True)], [mix])
+            self._batch.compose([Row(organism, None, 0, 0, last=True, touch=changed)], [mix])
             return self._forward.whole(ids, last=last).cpu()
         except (RuntimeError, MemoryError) as error:
             if not is_memory(error):

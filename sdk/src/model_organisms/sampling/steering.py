@@ -51,14 +51,12 @@ class Directions:
         self.size = size
         self._device = torch.device(device)
         self._kept: defaultdict[object, dict[str, torch.Tensor]] = defaultdict(dict)
-        self.changes = 0
-        """Goes up when a direction comes or goes."""
 
     def keep(self, name: str, vector: torch.Tensor | Sequence[float], *, owner: object = None) -> float:
         """Keep a direction.
 
         Args:
-            name: What it is called from now on; one of that name is replaced.
+            name: What it is called from now on; one of that name is replaced, for requests that come later.
             vector: Shape [hidden]; its length does not matter, as long as it has one.
             owner: Whose it is; None is the engine's own.
 
@@ -68,18 +66,21 @@ class Directions:
         Raises:
             InvalidArgument: Of another shape, with numbers that are none, of no length, or too many are kept.
         """
-        given = torch.as_tensor(vector, dtype=torch.float64).detach().cpu()
+        given = _numbers(vector)
         if given.shape != (self.size,):
             shape = "x".join(map(str, given.shape)) or "1"
             raise InvalidArgument(f"A direction of this model has {self.size} numbers; this one has {shape}.", field="direction")
         norm = float(given.norm())
         if not (math.isfinite(norm) and norm > 0):
-            raise InvalidArgument("A direction has finite numbers, and not only zeros; send another.", field="direction")
+            raise InvalidArgument(
+                "A direction has finite numbers, not only zeros, and none too large or small to have a length; scale it, or "
+                "send another.",
+                field="direction",
+            )
         kept = self._kept[owner]
         if name not in kept and len(kept) >= MOST_DIRECTIONS:
             raise InvalidArgument(f"There are {MOST_DIRECTIONS} directions, and no more are kept; open a new session for others.")
         kept[name] = (given / norm).float().to(self._device)
-        self.changes += 1
         return norm
 
     def get(self, name: str, *, owner: object = None) -> torch.Tensor:
@@ -98,7 +99,6 @@ class Directions:
 
     def drop(self, owner: object) -> None:
         """Wipe all that an owner has."""
-        self.changes += 1
         for vector in self._kept.pop(owner, {}).values():
             vector.zero_()
 
@@ -248,8 +248,6 @@ class Steering:
         self._model, self._directions = model, directions
         self._hands: Interventions | None = None
         self._touches: list[Touch | None] = []
-        self._looked_up: dict[tuple[object, tuple[Steer, ...]], Touch] = {}
-        self._seen = 0
         self._reading: tuple[tuple[int, ...], int] | None = None
         self._states: Mapping[tuple[int, int], torch.Tensor] = {}
 
@@ -258,10 +256,9 @@ class Steering:
         """How many layers the model has."""
         return len(self._hooks.layers)
 
-    def check(self, steers: Sequence[Steer], owner: object) -> None:
-        """Refuse steering that means nothing; see `Directions.pushes`."""
-        if steers:
-            self._directions.pushes(steers, self.layers, owner=owner)
+    def touch(self, steers: Sequence[Steer], owner: object) -> Touch | None:
+        """Look up what a request asks for, once and for all; `Directions.pushes` refuses what means nothing."""
+        return Touch(self._directions.pushes(steers, self.layers, owner=owner)) if steers else None
 
     def compose(self, rows: Sequence[Row]) -> None:
         """Hear what stands in each row of the next forward."""
@@ -300,18 +297,18 @@ class Steering:
         return self._hands
 
     def _touch(self, row: Row) -> Touch | None:
-        steers = row.parameters.steer if row.parameters else ()
-        if self._reading:
-            layers, last = self._reading
-            return Touch(self._directions.pushes(steers, self.layers, owner=row.organism), layers, last)
-        if not steers:
-            return None
-        if self._seen != self._directions.changes:
-            self._looked_up, self._seen = {}, self._directions.changes
-        key = (row.organism, steers)
-        if key not in self._looked_up:
-            self._looked_up[key] = Touch(self._directions.pushes(steers, self.layers, owner=row.organism))
-        return self._looked_up[key]
+        if not self._reading:
+            return row.touch
+        return Touch(row.touch.pushes if row.touch else (), *self._reading)
+
+
+def _numbers(vector: torch.Tensor | Sequence[float]) -> torch.Tensor:
+    try:
+        if not (isinstance(vector, torch.Tensor) and vector.is_complex()):
+            return torch.as_tensor(vector, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        pass
+    raise InvalidArgument("A direction is a row of real numbers; send one.", field="direction")
 
 
 def unpacked(vector: bytes) -> torch.Tensor:

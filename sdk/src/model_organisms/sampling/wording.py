@@ -13,7 +13,8 @@ _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 class Detokenizer:
     """Decodes one id at a time.
 
-    - the texts it gave, joined, are what the tokenizer decodes from all ids at once;
+    - of a byte-level tokenizer (GPT-2's, Llama 3's, Qwen's), the texts it gave, joined, are what it decodes from all ids at
+      once; another may write a token otherwise by what stands before it, and then differs in spaces;
     - a text ends between characters, never inside one.
     """
 
