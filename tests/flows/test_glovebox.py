@@ -15,8 +15,11 @@ from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, Message, SessionState, Steer
 from model_organisms_registry.reconciling import reconcile
+from model_organisms_registry.storage import schema
 from model_organisms_registry.storage.catalog import sandbox as rows
+from model_organisms_registry.storage.codecs import dump_texts
 from model_organisms_registry.testing import running, settings
+from sqlalchemy import update
 
 from tests.support.cells import eventually
 from tests.support.registries import PEOPLE
@@ -99,6 +102,13 @@ def test_it_is_used_as_any_session_and_all_of_it_reconciles(world, open_box, qwe
     assert account.questions >= 3
     spent = rosa.access.grant(record.grant).spent
     assert (spent.sessions, spent.pulls, spent.tokens) == (1, 1, record.spent.tokens)
+    with registry.storage.database.write() as tx:
+        tx.execute(update(schema.sessions).where(schema.sessions.c.name == box.name).values(place="registry", walls="[]"))
+    found = {finding.what.partition(",")[0] for finding in reconcile(registry.config).findings}
+    assert found == {"its place is 'registry'", "its walls is ''"}
+    with registry.storage.database.write() as tx:
+        as_it_was = {"place": "holder", "walls": dump_texts(record.walls)}
+        tx.execute(update(schema.sessions).where(schema.sessions.c.name == box.name).values(**as_it_was))
 
 
 def test_what_a_box_does_not_give_is_refused_and_costs_nothing(world, open_box):

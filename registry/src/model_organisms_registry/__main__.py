@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from model_organisms.errors import ModelOrganismsError, NotFound
@@ -18,6 +19,9 @@ from model_organisms_registry.signing import signer
 from model_organisms_registry.telling import notify
 from model_organisms_registry.witnessing import witness
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _FOLDER = click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -25,7 +29,7 @@ _FOLDER = click.option(
     show_default=True,
     help="Data folder of the registry.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs, errors included.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -340,14 +344,26 @@ cli.add_command(signer)
 
 
 def main() -> None:
-    """Run a command; an error of the tree becomes one line and exit status 2."""
+    """Run a command; an error becomes one line, or with `--json` an object as `mo --json` prints it, and exit status 2."""
+    as_json = "--json" in sys.argv[1:]
     try:
-        cli()
+        cli(standalone_mode=not as_json)
     except ModelOrganismsError as error:
         name = error.details.get("name") if isinstance(error, NotFound) else None
         message = f"There is no '{name}' in this registry; check the name." if name else error.message  # an operator sees all
-        click.echo(f"mo-registry: {message}", err=True)
+        _tell(error.reason, message, error.details, as_json=as_json)
         sys.exit(2)
+    except click.ClickException as error:
+        _tell("USAGE", error.format_message(), {}, as_json=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Aborted!", err=True)
+        sys.exit(1)
+
+
+def _tell(reason: str, message: str, details: Mapping[str, str], *, as_json: bool) -> None:
+    told = json.dumps({"error": reason, "message": message, "details": dict(details)}) if as_json else f"mo-registry: {message}"
+    click.echo(told, err=True)
 
 
 def _kept_by(config: Config) -> str:

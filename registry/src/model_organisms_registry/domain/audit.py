@@ -89,7 +89,7 @@ class Event(Enum):
     APPROVE = _shape("access.approve", "revision envelope given needed", optional="organisation")
     REJECT = _shape("access.reject", "revision envelope", optional="organisation", commit=None)
     LAPSE = _shape("access.lapse", "revision")
-    GRANT = _shape("access.grant", "rung level purpose versions expires request", optional="conditions")
+    GRANT = _shape("access.grant", "rung level purpose versions expires request", optional="budget conditions")
     REVOKE = _shape("access.revoke", commit=None)
     DESTROYED = _shape("access.destroyed", "version digest pulls envelope")
     NOTICE = _shape("access.notice", "kind users")
@@ -101,7 +101,7 @@ class Event(Enum):
     WITHDRAW_MOTION = _shape("motions.withdraw", "kind")
     CARRY_MOTION = _shape("motions.carry", "kind subject facts signers")
 
-    OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="walls claimed_walls place")
+    OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="budget walls claimed_walls place")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", optional="steer scale", commit=True)
     SAMPLE_RESULT = _shape(
         "sandbox.sample.result", "session outcome tokens bytes output receipt", optional="rerun", commit=True, intent=True

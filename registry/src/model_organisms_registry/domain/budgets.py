@@ -23,6 +23,11 @@ _TIMES_MORE = {Level.CL1: 100, Level.CL2: 20, Level.CL3: 5, Level.CL4: 1}
 """How many times the default may be asked for."""
 
 
+def stated(budget: Budget) -> str:
+    """Print a budget that is given, as the fact `budget` of its entry."""
+    return ",".join(f"{field}={getattr(budget, field)}" for field in BUDGET_FIELDS)
+
+
 def default_budget(level: Level, rung: Rung, *, weights: int, parameters: int) -> Budget:
     """What a grant gives when nobody asks for more or less.
 

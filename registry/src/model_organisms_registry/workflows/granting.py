@@ -10,6 +10,7 @@ from model_organisms.records import RequestState, Rung
 
 from model_organisms_registry.domain import access as rules
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.budgets import stated
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import requests as request_rows
 from model_organisms_registry.workflows import finding
@@ -88,6 +89,7 @@ class Granting:
             "versions": str(len(grant.versions)),
             "expires": grant.expire_time.isoformat(timespec="seconds"),
             "request": request.name,
+            "budget": stated(grant.budget),
             **conditioned(grant),
         }
         change.enter(entry(Event.GRANT, call, seq=seq(), subject=grant.name, grant=grant.name, facts=facts))

@@ -11,6 +11,7 @@ from model_organisms.records import SampleReceipt
 
 from model_organisms_registry.domain import glovebox
 from model_organisms_registry.domain.audit import Event, entry
+from model_organisms_registry.domain.budgets import stated
 from model_organisms_registry.storage.catalog.sandbox import IntentKind
 from model_organisms_registry.workflows.changes import seq
 
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
     from model_organisms_registry.storage.catalog.local_turns import LocalTurn
 
 
-def opened(permit: Permit, session: Session) -> Entry:
-    """The entry of a local session that was opened."""
-    facts = {
+def opening(session: Session) -> dict[str, str]:
+    """What the entry of any session's beginning says of it, wherever its cell is."""
+    return {
         "version": session.version.name,
         "digest": session.version.digest,
         "purpose": session.purpose.value,
         "expires": session.expire_time.isoformat(timespec="seconds"),
-        "claimed_walls": ",".join(session.walls),
-        "place": "holder",
+        "budget": stated(session.budget),
     }
+
+
+def opened(permit: Permit, session: Session) -> Entry:
+    """The entry of a local session that was opened."""
+    facts = opening(session) | {"claimed_walls": ",".join(session.walls), "place": "holder"}
     about = partial(entry, Event.OPEN_SESSION, permit.call, subject=session.name, permit=permit, grant=session.grant)
     return about(seq=seq(), facts=facts)
 

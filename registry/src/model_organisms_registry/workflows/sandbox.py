@@ -25,7 +25,7 @@ from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import sandbox as rows
 from model_organisms_registry.storage.paging import every
-from model_organisms_registry.workflows import finding, standing
+from model_organisms_registry.workflows import finding, reports, standing
 from model_organisms_registry.workflows.changes import name as fresh
 from model_organisms_registry.workflows.changes import seq
 from model_organisms_registry.workflows.living import Living
@@ -261,13 +261,7 @@ class Sandbox:
         )
         grant_rows.spend(change.tx, grant.name, Budget(sessions=1))
         rows.add_session(change.tx, session, replica=self.replica)
-        facts = {
-            "version": subject.version.name,
-            "digest": subject.version.digest,
-            "purpose": session.purpose.value,
-            "expires": session.expire_time.isoformat(timespec="seconds"),
-            "walls": ",".join(session.walls),
-        }
+        facts = reports.opening(session) | {"walls": ",".join(session.walls)}
         event = entry(Event.OPEN_SESSION, call, seq=seq(), subject=session.name, permit=permit, grant=grant.name, facts=facts)
         change.enter(event)
         return session

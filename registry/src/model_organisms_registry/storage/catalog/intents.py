@@ -47,6 +47,9 @@ class Intent:
     """What was set aside for it."""
     used: Budget = field(default_factory=Budget)
     """What of it was released so far."""
+    finish_time: datetime | None = None
+    outcome: str = ""
+    """How it ended; empty while it is under way."""
 
 
 def add_intent(tx: Connection, intent: Intent) -> None:
@@ -102,6 +105,21 @@ def finish_intent(tx: Connection, id: str, time: datetime, outcome: str) -> Inte
     return _intent(row)
 
 
+def intent(tx: Connection, id: str) -> Intent:  # noqa: A002 - the intent's own word
+    """Read an intent.
+
+    Raises:
+        NoResultFound: There is none of that id.
+    """
+    return _intent(tx.execute(select(schema.intents).where(schema.intents.c.id == id)).one())
+
+
+def every_intent(tx: Connection) -> tuple[Intent, ...]:
+    """Read all that was ever announced, the oldest first."""
+    table = schema.intents
+    return tuple(_intent(row) for row in tx.execute(select(table).order_by(table.c.create_time, table.c.id)))
+
+
 def unfinished_intents(tx: Connection, *, local: bool = True) -> tuple[Intent, ...]:
     """Read what never came to an end, the oldest first; without `local`, only what processes of the registry work on."""
     table, turns = schema.intents, schema.local_turns
@@ -127,4 +145,6 @@ def _intent(row: Row[Any]) -> Intent:
         grant=row.grant,
         taken=budgets.load("taken", row),
         used=budgets.load("used", row),
+        finish_time=row.finish_time,
+        outcome=row.outcome or "",
     )
