@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tests.support.serving import Serving
 
 _DRAIN_S = 90
+_CROWDED = 0.9
+"""Share of the sessions that must have been open at once for a run to have been one of so many."""
 
 
 @dataclass(slots=True)
@@ -79,11 +81,17 @@ class Killer:
             if self.done or self.answers() < self.wanted:
                 continue
             self.wanted = self.answers() + self.between
-            last = self.most and self.cells + self.registries == self.most - 1
-            if self.random.random() < self.registry_share or (last and not self.registries):
+            if self._chosen() < self.registry_share:
                 self._registry()
             else:
                 self._cell()
+
+    def _chosen(self) -> float:
+        """Draw a number from 0 to 1; the last kill is of what was not killed yet."""
+        drawn = self.random.random()
+        if self.cells + self.registries != self.most - 1:
+            return drawn
+        return 0.0 if not self.registries else drawn if self.cells else 1.0
 
     def _cell(self) -> None:
         with suppress(psutil.NoSuchProcess, IndexError):
@@ -105,7 +113,7 @@ class Killer:
 @click.option("--organisms", default=16, show_default=True, help="Organisms they choose among.")
 @click.option("--rows", default=16, show_default=True, help="Sessions that share a cell.")
 @click.option("--kills", default=0, help="End as soon as so many were killed; no such end where absent.")
-@click.option("--between", default=0, help="Answers that must have come before the next is killed.")
+@click.option("--between", default=5, show_default=True, help="Answers that must have come before the next is killed.")
 @click.option("--seed", default=0, help="Of the choices; one of chance where absent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
 def main(*, seed: int, as_json: bool, **asked: Any) -> None:
@@ -168,7 +176,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
                 asker.join(_DRAIN_S)
         took = time.monotonic() - begun
         wrong = [f"{asker.name} never came back" for asker in askers if asker.is_alive()]
-        wrong += tally.wrong + _agreement(there) + _ledger(there, tally)
+        wrong += tally.wrong + _hollow(wanted, killer, tally) + _agreement(there) + _ledger(there, tally)
     finished = [one for one in tally.held if one.sample]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,6 +196,16 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
         "borne": dict(tally.ended),
         "wrong": wrong,
     }
+
+
+def _hollow(wanted: Wanted, killer: Killer, tally: Tally) -> list[str]:
+    """Why a run proves less than it was asked for, if it does; one that ends by its kills may end before all have come."""
+    wrong = []
+    if not wanted.kills and tally.most_open < _CROWDED * wanted.sessions:
+        wrong.append(f"only {tally.most_open} of {wanted.sessions} sessions were ever open at once; ask for fewer, or for longer")
+    if not (killer.cells and killer.registries):
+        wrong.append(f"{killer.cells} cells and {killer.registries} registries were killed; some of each are needed")
+    return wrong
 
 
 def _watched(killer: Killer, tally: Tally, until: float) -> None:
