@@ -113,7 +113,7 @@ class Killer:
 @click.option("--organisms", default=16, show_default=True, help="Organisms they choose among.")
 @click.option("--rows", default=16, show_default=True, help="Sessions that share a cell.")
 @click.option("--kills", default=0, help="End as soon as so many were killed; no such end where absent.")
-@click.option("--between", default=5, show_default=True, help="Answers that must have come before the next is killed.")
+@click.option("--between", default=64, show_default=True, help="Answers that must have come before the next is killed.")
 @click.option("--seed", default=0, help="Of the choices; one of chance where absent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of sentences.")
 def main(*, seed: int, as_json: bool, **asked: Any) -> None:
