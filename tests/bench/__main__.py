@@ -41,7 +41,7 @@ from tests.bench import (
     start,
     sweep,
 )
-from tests.bench.measure import OURS
+from tests.bench.measure import OURS, tried
 from tests.support.tree import ROOT
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _run(parts: Mapping[str, Callable[[], list[Row]]], chosen: Collection[str]) 
     for name, measure in parts.items():
         if name in chosen:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            rows += measure()
+            rows += tried(name, measure)
     return rows
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -75,6 +77,17 @@ class Row:
             "goals": [{"goal": str(goal), "reached": self.reached(goal)} for goal in self.goals],
             "checks": self.checks,
         }
+
+
+def tried(mark: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """Measure; what breaks down is a row that says so, and the others of a long run are not lost."""
+    try:
+        return measure()
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is shown, and the run ends with status 1
+        traceback.print_exc()
+        return [
+            Row(mark, f"broke down: {type(error).__name__}: {error}"[:300], "", {OURS: [math.nan]}, checks={"it ended": False})
+        ]
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int, *, warm: int = 1) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from model_organisms.sampling import Engine
 
 from tests.bench import agreement, loops, roofline
 from tests.bench.flock import DOWN, EVERY, ONE, PROMPT, SPREADS, bare_again, wear
-from tests.bench.measure import OURS, Goal, Row, interleaved
+from tests.bench.measure import OURS, Goal, Row, interleaved, tried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -67,7 +67,8 @@ def many(
         print(f"  {count} organisms, rank {rank}, {SPREADS[spread]} ...", file=sys.stderr, flush=True)
         asked = Asked.of(count, quick=quick, whole=whole)
         python = vllm if whole or (count, rank, spread) in _VLLM_FEW else ""
-        rows.append(_one(flock, folder / f"{count}-{rank}-{spread}", count, rank, spread, asked=asked, vllm=python))
+        where = folder / f"{count}-{rank}-{spread}"
+        rows += tried("M1, M2", lambda: [_one(flock, where, count, rank, spread, asked=asked, vllm=python)])  # noqa: B023 - called at once
         flock.made.clear()
         gc.collect()
     return rows
