@@ -73,7 +73,7 @@ def test_a_bundle_with_words_of_its_own_harms_its_own_session_alone(world, base,
     innocent.close()
 
 
-@pytest.mark.parametrize("decoders", [HUGE])
+@pytest.mark.parametrize("decoders", [HUGE, PANIC])
 def test_in_a_shared_cell_an_answer_that_cannot_be_told_ends_alone(base, files, decoders):
     def into(files):
         listed = manifest.build(files)

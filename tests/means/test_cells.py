@@ -62,6 +62,22 @@ def test_what_cannot_be_started_is_a_typed_error(warden):
         warden.start(["/bin/true"])
 
 
+def test_what_a_wrapper_leaves_behind_is_ended_with_it_and_keeps_nobody():
+    warden = Warden()
+    grouped = warden.start(["/bin/sh", "-c", "sleep 300 & echo $! >&2; wait"])
+    assert eventually(lambda: grouped._tail.strip().isdigit())
+    grouped.kill()
+    assert grouped.wait(10)
+    assert eventually(lambda: not Path(f"/proc/{int(grouped._tail)}").exists())
+    apart = warden.start(["/bin/sh", "-c", "setsid sleep 300 & echo $! >&2; wait"])  # it keeps the pipe, in a group of its own
+    assert eventually(lambda: apart._tail.strip().isdigit())
+    closing = threading.Thread(target=warden.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    os.kill(int(apart._tail), signal.SIGKILL)
+    assert not closing.is_alive()
+
+
 def test_a_cell_outlives_the_thread_that_asked_for_it(warden):
     started = []
     planned = plan(Jail(), None, code="import time; time.sleep(60)")

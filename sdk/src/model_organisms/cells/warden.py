@@ -52,10 +52,11 @@ class Process:
 
     def kill(self) -> None:
         """End it and all that runs in its jail; harmless if it has ended."""
-        with self._lock:  # the pidfd is closed under it
+        with self._lock:  # it is reaped under it, so its number is still its own
             if self.pidfd >= 0:
                 with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                    # Its group, because a wrapper that is just starting has a child that does not yet die with it.
+                    os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, seconds: float) -> bool:
         """Wait for it to be reaped; tell whether it was."""
@@ -108,8 +109,8 @@ class Process:
 
     def _reap(self) -> None:
         self._listen()  # before anybody who waits for the end asks how it came
-        self._popen.wait()
         with self._lock:
+            self._popen.wait()
             os.close(self.pidfd)
             self.pidfd = -1
             self._ended.set()
@@ -177,11 +178,17 @@ class Warden:
                 elif isinstance(key.data, Process) and key.fd == key.data.pidfd:
                     self._selector.unregister(key.fd)
                     key.data._reap()  # noqa: SLF001 - the two classes are one
+                    self._hear_no_more(key.data)  # whoever still holds the pipe keeps nobody here
                 elif not key.data._listen():  # noqa: SLF001 - the two classes are one
-                    self._selector.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr] # a pipe was registered, not a number
+                    self._hear_no_more(key.data)
         self._selector.close()
         os.close(self._bell)
+
+    def _hear_no_more(self, process: Process) -> None:
+        pipe = process._popen.stderr  # noqa: SLF001 - the two classes are one
+        if pipe is not None and not pipe.closed:
+            self._selector.unregister(pipe)
+            pipe.close()
 
     def _take_orders(self) -> bool:
         with suppress(BlockingIOError):
