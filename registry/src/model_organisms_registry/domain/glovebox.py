@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import Conflict, Denied, InvalidArgument, NotFound
+from model_organisms.errors import BudgetExhausted, Conflict, Denied, InvalidArgument, NotFound
 from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import Budget, Level, SessionState
 
@@ -95,6 +95,17 @@ def held(session: Session) -> Session:
     if not session.local:
         raise Conflict("This session has its cell at the registry; sample and probe it there.", session=session.name)
     return session
+
+
+def can_pull(grant: Grant) -> Grant:
+    """Return a grant under which a copy can be pulled into the cell: without one a local session is of no use.
+
+    Raises:
+        BudgetExhausted: It has no pull left.
+    """
+    if grant.budget.minus(grant.spent).pulls < 1:
+        raise BudgetExhausted("The grant has no pull left for a cell of your own; ask for another grant.", grant=grant.name)
+    return grant
 
 
 def goes_into(session: Session, *, user: User, grant: Grant, version: VersionRef, now: datetime) -> None:

@@ -99,6 +99,7 @@ class Gloveboxes:
             subject = finding.version(change.tx, self._gate, call, Action.OPEN_LOCAL_SESSION, version).subject
             mine = grant_rows.grant(change.tx, permit.grant)
             require([mine], subject.ref, user=call.user.name, level=subject.level, rung=Rung.PULL, now=call.time)
+            glovebox.can_pull(mine)
             session = rules.open_session(
                 fresh("sessions", call.time),
                 user=call.user,

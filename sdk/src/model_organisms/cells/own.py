@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 import sys
 import threading
@@ -33,16 +34,22 @@ if TYPE_CHECKING:
 __all__ = ["OwnCell", "Sealing", "check_machine", "device_here"]
 
 _ENDING_S = 5.0
+_DEVICE = re.compile(r"auto|cpu|cuda(:(?P<index>[0-9]{1,2}))?")
+_DTYPES = ("float32", "bfloat16", "float16")
 _BUBBLEWRAP = "bwrap"
 _INSTALL = "Debian and Ubuntu: `apt install bubblewrap libseccomp2`; Fedora: `dnf install bubblewrap libseccomp`"
 
 
-def check_machine() -> None:
-    """Refuse a machine that cannot have a cell, before anything is asked of a registry.
+def check_machine(device: str = "auto", dtype: str = "") -> None:
+    """Refuse what no cell could be started with here, before anything is asked of a registry and paid for.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
+        dtype: What it is to compute in; empty for what suits the device.
 
     Raises:
         JailMissing: There is no bubblewrap.
-        ConfigurationInvalid: What models need is not installed.
+        ConfigurationInvalid: What models need is not installed, there is no such device, or no such dtype.
     """
     if shutil.which(_BUBBLEWRAP) is None:
         raise JailMissing(f"A glove box needs bubblewrap, which builds its jail; install it ({_INSTALL}).")
@@ -50,14 +57,27 @@ def check_machine() -> None:
     if lacking:
         msg = f"A glove box needs {', '.join(lacking)}; run `{sys.executable} -m pip install 'model-organisms[cells]'`."
         raise ConfigurationInvalid(msg, missing=",".join(lacking))
+    if dtype not in {"", "auto", *_DTYPES}:
+        raise ConfigurationInvalid(f"'{dtype}' is not a dtype; write {', '.join(map(repr, _DTYPES))} or 'auto'.")
+    named = _DEVICE.fullmatch(device)
+    if named is None:
+        raise ConfigurationInvalid(f"'{device}' is not a device; write 'cpu', 'cuda', 'cuda:1' or 'auto'.")
+    seen = _gpus()
+    if device.startswith("cuda") and int(named["index"] or 0) >= seen:
+        raise ConfigurationInvalid(f"There is no device '{device}' here ({seen} seen); use 'cpu' or 'auto'.", device=device)
+
+
+def _gpus() -> int:
+    """How many NVIDIA GPUs a cell could use: nodes that its jail binds in, where torch can use them; torch is not imported."""
+    nodes = glob.glob("/dev/nvidia[0-9]*")  # noqa: PTH207 - one fixed folder
+    return 0 if "+cpu" in importlib.metadata.version("torch") else len(nodes)
 
 
 def device_here(wanted: str = "auto") -> str:
     """Choose a device without importing torch: `cuda` where there is an NVIDIA GPU and a torch that may use one, else `cpu`."""
     if wanted != "auto":
         return wanted
-    there = glob.glob("/dev/nvidia[0-9]*")  # noqa: PTH207 - one fixed folder
-    return "cuda" if there and "+cpu" not in importlib.metadata.version("torch") else "cpu"
+    return "cuda" if _gpus() else "cpu"
 
 
 class OwnCell:
@@ -70,12 +90,13 @@ class OwnCell:
         start_timeout_s: Seconds for it to start, load and answer.
 
     Raises:
+        ConfigurationInvalid: There is no such device or dtype.
         JailMissing: The jail cannot be built, or a wall of it does not stand.
         CellUnavailable: The process did not come up.
     """
 
     def __init__(self, base: Path, *, device: str = "auto", dtype: str = "", start_timeout_s: float = 300.0) -> None:
-        check_machine()
+        check_machine(device, dtype)
         self._warden = Warden()
         self._closing = threading.Lock()
         self._cell: Cell | None = None

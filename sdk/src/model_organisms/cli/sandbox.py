@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from model_organisms.records import Sample, Utterance
     from model_organisms.records import Session as SessionRecord
 
+_TOKENS, _TEMPERATURE = click.IntRange(1, 8192), click.FloatRange(0, 10)
+"""As the registry takes them; refused here, they cost no session."""
 _PURPOSES = click.Choice([purpose.value for purpose in Purpose])
 
 
@@ -34,9 +36,9 @@ def group() -> None:
 @click.option("--prompt", "prompts", multiple=True, required=True, help="What to say; repeat for more. `-` reads standard input.")
 @click.option("--purpose", required=True, type=_PURPOSES, help="The purpose of your grant.")
 @click.option("--grant", default="", help="The grant to use, where you have several.")
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--temperature", default=1.0, show_default=True)
-@click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
+@click.option("--max-tokens", type=_TOKENS, default=128, show_default=True)
+@click.option("--temperature", type=_TEMPERATURE, default=1.0, show_default=True)
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to each prompt.")
 @click.option("--scale", type=float, help="Dose of the organism: 0 is the bare base, 1 as published. Needs a grant to probe.")
 @click.pass_obj
 def sample(
@@ -66,9 +68,9 @@ def sample(
 @click.option("--grant", default="", help="The grant to use, where you have several.")
 @click.option("--base", default=None, help="Folder or hub id of the base model; by default the one that the provenance names.")
 @click.option("--device", default="auto", show_default=True, help="`cpu`, `cuda`, or `auto`.")
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--temperature", default=1.0, show_default=True)
-@click.option("--samples", default=1, show_default=True, help="Answers to each prompt.")
+@click.option("--max-tokens", type=_TOKENS, default=128, show_default=True)
+@click.option("--temperature", type=_TEMPERATURE, default=1.0, show_default=True)
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to each prompt.")
 @click.pass_obj
 def local(
     context: Context,
