@@ -66,7 +66,7 @@ def open_box(world, versions, qwen):
     yield open_
     for box in opened:
         box._cell.close()
-        box._expiry.cancel()
+        box._guard.cancel()
 
 
 def test_it_is_used_as_any_session_and_all_of_it_reconciles(world, open_box, qwen):
@@ -226,7 +226,7 @@ def test_it_ends_by_itself_when_its_time_is_over(open_box):
     timer = threading.Timer(0.0, box._cell.close)
     timer.start()
     assert eventually(lambda: not box._cell.alive)
-    assert box._expiry.interval <= (box.record.expire_time - box.record.create_time).total_seconds()
+    assert box._guard.expiry.interval <= (box.record.expire_time - box.record.create_time).total_seconds()
 
 
 def test_another_base_model_is_refused_before_a_session_is_opened(world, versions, tmp_path):

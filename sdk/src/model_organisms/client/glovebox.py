@@ -9,96 +9,46 @@ It binds who wants to be bound. Whoever may pull can also `client.organisms.pull
 
 from __future__ import annotations
 
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from model_organisms import bases, progress, wire
+from model_organisms import wire
+from model_organisms.client.guarding import Guard
 from model_organisms.client.prompts import messages_of, turns_of
-from model_organisms.client.recall import warn
 from model_organisms.client.sandbox import Session
-from model_organisms.client.transfer import SealedDownload
 from model_organisms.errors import (
     CellUnavailable,
     Conflict,
     DeadlineExceeded,
     Denied,
     InvalidArgument,
-    JailMissing,
     ModelOrganismsError,
     ReceiptInvalid,
     Unavailable,
 )
-from model_organisms.formats import capsule, provenance, sampled
+from model_organisms.formats import sampled
 from model_organisms.records import Probe, Sample, SampleReceipt, SamplingParameters, SessionState
 from model_organisms.records import Session as SessionRecord
-from model_organisms.v1 import organisms_pb2_grpc, records_pb2, sandbox_pb2, sandbox_pb2_grpc
+from model_organisms.v1 import records_pb2, sandbox_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
-    from datetime import timedelta
-    from pathlib import Path
 
     from model_organisms.cells.frames import CellInfo
     from model_organisms.cells.own import OwnCell
     from model_organisms.client.audit import Audit
     from model_organisms.client.channel import Channel
     from model_organisms.client.sandbox import Sandbox
-    from model_organisms.formats.provenance import Provenance
-    from model_organisms.records import Budget, Message, Purpose, Version
+    from model_organisms.records import Message
 
 Q = TypeVar("Q")
 A = TypeVar("A")
-_PURPOSE = records_pb2.DESCRIPTOR.enum_types_by_name["Purpose"]
-_TRANSFER_TIMEOUT_S = 3000.0
 _TURN_TIMEOUT_S = 1800.0
 _PLAIN_ONLY = "A local session gives scores and divergence at the last position; for more, pull the organism into an `Engine`."
 FAILED = "failed"
 """Finish reason of a question of which nothing came."""
-
-
-def open_local(
-    sandbox: Sandbox,
-    channel: Channel,
-    audit: Audit,
-    version: Version,
-    *,
-    purpose: Purpose,
-    grant: str,
-    budget: Budget | None,
-    duration: timedelta | None,
-    base: str | Path | None,
-    device: str,
-    dtype: str,
-    progress_bar: bool | None,
-) -> GloveBox:
-    """Start a cell here, open a session for it, and pull the version into it; `Sandbox.local` says what the arguments are."""
-    if sys.platform != "linux":
-        msg = "A glove box needs Linux, whose walls make its jail; open a session at the registry: client.sandbox.open(...)."
-        raise JailMissing(msg)
-    from model_organisms.cells import own
-
-    own.check_machine()
-    stated = provenance.verify(version.provenance, version.publisher_key, digest=version.digest)
-    named, shown = stated.base, sys.stderr.isatty() if progress_bar is None else progress_bar
-    folder = bases.find(base or named.id, revision=named.revision, digest=named.digest, progress=shown)
-    cell = own.OwnCell(folder, device=device, dtype=dtype)
-    try:
-        record = _opened(channel, audit, version, cell.walls, purpose=purpose, grant=grant, budget=budget, duration=duration)
-        try:
-            info = _loaded(channel, audit, record, cell, version=version, stated=stated, shown=shown)
-        except BaseException:
-            with suppress(ModelOrganismsError):
-                sandbox.close(record.name)
-            raise
-    except BaseException:
-        cell.close()
-        raise
-    warn(version)
-    return GloveBox(sandbox, record, channel, audit, cell=cell, info=info)
 
 
 class GloveBox(Session):
@@ -116,10 +66,7 @@ class GloveBox(Session):
         self._claim = Claim(**{field.name: getattr(info, field.name) for field in fields(Claim)})
         self._turn = threading.Lock()
         self._owed: sandbox_pb2.EndLocalTurnRequest | None = None
-        left = (record.expire_time - datetime.now(UTC)).total_seconds()
-        self._expiry = threading.Timer(max(0.0, left), cell.close)
-        self._expiry.daemon = True
-        self._expiry.start()
+        self._guard = Guard(sandbox, record, cell)
 
     def stream(
         self,
@@ -174,7 +121,7 @@ class GloveBox(Session):
 
     def close(self) -> SessionRecord:
         """End the session, and the cell with all that is in its memory; the cell ends also where the registry is away."""
-        self._expiry.cancel()
+        self._guard.cancel()
         self._cell.close()
         with self._turn:
             self._pay()
@@ -206,11 +153,11 @@ class GloveBox(Session):
     ) -> tuple[sandbox_pb2.BeginLocalTurnResponse, SamplingParameters]:
         """Announce a question; the registry's yes is held against the ledger, and against what was asked."""
         self._pay()
-        if not self._cell.alive:
+        if not self._cell.alive and self._sandbox.get(self.name).state is SessionState.OPEN:
             raise CellUnavailable("The cell has ended; open a new session.", session=self.name)
         asked = wire.to_message(wanted, records_pb2.SamplingParameters) if wanted else None
         request = sandbox_pb2.BeginLocalTurnRequest(session=self.name, messages=messages_of(prompt), parameters=asked)
-        begun = self._told(self._stub.BeginLocalTurn, request)
+        begun = self._announced(request)
         if wanted is None:
             self._audit.verified(begun.receipt, "sandbox.probe.intent", begun.sample, session=self.name)
             return begun, SamplingParameters()
@@ -221,33 +168,52 @@ class GloveBox(Session):
             raise ReceiptInvalid("The registry announced another question than was asked; tell the operator.")
         return begun, drawn
 
+    def _announced(self, request: sandbox_pb2.BeginLocalTurnRequest) -> sandbox_pb2.BeginLocalTurnResponse:
+        """Announce it; of an earlier question whose announcement got lost on its way back, nothing was drawn."""
+        try:
+            return self._told(self._stub.BeginLocalTurn, request)
+        except Conflict as error:
+            earlier = error.details.get("sample", "")
+            if not earlier.startswith(f"{self.name}/samples/"):
+                raise
+        self._acknowledged(self._nothing(earlier))
+        return self._told(self._stub.BeginLocalTurn, request)
+
+    def _nothing(self, sample: str, tokens: int = 0) -> sandbox_pb2.EndLocalTurnRequest:
+        """The report that nothing came."""
+        claim = wire.to_message(self._claim, sandbox_pb2.LocalCell)
+        return sandbox_pb2.EndLocalTurnRequest(sample=sample, tokens=tokens, finish_reason=FAILED, cell=claim)
+
     @contextmanager
     def _reporting(self, begun: sandbox_pb2.BeginLocalTurnResponse) -> Iterator[sandbox_pb2.EndLocalTurnRequest]:
         """A report to fill in; where that fails, the registry is told that nothing came, and of how many tokens."""
-        claim = wire.to_message(self._claim, sandbox_pb2.LocalCell)
-        report = sandbox_pb2.EndLocalTurnRequest(sample=begun.sample, finish_reason=FAILED, cell=claim)
+        report = self._nothing(begun.sample)
         try:
             yield report
         except BaseException:
-            nothing = sandbox_pb2.EndLocalTurnRequest(sample=begun.sample, tokens=report.tokens, finish_reason=FAILED, cell=claim)
             with suppress(ModelOrganismsError):
-                self._acknowledged(nothing)
+                self._acknowledged(self._nothing(begun.sample, report.tokens))
             raise
 
     def _acknowledged(self, report: sandbox_pb2.EndLocalTurnRequest) -> sandbox_pb2.EndLocalTurnResponse:
+        """Report; it is owed until the registry has answered, whatever interrupts that."""
+        self._owed = report
         try:
-            return self._told(self._stub.EndLocalTurn, report)
+            done = self._told(self._stub.EndLocalTurn, report)
         except (Unavailable, DeadlineExceeded):
-            self._owed = report
             raise
+        except ModelOrganismsError:
+            self._owed = None  # it is refused, and stays so
+            raise
+        self._owed = None
+        return done
 
     def _pay(self) -> None:
         """Report what could not be reported when it was drawn; nobody is shown it any more."""
         if self._owed is None:
             return
-        owed, self._owed = self._owed, None
         try:
-            self._acknowledged(owed)
+            self._acknowledged(self._owed)
         except Conflict:
             return  # it had arrived, and only the answer was lost
 
@@ -281,52 +247,3 @@ class Claim:
     adapter_digests: tuple[str, ...]
     modules_applied: int
     engine: str
-
-
-def _opened(
-    channel: Channel,
-    audit: Audit,
-    version: Version,
-    walls: Sequence[str],
-    *,
-    purpose: Purpose,
-    grant: str,
-    budget: Budget | None,
-    duration: timedelta | None,
-) -> SessionRecord:
-    message = sandbox_pb2.OpenLocalSessionRequest(
-        version=version.name,
-        purpose=wire.enum_value(purpose, _PURPOSE),
-        grant=grant,
-        budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
-        duration_s=wire.seconds(duration),
-        walls=walls,
-    )
-    response = channel.call(sandbox_pb2_grpc.SandboxServiceStub(channel.grpc_channel).OpenLocalSession, message)
-    record = wire.from_message(response.session, SessionRecord)
-    facts = {"version": version.name, "digest": version.digest, "purpose": purpose.value}
-    facts |= {"place": "holder", "claimed_walls": ",".join(walls)}
-    audit.verified(response.receipt, "sandbox.open", record.name, **facts)
-    return record
-
-
-def _loaded(
-    channel: Channel, audit: Audit, record: SessionRecord, cell: OwnCell, *, version: Version, stated: Provenance, shown: bool
-) -> CellInfo:
-    """Pull the capsule, and hand its body into the cell; in this process it stays sealed."""
-    from model_organisms.cells.own import Sealing
-
-    with progress.bar(f"Pulling {version.name}", version.size, show=shown) as advance:
-        download = SealedDownload(version, record.grant, _TRANSFER_TIMEOUT_S, advance, session=record.name)
-        download.fetch(channel, organisms_pb2_grpc.OrganismsServiceStub(channel.grpc_channel))
-    try:
-        header, body = download.header, download.body
-        if download.receipt is None or header is None or body is None:
-            raise ReceiptInvalid("The registry sent a capsule without its receipt; do not use it, and tell the operator.")
-        facts = {"digest": version.digest, "capsule": download.head_digest, "into": record.name}
-        audit.verified(download.receipt, "organisms.pull.result", version.name, **facts)
-        bound_to, marked = capsule.body_associated_data(header), bool(header.fingerprint)
-        sealing = Sealing(download.key, bound_to, header.plain_size, marked)
-        return cell.load(body.descriptor, sealing, version_digest=version.digest, known_answer=stated.known_answer)
-    finally:
-        download.discard()

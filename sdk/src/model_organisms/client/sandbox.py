@@ -128,11 +128,13 @@ class Sandbox:
 
         Raises:
             GrantRequired: No grant covers pulling it.
+            BudgetExhausted: The grant has no pull or no session left.
+            ConfigurationInvalid: The device or the dtype is none of this machine's.
             JailMissing: This machine cannot build the jail; the message says what to install.
             BaseModelMissing: The base model is not there.
             LoadingFailed: The version does not go on the base model, or does not answer as it did when published.
         """
-        from model_organisms.client.glovebox import open_local
+        from model_organisms.client.opening import open_local
 
         wanted = self._organisms.version(version)
         return open_local(
