@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from model_organisms.errors import DeadlineExceeded
-from model_organisms.records import SessionState
+from model_organisms.records import SessionState, UtteranceKind
 from model_organisms.v1 import sandbox_pb2
 
 if TYPE_CHECKING:
@@ -39,9 +39,14 @@ def followed(
     request = sandbox_pb2.WatchSessionRequest(name=name, follow=True, only_new=only_new)
     until = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
     over = False
-    while not over and (left := min(LOOK_S, until - time.monotonic())) > 0:
+    while (left := min(LOOK_S, until - time.monotonic())) > 0:
+        ended = False
         with suppress(DeadlineExceeded):
             for told in look(request, left):
                 request.after = told.ledger_index
+                ended |= told.kind is UtteranceKind.END
                 yield told
-        over = state().state is not SessionState.OPEN
+            if ended or over:
+                return
+        # A look that was cut off may have missed the end: who finds that the session is over looks once more.
+        over = over or state().state is not SessionState.OPEN
