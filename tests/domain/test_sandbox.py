@@ -13,6 +13,7 @@ from model_organisms.errors import (
     BudgetExhausted,
     CellUnavailable,
     Conflict,
+    Destroyed,
     GrantExpired,
     GrantRequired,
     GrantRevoked,
@@ -151,6 +152,11 @@ def test_a_session_ends_once(state, again):
     assert (ended.state, ended.reason) == (state, "stopped by a reviewer")
     with pytest.raises((Conflict, InvalidArgument)):
         sandbox.end(ended, again, reason="again")
+
+
+def test_an_end_says_what_the_session_rested_on():
+    assert sandbox.fallen(Destroyed("Its key is gone.")) == "the version was withdrawn"
+    assert sandbox.fallen(GrantExpired("The grant has expired.")) == "The grant has expired."
 
 
 def test_a_kill_says_why():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,6 +137,33 @@ def test_a_stream_under_way_ends_and_says_why(world, version, rolf, case):
         list(stream)
     ended = world.person("rena").sandbox.get(session.name)
     assert (ended.state, ended.reason) == (SessionState.KILLED, reason)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (raise_level, "the level was raised"),
+        (suspend, "the account was suspended"),
+        (revoke, "the grant was revoked"),
+        (withdraw, "the version was withdrawn"),
+        (quarantine, "the version was quarantined"),
+    ],
+)
+def test_who_looks_on_and_notices_first_gives_the_same_reason(world, version, rolf, monkeypatch, case):
+    deed, reason = case
+    grant = rolf.access.request(version.name, "sample", purpose="replication", justification=WHY).grant
+    session, cells = rolf.sandbox.open(version.name, purpose="replication"), world.registry.sandbox
+    looks: list[datetime] = []
+
+    def look():
+        if not looks:  # who looks on asks for the living sessions too
+            looks.append(datetime.now(UTC))
+            cells.end_due(looks[0])
+
+    before(monkeypatch, cells.living, "every", look)
+    deed(world, version=version, grant=grant)
+    ended = world.person("rena").sandbox.get(session.name)
+    assert (ended.state, ended.reason, len(looks)) == (SessionState.KILLED, reason, 1)
 
 
 def deny(world: World, **_: object) -> None:

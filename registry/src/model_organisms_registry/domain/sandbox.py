@@ -18,8 +18,13 @@ from model_organisms.errors import (
     CellUnavailable,
     Conflict,
     GrantRequired,
+    GrantRevoked,
     InvalidArgument,
     JailMissing,
+    ModelOrganismsError,
+    Quarantined,
+    Suspended,
+    Withdrawn,
 )
 from model_organisms.records import (
     BUDGET_FIELDS,
@@ -58,6 +63,17 @@ SPEAKERS = frozenset({"system", "user", "assistant"})
 
 FINISHES = frozenset({"stop", "length", "bytes", "deadline", "cancelled"})
 """How an answer ends that no error ended."""
+
+FALLEN: dict[type[ModelOrganismsError], str] = {
+    CellUnavailable: "the level was raised",
+    GrantRequired: "the level was raised",
+    GrantRevoked: "the grant was revoked",
+    JailMissing: "the level was raised",
+    Quarantined: "the version was quarantined",
+    Suspended: "the account was suspended",
+    Withdrawn: "the version was withdrawn",
+}
+"""What a session's end says of what it rested on, by the error that its user is shown."""
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
 SEED_BITS = 63
@@ -195,6 +211,11 @@ def standing(session: Session, *, grant: Grant, state: VersionState, level: Leve
         raise Conflict(f"The session is {session.state.value}; open a new one.", session=session.name)
     if now >= session.expire_time:
         raise Conflict("The session's time is over; open a new one.", session=session.name)
+
+
+def fallen(error: ModelOrganismsError) -> str:
+    """Say what a session rested on and no longer does; whoever notices first, who took it back or who looks on, says the same."""
+    return next((reason for kind, reason in FALLEN.items() if isinstance(error, kind)), error.message)
 
 
 def due(session: Session, *, now: datetime, last_used: datetime, idle: timedelta) -> SessionState | None:

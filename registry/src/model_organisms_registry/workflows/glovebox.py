@@ -267,7 +267,7 @@ class Gloveboxes:
         except Conflict:
             return  # it has ended meanwhile
         except ModelOrganismsError as error:
-            self._sandbox.end(session, SessionState.KILLED, error.message, now)
+            self._sandbox.end(session, SessionState.KILLED, rules.fallen(error), now)
 
     def _unreported(self, turn: LocalTurn, now: datetime) -> None:
         """Settle a question whose report did not come, in full."""

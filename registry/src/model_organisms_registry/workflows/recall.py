@@ -9,6 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from model_organisms import names
+from model_organisms.errors import Quarantined, Withdrawn
 from model_organisms.formats import dsse, statements
 from model_organisms.formats.erratum import ERRATUM_TYPE, parse_correction
 from model_organisms.records import Attestation, Erratum, NoticeKind
@@ -16,6 +17,7 @@ from model_organisms.records import Attestation, Erratum, NoticeKind
 from model_organisms_registry.domain import recall as rules
 from model_organisms_registry.domain.audit import Event, entry
 from model_organisms_registry.domain.permits import Action
+from model_organisms_registry.domain.sandbox import FALLEN
 from model_organisms_registry.storage.catalog import organisms as rows
 from model_organisms_registry.workflows import finding
 from model_organisms_registry.workflows.changes import seq
@@ -65,7 +67,7 @@ class Recall:
             version, permit = self._found(change, call, Action.WITHDRAW_VERSION, name)
             withdrawn = rules.withdraw(version, reason=reason, by=call.user, now=call.time)
             self._moved(change, Event.WITHDRAW_VERSION, version, withdrawn, permit, reason=withdrawn.note)
-        self._stopped(name, "the version was withdrawn", call.time)
+        self._stopped(name, FALLEN[Withdrawn], call.time)
         return withdrawn, change.receipt
 
     def quarantine(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:
@@ -74,7 +76,7 @@ class Recall:
             version, permit = self._found(change, call, Action.QUARANTINE_VERSION, name)
             aside = rules.quarantine(version, reason=reason, by=call.user, now=call.time)
             self._moved(change, Event.QUARANTINE_VERSION, version, aside, permit, reason=aside.note)
-        self._stopped(name, "the version was quarantined", call.time)
+        self._stopped(name, FALLEN[Quarantined], call.time)
         return aside, change.receipt
 
     def release(self, call: Call, name: str, *, reason: str) -> tuple[Version, Receipt]:

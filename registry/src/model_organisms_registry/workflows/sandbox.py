@@ -13,7 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from model_organisms import names
-from model_organisms.errors import CellElsewhere, CellUnavailable, Conflict, ModelOrganismsError, NotFound
+from model_organisms.errors import (
+    CellElsewhere,
+    CellUnavailable,
+    Conflict,
+    GrantRevoked,
+    ModelOrganismsError,
+    NotFound,
+    Suspended,
+)
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
 
 from model_organisms_registry.domain import sandbox as rules
@@ -123,8 +131,8 @@ class Sandbox:
         try:
             with self._changes.database.read() as tx:
                 self.hold(tx, session.name, cell, call.time)
-        except ModelOrganismsError:
-            self.end(session, SessionState.KILLED, "what it rests on was taken back as it opened", call.time)
+        except ModelOrganismsError as error:
+            self.end(session, SessionState.KILLED, rules.fallen(error), call.time)
             raise
         return session, change.receipt
 
@@ -152,7 +160,7 @@ class Sandbox:
 
     def grant_revoked(self, grant: str, now: datetime) -> None:
         """End what runs under a grant that was taken back."""
-        self._end_where(lambda session: session.grant == grant, SessionState.KILLED, "the grant was revoked", now)
+        self._end_where(lambda session: session.grant == grant, SessionState.KILLED, rules.FALLEN[GrantRevoked], now)
 
     def version_stopped(self, version: str, why: str, now: datetime) -> None:
         """End what runs on a version that is out of service."""
@@ -160,7 +168,7 @@ class Sandbox:
 
     def user_suspended(self, user: str, now: datetime) -> None:
         """End what somebody runs whose account was stopped."""
-        self._end_where(lambda session: session.user == user, SessionState.KILLED, "the account was suspended", now)
+        self._end_where(lambda session: session.user == user, SessionState.KILLED, rules.FALLEN[Suspended], now)
 
     def keys_replaced(self, user: str, now: datetime) -> None:
         """End what runs under keys that were lost."""
@@ -172,8 +180,8 @@ class Sandbox:
             try:
                 with self._changes.database.read() as tx:
                     self.hold(tx, live.session.name, live.cell, now)
-            except ModelOrganismsError:
-                self.end(live.session, SessionState.KILLED, "the level was raised", now)
+            except ModelOrganismsError as error:
+                self.end(live.session, SessionState.KILLED, rules.fallen(error), now)
 
     def hold(self, tx: Connection, name: str, cell: Tenant, now: datetime, *, lock: bool = False) -> Session:
         """Read a session anew, and refuse unless all it rests on still stands; locked, it does until the transaction ends."""
@@ -316,7 +324,7 @@ class Sandbox:
         quiet = self.living.quiet(live)
         with self._changes.database.read() as tx:
             session = rows.session(tx, live.session.name)
-            stands = session.state is not SessionState.OPEN or self._stands(tx, live, now)
+            fallen = self._fallen(tx, live, now) if session.state is SessionState.OPEN else ""
         if session.state is not SessionState.OPEN:  # another replica has ended it
             self.living.drop(session.name, at_once=True)
             return
@@ -325,15 +333,15 @@ class Sandbox:
             return  # what the row says is spent may be given back by a question that was under way when it was read
         if state is not None:
             self.end(session, state, f"the session is {state.value}", now)
-        elif not stands:  # another replica took back what it rests on, and has not this cell
-            self.end(session, SessionState.KILLED, "what it rests on was taken back", now)
+        elif fallen:  # another replica took it back and has not this cell, or this one is about to end the session
+            self.end(session, SessionState.KILLED, fallen, now)
 
-    def _stands(self, tx: Connection, live: Live, now: datetime) -> bool:
+    def _fallen(self, tx: Connection, live: Live, now: datetime) -> str:
         try:
             self.hold(tx, live.session.name, live.cell, now)
-        except ModelOrganismsError:
-            return False
-        return True
+        except ModelOrganismsError as error:
+            return rules.fallen(error)
+        return ""
 
 
 def _write_end(
