@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random, SystemRandom
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _DRAIN_S = 90
 _CROWDED = 0.9
 """Share of the sessions that must have been open at once for a run to have been one of so many."""
+_PATIENCE_S = 45.0
+"""For so long the next kill waits until sessions crowd again; on a slow machine they may never."""
 
 
 @dataclass(slots=True)
@@ -58,12 +60,15 @@ class Killer:
     """How many answers clients hold."""
     between: int = 0
     """So many more must have come before the next is killed: a slow machine gets on all the same."""
+    crowded: Callable[[], bool] = lambda: True
+    """Whether as many sessions are open as should be."""
     most: int = 0
     """Kills after which it has done enough; 0 is no end."""
     cells: int = 0
     registries: int = 0
     slowest_start_s: float = 0.0
     wanted: int = 0
+    latest: float = field(default_factory=lambda: time.monotonic() + _PATIENCE_S)
 
     def __post_init__(self) -> None:
         """Let the first answers come."""
@@ -78,9 +83,9 @@ class Killer:
         """Kill, by chance a cell or the registry, until it is time."""
         while (left := until - time.monotonic()) > 0 and not self.done:
             time.sleep(min(left, self.random.uniform(*self.pauses)))
-            if self.done or self.answers() < self.wanted:
+            if self.done or self.answers() < self.wanted or not (self.crowded() or time.monotonic() > self.latest):
                 continue
-            self.wanted = self.answers() + self.between
+            self.wanted, self.latest = self.answers() + self.between, time.monotonic() + _PATIENCE_S
             if self._chosen() < self.registry_share:
                 self._registry()
             else:
@@ -165,6 +170,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
             registry_share=0.25,
             answers=lambda: len(tally.held),
             between=wanted.between,
+            crowded=lambda: tally.open >= _CROWDED * sessions,
             most=wanted.kills,
         )
         begun, load = time.monotonic(), os.getloadavg()

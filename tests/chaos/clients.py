@@ -103,7 +103,7 @@ class Asker(threading.Thread):
         session = self._client.sandbox.open(self._random.choice(self._versions), purpose=PURPOSE, timeout_s=60)
         self._tally.opened()
         try:
-            for _ in range(self._random.randint(1, 8)):
+            for _ in range(self._random.randint(4, 24)):
                 if self._halt.is_set():
                     break
                 self._ask(session)
