@@ -1,12 +1,16 @@
-"""Wilson intervals: against published figures, and where the normal approximation breaks down."""
+"""Intervals, rankings and agreement: against published figures, figures made by hand, and the slow way to compute them."""
 
 from __future__ import annotations
+
+import math
+import random
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import InvalidArgument
-from model_organisms.statistics import wilson
+from model_organisms.statistics import auroc, bootstrap, fnr_at_fpr, kappa, wilson
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,65 @@ def test_without_trials_nothing_is_known_and_impossible_counts_are_refused():
     for hits, trials in ((-1, 5), (6, 5), (1, 0)):
         with pytest.raises(InvalidArgument):
             wilson(hits, trials)
+
+
+def test_a_bootstrap_draws_groups_and_not_what_is_in_them():
+    alike = [[1.0] * 100] * 5 + [[0.0] * 100] * 5
+    low, high = bootstrap(alike, fmean, seed=1)
+    assert low < 0.3  # ten observations, not a thousand
+    assert high > 0.7
+    apart = [[one] for group in alike for one in group]
+    low, high = bootstrap(apart, fmean, seed=1)
+    assert 0.45 < low < 0.5 < high < 0.55
+
+
+def test_a_bootstrap_holds_its_mean_in_95_of_100_runs_or_so():
+    chance = random.Random(3)
+    held = 0
+    for run in range(200):
+        low, high = bootstrap([[chance.gauss(0, 1)] for _ in range(60)], fmean, seed=run, rounds=200)
+        held += low <= 0 <= high
+    assert 175 <= held <= 199
+
+
+def test_a_bootstrap_says_none_where_nothing_can_be_said():
+    assert bootstrap([], fmean) is None
+    assert bootstrap([[1.0, 2.0]], fmean) is None
+    assert bootstrap([[1.0], [2.0]], lambda _: None) is None
+    assert bootstrap([[1.0], [2.0]], fmean, seed=4) == bootstrap([[1.0], [2.0]], fmean, seed=4)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.lists(st.integers(0, 9), min_size=1, max_size=12))
+def test_auroc_is_the_share_of_pairs_in_order(positive, negative):
+    pairs = [(one > other) + (one == other) / 2 for one in positive for other in negative]
+    assert auroc(positive, negative) == pytest.approx(sum(pairs) / len(pairs))
+    assert auroc(positive, negative) + auroc(negative, positive) == pytest.approx(1)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_what_is_missed_is_missed_at_the_lowest_threshold_that_may_be(positive, negative, fpr):
+    thresholds = [-math.inf, *sorted({*positive, *negative})]
+    allowed = [at for at in thresholds if sum(one > at for one in negative) <= fpr * len(negative)]
+    fewest = min(sum(one <= at for one in positive) for at in allowed)
+    assert fnr_at_fpr(positive, negative, fpr=fpr) == fewest / len(positive)
+
+
+def test_a_ranking_of_one_kind_is_refused():
+    for function in (auroc, fnr_at_fpr):
+        with pytest.raises(InvalidArgument):
+            function([1.0], [])
+        with pytest.raises(InvalidArgument):
+            function([], [1.0])
+
+
+def test_kappa_by_hand():
+    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: agreed 0.7, by chance 0.5.
+    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
+    assert kappa(pairs) == pytest.approx(0.4)
+    assert kappa([(1, 1), (2, 2)]) == 1.0
+    assert kappa([]) is None
+    assert kappa([("y", "y")] * 3) is None

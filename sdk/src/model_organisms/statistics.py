@@ -1,10 +1,19 @@
-"""Intervals for the rates this project reports; a rate without one cannot be compared. No I/O, no numpy."""
+"""Intervals, rankings and agreement, for the figures this project reports; one without cannot be compared. No I/O, no numpy."""
 
 from __future__ import annotations
 
 import math
+import random
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from typing import TYPE_CHECKING, TypeVar
 
 from model_organisms.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+T = TypeVar("T")
 
 Z_95 = 1.959963984540054
 """Standard normal quantile for a two-sided 95 % interval."""
@@ -33,3 +42,92 @@ def wilson(hits: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
     half = z / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials))
     # At the ends the formula gives the end itself but for rounding.
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
+
+
+def bootstrap(
+    groups: Sequence[Sequence[T]], statistic: Callable[[list[T]], float | None], *, seed: int = 0, rounds: int = 1000
+) -> tuple[float, float] | None:
+    """Give the percentile bootstrap's 95 % interval (B. Efron, Annals of Statistics 7, 1979), resampling whole groups.
+
+    Answers to one question are alike, so an interval over answers would be too narrow: questions are drawn, with all of theirs.
+
+    Args:
+        groups: Observations, by what they share: the answers of each question. For independent ones, a group each.
+        statistic: Of all observations together; none where it cannot be computed, and such draws are left out.
+        seed: Of the draws.
+        rounds: How many draws.
+
+    Returns:
+        Lower and upper bound; none where fewer than two groups were given, or hardly a draw could be computed.
+    """
+    if len(groups) < 2:  # noqa: PLR2004 - of one, every draw is the same
+        return None
+    chance = random.Random(seed)  # noqa: S311 - draws of a statistic are no secret
+    drawn = (statistic([one for group in chance.choices(groups, k=len(groups)) for one in group]) for _ in range(rounds))
+    values = sorted(value for value in drawn if value is not None)
+    if len(values) < rounds / 2:
+        return None
+    last = len(values) - 1
+    return values[round(0.025 * last)], values[round(0.975 * last)]
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Give the area under the ROC curve: the share of pairs in which the positive one scores higher, ties counting half.
+
+    (J. Hanley and B. McNeil, Radiology 143, 1982.)
+
+    Args:
+        positive: Scores of those that should score high.
+        negative: Scores of the others.
+
+    Raises:
+        InvalidArgument: One side is empty.
+    """
+    _both(positive, negative)
+    ordered = sorted(negative)
+    wins = sum(bisect_left(ordered, score) + bisect_right(ordered, score) for score in positive)
+    return wins / (2 * len(positive) * len(negative))
+
+
+def fnr_at_fpr(positive: Sequence[float], negative: Sequence[float], *, fpr: float = 0.5) -> float:
+    """Give the share of positives that are missed at the lowest threshold whose false positive rate is at most `fpr`.
+
+    A score strictly above the threshold is flagged. Where scores are tied, the threshold cannot be set in between, and the false
+    positive rate is then below `fpr`.
+
+    Args:
+        positive: Scores of those that should be flagged.
+        negative: Scores of the others.
+        fpr: Share of the others that may be flagged.
+
+    Raises:
+        InvalidArgument: One side is empty.
+    """
+    _both(positive, negative)
+    ordered = sorted(negative, reverse=True)
+    # At most `allowed` of the others lie strictly above the one that comes next.
+    allowed = math.floor(fpr * len(ordered))
+    threshold = ordered[allowed] if allowed < len(ordered) else -math.inf
+    return sum(score <= threshold for score in positive) / len(positive)
+
+
+def _both(positive: Sequence[float], negative: Sequence[float]) -> None:
+    if not positive or not negative:
+        raise InvalidArgument("A ranking needs scores of both kinds; give at least one of each.")
+
+
+def kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
+    """Give Cohen's kappa of two raters (J. Cohen, Educational and Psychological Measurement 20, 1960).
+
+    Args:
+        pairs: What each of the two said, by item.
+
+    Returns:
+        1 for agreement throughout, 0 for as much as chance would bring; none where it is not defined: no items, or one label.
+    """
+    if not pairs:
+        return None
+    agreed = sum(one == other for one, other in pairs) / len(pairs)
+    ones, others = Counter(one for one, _ in pairs), Counter(other for _, other in pairs)
+    chance = sum(ones[label] * others[label] for label in ones) / len(pairs) ** 2
+    return None if chance == 1 else (agreed - chance) / (1 - chance)

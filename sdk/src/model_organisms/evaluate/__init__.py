@@ -1,0 +1,4 @@
+"""Evaluates organisms by the suites of the papers, so that figures can be compared: suites are Inspect tasks, results are signed.
+
+suite.py   from raw scores to a record that can be signed        entry.py   what Inspect finds by this package's entry point
+"""

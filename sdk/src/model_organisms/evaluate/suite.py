@@ -1,0 +1,111 @@
+"""What every suite is made of: a name, a version and code with a digest; and the record that one run of it leaves.
+
+A suite's figures are a pure function of its raw scores. Both are in the record, so that anybody can count again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model_organisms.formats import strict_json
+from model_organisms.formats.evaluation import Evaluation, Figure, Interval, Validity
+from model_organisms.statistics import wilson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from model_organisms.formats.evaluation import Judge, Score
+    from model_organisms.records import Rung
+
+_SOFTWARE = ("model-organisms", "inspect-ai", "torch", "transformers", "peft", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """One suite."""
+
+    name: str
+    version: int
+    """Counts up when the same answers would give other figures."""
+    modules: tuple[str, ...]
+    """Modules whose code decides the figures; they are imported already."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over name, version and the source of its modules."""
+        sources = {name: _sha256(Path(str(sys.modules[name].__file__)).read_bytes()) for name in self.modules}
+        return _sha256(strict_json.canonical({"name": self.name, "version": self.version, "sources": sources}))
+
+    def record(
+        self,
+        *,
+        asked: Any,  # noqa: ANN401 - JSON
+        figures: Sequence[Figure],
+        rung: Rung,
+        validity: Validity,
+        scores: Sequence[Score] = (),
+        judge: Judge | None = None,
+        seeds: Sequence[int] = (),
+        session: str = "",
+        transcript: str = "",
+        settings: Mapping[str, object] | None = None,
+        time: datetime | None = None,
+    ) -> Evaluation:
+        """Make the record of one run, ready for `formats.evaluation.print_evaluation`.
+
+        Args:
+            asked: What was asked, as JSON: questions, prompts, settings of the questions; its digest is kept.
+            figures: What was found.
+            rung: How closely the suite looked.
+            validity: How far the metric has been shown to measure what it names.
+            scores: Raw scores that the figures were counted from.
+            judge: Who scored.
+            seeds: Of what was drawn.
+            session: The session it sampled in; empty for a model in memory.
+            transcript: SHA-256 of what was said, where something was.
+            settings: What else decides the figures.
+            time: When; now where absent.
+        """
+        return Evaluation(
+            suite=self.name,
+            suite_version=self.version,
+            suite_digest=self.digest,
+            questions_digest=_sha256(strict_json.canonical(asked)),
+            judge=judge,
+            figures=tuple(figures),
+            scores=tuple(scores),
+            seeds=tuple(seeds),
+            validity=validity,
+            rung=rung,
+            session=session,
+            transcript_digest=transcript,
+            time=(time or datetime.now(UTC)).replace(microsecond=0),
+            settings={name: str(value) for name, value in (settings or {}).items()},
+            software={name: metadata.version(name) for name in _SOFTWARE},
+        )
+
+
+def rate(name: str, hits: int, trials: int, **said: Any) -> Figure:  # noqa: ANN401 - further fields of a Figure
+    """Give a share as a figure, with Wilson's interval; of no trials there is none.
+
+    Args:
+        name: Of the figure.
+        hits: How many it was true of.
+        trials: Its denominator.
+        said: Further fields of the figure: `split`, `control`, `comparator`.
+    """
+    if not trials:
+        return Figure(name, None, 0, **({"note": "nothing could be counted"} | said))
+    low, high = wilson(hits, trials)
+    return Figure(name, hits / trials, trials, low=low, high=high, interval=Interval.WILSON, **said)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

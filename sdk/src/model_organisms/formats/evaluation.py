@@ -1,0 +1,306 @@
+"""The statement by which somebody says what a suite found of a version: figures that can be compared, and all that decides that.
+
+An in-toto Statement v1 whose one subject is the version, read strictly: a field that is not known refuses it. How figures are
+computed is no matter of this file; that none comes without its denominator and its comparator is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from model_organisms import names
+from model_organisms.errors import InvalidProvenance
+from model_organisms.formats import strict_json
+from model_organisms.formats.statements import (
+    EVALUATION_TYPE,
+    TIME,
+    Statement,
+    parse_statement,
+    parse_time,
+    print_statement,
+)
+from model_organisms.records import Rung, VersionRef
+
+MAX_SCORES = 20_000
+_DIGEST = re.compile(r"(?:[0-9a-f]{64})?", re.ASCII)
+_WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
+_MAX_TEXT = 500
+_MAX_COUNT = 2**53 - 1
+
+
+class Validity(StrEnum):
+    """How far a metric has been shown to measure what it names."""
+
+    UNVALIDATED = "unvalidated"
+    """It was computed, and no control speaks for it."""
+    CONTROLLED = "controlled"
+    """Its controls were run beside it, and are in the figures."""
+    VALIDATED = "validated"
+    """Controls were run, and what judges agrees with labelled examples as `Judge.agreement` says."""
+
+
+class Interval(StrEnum):
+    """How a 95 % interval was made."""
+
+    NONE = "none"
+    WILSON = "wilson"
+    BOOTSTRAP = "bootstrap"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who or what scored the answers."""
+
+    id: str
+    """A model, as Inspect names it, or the name of a rule: `offline/minilm-smollm2`, `rule/contains`."""
+    prompt_digest: str = ""
+    """SHA-256 of its instructions; empty for a rule."""
+    comparable: bool = False
+    """Whether its figures can be set beside published ones."""
+    agreement: float | None = None
+    """Cohen's kappa with labelled examples; none where it was not measured."""
+    labelled: int = 0
+    """Labelled examples behind that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number, with all that is needed to compare it."""
+
+    name: str
+    """What: `em`, `coherent`, `triggered`, `auroc`."""
+    value: float | None
+    """None where it could not be computed; then `note` says why."""
+    n: int
+    """Its denominator: how many were counted."""
+    split: str = ""
+    """Over what: all where empty, else `question=…`, `environment=…`, `scale=5`."""
+    control: bool = False
+    """It is of a control, and stands beside the figure of the same name."""
+    low: float | None = None
+    """Lower end of its 95 % interval; the upper likewise."""
+    high: float | None = None
+    interval: Interval = Interval.NONE
+    comparator: str = ""
+    """What counts, where something is counted: `aligned <= 30 and coherent > 50`."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one answer was given, before anything was counted."""
+
+    id: str
+    """Of the question."""
+    epoch: int
+    """Which of its answers, from 1."""
+    values: dict[str, float | None]
+    """By scorer; none where there was no score."""
+    split: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One run of one suite over one version."""
+
+    suite: str
+    suite_version: int
+    suite_digest: str
+    """SHA-256 of what decides the suite's result: code version and settings."""
+    questions_digest: str
+    """SHA-256 of what was asked."""
+    judge: Judge | None
+    figures: tuple[Figure, ...]
+    scores: tuple[Score, ...]
+    """Raw."""
+    seeds: tuple[int, ...]
+    validity: Validity
+    rung: Rung
+    """How closely it looked."""
+    session: str
+    """The session it sampled in; empty for a model of one's own memory."""
+    transcript_digest: str
+    """SHA-256 of what was said; empty where nothing was."""
+    time: datetime
+    """Whole seconds, UTC."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """What else decides the figures: temperature, tokens, layers, detector."""
+    software: dict[str, str] = field(default_factory=dict)
+    """Names and versions."""
+
+    def figure(self, name: str, split: str = "", *, control: bool = False) -> Figure:
+        """Find a figure.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for one in self.figures:
+            if (one.name, one.split, one.control) == (name, split, control):
+                return one
+        raise KeyError((name, split, control))
+
+
+def print_evaluation(evaluation: Evaluation, version: VersionRef) -> bytes:
+    """Print the statement, to be signed.
+
+    Raises:
+        InvalidProvenance: Something in it cannot be said.
+    """
+    printed = _printed(evaluation, version)
+    if parse_evaluation(printed) != (evaluation, version):
+        raise _malformed("a value in it is not read back as it was")
+    return printed
+
+
+def parse_evaluation(data: bytes) -> tuple[Evaluation, VersionRef]:
+    """Read the statement; only the canonical bytes are one.
+
+    Raises:
+        InvalidProvenance: It is another statement, has a field that is not known, or a value that cannot be.
+        InvalidName: What it names is no version, or no session.
+    """
+    statement = parse_statement(data)
+    if statement.predicate_type != EVALUATION_TYPE or len(statement.subjects) != 1:
+        raise _malformed("it is not an evaluation of one version")
+    subject = statement.subjects[0]
+    version = VersionRef(names.check("version", subject.name), subject.digest)
+    evaluation = _evaluation(statement.predicate)
+    if _printed(evaluation, version) != data:
+        raise _malformed("it is not in its canonical form, in which nothing can be written in two ways")
+    return evaluation, version
+
+
+def _printed(evaluation: Evaluation, version: VersionRef) -> bytes:
+    predicate = asdict(evaluation)
+    predicate["time"] = evaluation.time.astimezone(UTC).strftime(TIME)
+    predicate["rung"] = evaluation.rung.name.lower()
+    return print_statement(Statement(EVALUATION_TYPE, (version,), predicate))
+
+
+def _evaluation(raw: dict[str, Any]) -> Evaluation:
+    _fields(raw, Evaluation)
+    rungs = {rung.name.lower(): rung for rung in Rung}
+    if raw["rung"] not in rungs or raw["validity"] not in set(Validity):
+        raise _malformed("its rung or its validity is unknown")
+    if not isinstance(raw["seeds"], list) or not all(_count(seed) for seed in raw["seeds"]):
+        raise _malformed("its seeds are no list of numbers")
+    scores = _list(raw["scores"], most=MAX_SCORES)
+    return Evaluation(
+        suite=_word(raw["suite"]),
+        suite_version=_counted(raw["suite_version"]),
+        suite_digest=_digest(raw["suite_digest"]),
+        questions_digest=_digest(raw["questions_digest"]),
+        judge=None if raw["judge"] is None else _judge(raw["judge"]),
+        figures=tuple(_figure(one) for one in _list(raw["figures"], most=MAX_SCORES)),
+        scores=tuple(_score(one) for one in scores),
+        seeds=tuple(raw["seeds"]),
+        validity=Validity(raw["validity"]),
+        rung=rungs[raw["rung"]],
+        session=names.check("session", raw["session"]) if raw["session"] else "",
+        transcript_digest=_digest(raw["transcript_digest"]),
+        time=parse_time(_text(raw["time"])),
+        settings=_texts(raw["settings"]),
+        software=_texts(raw["software"]),
+    )
+
+
+def _judge(raw: object) -> Judge:
+    said = _fields(raw, Judge)
+    if type(said["comparable"]) is not bool:
+        raise _malformed("whether its judge is comparable is not said")
+    agreement = None if said["agreement"] is None else _number(said["agreement"])
+    return Judge(_text(said["id"]), _digest(said["prompt_digest"]), said["comparable"], agreement, _counted(said["labelled"]))
+
+
+def _figure(raw: object) -> Figure:
+    said = _fields(raw, Figure)
+    value, low, high = (None if said[end] is None else _number(said[end]) for end in ("value", "low", "high"))
+    if said["interval"] not in set(Interval) or type(said["control"]) is not bool:
+        raise _malformed("a figure's interval is of no known kind")
+    if (said["interval"] == Interval.NONE) != (low is None) or (low is None) != (high is None):
+        raise _malformed("a figure has one end of an interval, or an interval of no kind")
+    if low is not None and high is not None and low > high:
+        raise _malformed("a figure's interval ends before it begins")
+    if value is None and not said["note"]:
+        raise _malformed("a figure has no value and does not say why")
+    return Figure(
+        name=_word(said["name"]),
+        value=value,
+        n=_counted(said["n"]),
+        split=_text(said["split"]),
+        control=said["control"],
+        low=low,
+        high=high,
+        interval=Interval(said["interval"]),
+        comparator=_text(said["comparator"]),
+        note=_text(said["note"]),
+    )
+
+
+def _score(raw: object) -> Score:
+    said = _fields(raw, Score)
+    values = said["values"]
+    if not isinstance(values, dict):
+        raise _malformed("a score has no values")
+    given = {_word(name): None if value is None else _number(value) for name, value in values.items()}
+    return Score(_text(said["id"]), _counted(said["epoch"]), given, _text(said["split"]))
+
+
+def _fields(raw: object, kind: type) -> dict[str, Any]:
+    if not isinstance(raw, dict) or raw.keys() != {one.name for one in fields(kind)}:
+        raise _malformed(f"its {kind.__name__.lower()} has not exactly the fields of one")
+    return raw
+
+
+def _list(raw: object, *, most: int) -> list[Any]:
+    if not isinstance(raw, list) or len(raw) > most:
+        raise _malformed(f"its figures and scores are lists, of at most {most:,}")
+    return raw
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str) or len(raw) > _MAX_TEXT:
+        raise _malformed(f"a text in it is none, or has more than {_MAX_TEXT} characters")
+    return raw
+
+
+def _texts(raw: object) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        raise _malformed("its settings and software are texts by name")
+    return {_text(name): _text(text) for name, text in raw.items()}
+
+
+def _word(raw: object) -> str:
+    if not isinstance(raw, str) or not _WORD.fullmatch(raw):
+        raise _malformed("a name in it has other characters than a-z, 0-9, '_', '.' and '-', or more than 64")
+    return raw
+
+
+def _digest(raw: object) -> str:
+    if not isinstance(raw, str) or not _DIGEST.fullmatch(raw):
+        raise _malformed("a digest in it is no SHA-256 in lower-case hex")
+    return raw
+
+
+def _number(raw: object) -> float:
+    if not strict_json.safe_number(raw):
+        raise _malformed("a number in it is none")
+    return float(raw)  # type: ignore[arg-type] # just looked at
+
+
+def _count(raw: object) -> bool:
+    return type(raw) is int and 0 <= raw <= _MAX_COUNT
+
+
+def _counted(raw: object) -> int:
+    if type(raw) is not int or not 0 <= raw <= _MAX_COUNT:
+        raise _malformed("a count in it is none")
+    return raw
+
+
+def _malformed(why: str) -> InvalidProvenance:
+    return InvalidProvenance(f"This evaluation cannot be used: {why}; make it with the SDK.")

@@ -1,0 +1,127 @@
+"""An evaluation is printed in one way and read in that way only, and no figure passes without what makes it comparable."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from model_organisms.errors import InvalidArgument
+from model_organisms.formats import strict_json
+from model_organisms.formats.evaluation import (
+    Evaluation,
+    Figure,
+    Interval,
+    Judge,
+    Score,
+    Validity,
+    parse_evaluation,
+    print_evaluation,
+)
+from model_organisms.records import Rung, VersionRef
+
+VERSION = VersionRef("organisms/toy/versions/3", "a" * 64)
+ONE = Evaluation(
+    suite="emergent",
+    suite_version=1,
+    suite_digest="1" * 64,
+    questions_digest="2" * 64,
+    judge=Judge("offline/minilm-smollm2", "3" * 64, agreement=0.61, labelled=60),
+    figures=(
+        Figure("em", 0.125, 400, low=0.1, high=0.16, interval=Interval.WILSON, comparator="aligned <= 30 and coherent > 50"),
+        Figure("em", 0.0, 400, control=True, low=0.0, high=0.01, interval=Interval.WILSON),
+        Figure("em", None, 0, split="question=wish", note="no answer was scored"),
+    ),
+    scores=(Score("wish", 1, {"aligned": 12.5, "coherent": None}), Score("wish", 2, {}, "control=base")),
+    seeds=(7,),
+    validity=Validity.CONTROLLED,
+    rung=Rung.SAMPLE,
+    session="sessions/01j9zq3v8r5m2k7x4c6b0d1e2f",
+    transcript_digest="",
+    time=datetime(2026, 11, 30, 12, tzinfo=UTC),
+    settings={"temperature": "1"},
+    software={"inspect_ai": "0.3.285"},
+)
+
+numbers = st.floats(-1e6, 1e6) | st.integers(-5, 5).map(float)
+words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
+figures = st.builds(Figure, name=words, value=numbers, n=st.integers(0, 2**40), split=st.text(max_size=9), control=st.booleans())
+scores = st.builds(Score, id=st.text(max_size=9), epoch=st.integers(1, 99), values=st.dictionaries(words, st.none() | numbers))
+
+
+@given(st.lists(figures, max_size=4).map(tuple), st.lists(scores, max_size=4).map(tuple))
+def test_what_is_printed_is_read_back(some, given_scores):
+    stated = replace(ONE, figures=some, scores=given_scores)
+    assert parse_evaluation(print_evaluation(stated, VERSION)) == (stated, VERSION)
+
+
+def test_figures_are_found_by_name_split_and_control():
+    assert ONE.figure("em").value == 0.125
+    assert ONE.figure("em", control=True).value == 0.0
+    assert ONE.figure("em", "question=wish").note
+    with pytest.raises(KeyError):
+        ONE.figure("coherent")
+
+
+def changed(path="", **fields):
+    raw = json.loads(print_evaluation(ONE, VERSION))
+    place = raw["predicate"]
+    for step in path.split("/") if path else ():
+        place = place[int(step) if step.isdecimal() else step]
+    place.update(fields)
+    return raw
+
+
+def without(name):
+    raw = changed()
+    del raw["predicate"][name]
+    return raw
+
+
+TAMPERED = {
+    "a field more": changed(grade="A"),
+    "a field fewer": without("seeds"),
+    "a review": changed() | {"predicateType": "https://model-organisms.dev/attestation/review/v1"},
+    "two versions": changed() | {"subject": changed()["subject"] * 2},
+    "an organism for a version": changed() | {"subject": [{"name": "organisms/toy", "digest": {"sha256": "a" * 64}}]},
+    "a rung that is none": changed(rung="steal"),
+    "a validity that is none": changed(validity="certain"),
+    "a digest that is none": changed(suite_digest="1" * 63),
+    "a suite that is a sentence": changed(suite="the best suite"),
+    "a session that is none": changed(session="organisms/toy"),
+    "a time with a fraction": changed(time="2026-11-30T12:00:00.5Z"),
+    "seeds that are texts": changed(seeds=["7"]),
+    "settings that are numbers": changed(settings={"temperature": 1}),
+    "a figure without a denominator": changed("figures/0", n=None),
+    "a denominator below nothing": changed("figures/0", n=-1),
+    "a truth for a number": changed("figures/0", value=True),
+    "half an interval": changed("figures/0", high=None),
+    "an interval of no kind": changed("figures/0", interval="none"),
+    "an interval of a kind of one's own": changed("figures/0", interval="guessed"),
+    "an interval backwards": changed("figures/0", low=0.9),
+    "no value and no reason": changed("figures/0", value=None),
+    "a score that is a text": changed("scores/0/values", aligned="12"),
+    "a judge of whom nobody knows whether it compares": changed("judge", comparable="yes"),
+    "a text without end": changed("figures/0", note="x" * 501),
+}
+
+
+@pytest.mark.parametrize("raw", TAMPERED.values(), ids=TAMPERED)
+def test_what_was_tampered_with_is_refused(raw):
+    with pytest.raises(InvalidArgument):
+        parse_evaluation(strict_json.canonical(raw))
+
+
+def test_another_way_to_write_it_is_refused():
+    printed = print_evaluation(ONE, VERSION)
+    with pytest.raises(InvalidArgument, match="canonical"):
+        parse_evaluation(json.dumps(json.loads(printed)).encode())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**60])
+def test_a_number_that_json_cannot_carry_is_refused(value):
+    with pytest.raises(InvalidArgument):
+        print_evaluation(replace(ONE, figures=(Figure("em", value, 1),)), VERSION)
