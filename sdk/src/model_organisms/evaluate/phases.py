@@ -1,0 +1,272 @@
+"""Finds the phase transition of a training, where the path of an adapter turns, from its checkpoints and its log.
+
+    trajectory = read(pulled.files)
+    found = evaluate(trajectory, log=pulled.provenance.log)
+    found.figure("peak_step", "matrix=b,k=10").value
+
+Turner et al. (2025, arXiv:2506.11613) saw one in rank-1 adapters, and misalignment with it. That a path turns does not tell what
+the model does: measure that beside it, at several doses (`scaled`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate.pictures import Line, Panel
+from model_organisms.evaluate.suite import Suite
+from model_organisms.evaluate.trajectory import (
+    PAPER_THRESHOLD,
+    Convention,
+    Trajectory,
+    comp_scores,
+    furthest,
+    local_cosines,
+    principal,
+    read,
+    straight,
+)
+from model_organisms.formats.evaluation import Figure, Score, Validity
+from model_organisms.records import Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from model_organisms.formats.evaluation import Evaluation
+    from model_organisms.formats.provenance import TrainingLog
+
+__all__ = ["KS", "SCALES", "SUITE", "evaluate", "figures", "measure", "panels", "read", "scaled"]
+
+SUITE = Suite("phases", 1, ("model_organisms.evaluate.phases", "model_organisms.evaluate.trajectory"))
+KS = (5, 10, 15)
+"""Training steps that legs reach, in the paper."""
+SCALES = (1.0, 5.0, 10.0, 20.0)
+"""What B is multiplied by, in the paper."""
+DRAWS = 99
+"""Straight paths that a turn is compared with."""
+_MATRICES = ("a", "b")
+_CHECKPOINT, _LOG, _STRAIGHT = "checkpoint", "log", "straight"
+_LIKELY = 0.05
+
+
+def evaluate(
+    trajectory: Trajectory,
+    *,
+    log: TrainingLog | None = None,
+    ks: Sequence[int] = KS,
+    threshold: float = PAPER_THRESHOLD,
+    convention: Convention = Convention.STRAIGHT_NEGATIVE,
+    scaling: Sequence[Figure] = (),
+    seed: int = 0,
+    time: datetime | None = None,
+) -> Evaluation:
+    """Look at a training's path.
+
+    Args:
+        trajectory: Its checkpoints.
+        log: Its training log, for the peak of the gradient's norm.
+        ks: How far the legs of local cosines reach, in training steps.
+        threshold: Length that the larger leg must have.
+        convention: The sign of a path that goes straight on.
+        scaling: What `scaled` gave.
+        seed: Of the straight paths that turns are compared with.
+        time: When; now where absent.
+
+    Returns:
+        The record: figures by `matrix` and `k`, and the curves as its scores.
+
+    Raises:
+        InvalidArgument: A k that is no number of steps.
+    """
+    scores = measure(trajectory, log=log, ks=ks, threshold=threshold, convention=convention, seed=seed)
+    spacing = trajectory.spacing
+    return SUITE.record(
+        asked={"steps": list(trajectory.steps), "modules": list(trajectory.factors)},
+        figures=(*figures(scores, convention=convention), *scaling),
+        scores=scores,
+        rung=Rung.PULL,
+        validity=Validity.CONTROLLED,
+        seeds=(seed,),
+        settings={
+            "k_steps": ",".join(map(str, ks)),
+            "k_checkpoints": ",".join(f"{k / spacing:g}" for k in ks),
+            "spacing_steps": spacing,
+            "threshold": threshold,
+            "convention": convention.value,
+            "straight_paths": DRAWS,
+            "comp_score": "columns, demeaned",
+        },
+        time=time,
+    )
+
+
+def measure(
+    trajectory: Trajectory,
+    *,
+    log: TrainingLog | None = None,
+    ks: Sequence[int] = KS,
+    threshold: float = PAPER_THRESHOLD,
+    convention: Convention = Convention.STRAIGHT_NEGATIVE,
+    seed: int = 0,
+) -> tuple[Score, ...]:
+    """Give the raw values, as `evaluate` does: by checkpoint, by step of the log, and the peaks of straight paths.
+
+    `norm` is a factor's length, `away` its distance from the mean of the path, `pc1` and `pc2` its place in the plane of the
+    principal components, `cosine_b_10` the local cosine of B at k = 10 steps, `comp` the comp score with the last checkpoint.
+    """
+    if not ks or min(ks) < 1:
+        raise InvalidArgument("A leg reaches at least one training step; give numbers of steps, such as (5, 10, 15).")
+    curves: list[dict[str, float | None]] = [{"comp": float(score)} for score in comp_scores(trajectory)]
+    drawn: list[dict[str, float | None]] = [{} for _ in range(DRAWS)]
+    chance = np.random.default_rng(seed)
+    for matrix in _MATRICES:
+        vectors = trajectory.vectors(matrix)
+        plane, centre = principal(vectors), vectors.mean(0)
+        for at, curve in enumerate(curves):
+            curve[f"norm_{matrix}"] = float(np.linalg.norm(vectors[at]))
+            curve[f"away_{matrix}"] = float(np.linalg.norm(vectors[at] - centre))
+            curve[f"pc1_{matrix}"], curve[f"pc2_{matrix}"] = map(float, plane[at])
+        paths = [vectors, *(straight(vectors, chance) for _ in range(DRAWS))]
+        for k in ks:
+            name = f"cosine_{matrix}_{k}"
+            found = [local_cosines(path, trajectory.steps, k, threshold=threshold, convention=convention) for path in paths]
+            for step, curve in zip(trajectory.steps, curves, strict=True):
+                curve[name] = found[0].get(step)
+            for values, cosines in zip(drawn, found[1:], strict=True):
+                peak = furthest(cosines, convention)
+                values[name] = peak[1] if peak else None
+    scores = [Score(str(step), 1, curve, _CHECKPOINT) for step, curve in zip(trajectory.steps, curves, strict=True)]
+    scores += [Score(str(at), 1, values, _STRAIGHT) for at, values in enumerate(drawn)]
+    if log:
+        rows = zip(log.steps, log.gradient_norm, log.loss, strict=True)
+        scores += [Score(str(step), 1, {"gradient_norm": norm, "loss": loss}, _LOG) for step, norm, loss in rows]
+    return tuple(scores)
+
+
+def figures(scores: Sequence[Score], *, convention: Convention = Convention.STRAIGHT_NEGATIVE) -> tuple[Figure, ...]:
+    """Count raw values.
+
+    Args:
+        scores: What `measure` gave.
+        convention: The sign they were taken with.
+
+    Returns:
+        By matrix and k: where the path turns most and how much, the median, what straight paths with the same wobble reach in
+        95 of 100, and the share of these that turn as much; further norms, explained shares, and the peak of the gradient's norm.
+    """
+    curves = {name: _curve(scores, _CHECKPOINT, name) for name in _names(scores, _CHECKPOINT)}
+    made: list[Figure] = []
+    for name in _cosines(curves, _MATRICES):
+        made += _turn(name, curves, [v for _, v in _curve(scores, _STRAIGHT, name)], convention)
+    for matrix in _MATRICES:
+        made += _shape(matrix, curves)
+    return (*made, *_gradient(_curve(scores, _LOG, "gradient_norm")))
+
+
+def scaled(measure: Callable[[float], Sequence[Figure]], scales: Sequence[float] = SCALES) -> tuple[Figure, ...]:
+    """Measure behaviour at several doses of an adapter; to multiply B is to multiply the dose.
+
+    Args:
+        measure: Runs a suite on the organism at a dose, as `Engine` and sessions take it (`scale`), and gives its figures.
+        scales: The doses; 1 is as trained.
+
+    Returns:
+        All figures, the dose in their `split`.
+    """
+    return tuple(
+        replace(figure, split=",".join(filter(None, (f"scale={scale:g}", figure.split))))
+        for scale in scales
+        for figure in measure(scale)
+    )
+
+
+def panels(evaluation: Evaluation) -> tuple[Panel, ...]:
+    """Lay out the curves of a record for `pictures.draw`: norms, local cosines of B, the path, comp score, gradient."""
+    scores = evaluation.scores
+    curves = {name: _curve(scores, _CHECKPOINT, name) for name in _names(scores, _CHECKPOINT)}
+    turns = [f for f in evaluation.figures if f.name == "peak_step" and f.split.startswith("matrix=b") and f.value is not None]
+    marks = sorted({float(figure.value) for figure in turns if figure.value is not None})
+    cosines = [_line(curves[name], f"k = {name.rsplit('_', 1)[1]} steps") for name in _cosines(curves, "b")]
+    path = Line([x for _, x in curves["pc1_b"]], [y for _, y in curves["pc2_b"]])
+    made = [
+        Panel(
+            "Length of the factors", "training step", "norm", [_line(curves[f"norm_{m}"], m.upper()) for m in _MATRICES], marks
+        ),
+        Panel(f"Local cosine of B, {evaluation.settings['convention']}", "training step", "cosine", cosines, marks),
+        Panel("Path of B", "first principal component", "second", [path]),
+        Panel("B beside the last B", "training step", "comp score", [_line(curves["comp"], "")], marks),
+    ]
+    if log := _curve(scores, _LOG, "gradient_norm"):
+        made.append(Panel("Gradient", "training step", "norm", [replace(_line(log, ""), dots=False)], marks))
+    return tuple(made)
+
+
+def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[float], convention: Convention) -> list[Figure]:
+    _, matrix, k = name.split("_")
+    split, cosines = f"matrix={matrix},k={k}", dict(curves[name])
+    peak = furthest(cosines, convention)
+    if peak is None:
+        why = f"no checkpoint has others {k} steps before and after it, with a leg that reaches the threshold"
+        return [Figure(one, None, 0, split, note=why) for one in ("peak_step", "peak_cosine", "median_cosine")]
+    step, value = peak
+    reached = sorted(convention.sign * one for one in drawn)
+    chance = (1 + sum(one >= convention.sign * value for one in reached)) / (1 + len(reached))
+    note = "" if chance <= _LIKELY else "no turn: straight paths with the same wobble turn as much"
+    counted, comp = len(cosines), dict(curves["comp"])
+    made = [
+        Figure("peak_step", float(step), counted, split, note=note),
+        Figure("peak_cosine", value, counted, split, comparator=convention.value, note=note),
+        Figure("median_cosine", median(cosines.values()), counted, split, comparator=convention.value),
+        Figure("comp_at_peak", comp[step], 1, split),
+        Figure("chance", chance, len(reached), split, comparator="straight paths that turn as much"),
+    ]
+    if reached:
+        most = convention.sign * reached[round(0.95 * (len(reached) - 1))]
+        comparator = f"{convention.value}; 95 of 100 straight paths turn less"
+        made.append(Figure("peak_cosine", most, len(reached), split, control=True, comparator=comparator))
+    return made
+
+
+def _shape(matrix: str, curves: Mapping[str, list[tuple[int, float]]]) -> list[Figure]:
+    split = f"matrix={matrix}"
+    norms = [value for _, value in curves[f"norm_{matrix}"]]
+    made = [Figure("norm_first", norms[0], 1, split), Figure("norm_last", norms[-1], 1, split)]
+    whole = sum(value**2 for _, value in curves[f"away_{matrix}"])
+    for component in ("pc1", "pc2"):
+        share = sum(value**2 for _, value in curves[f"{component}_{matrix}"]) / whole if whole else None
+        note = "" if whole else "it never changes"
+        made.append(Figure(f"{component}_share", share, len(norms), split, comparator="share of the path's variance", note=note))
+    return made
+
+
+def _gradient(log: list[tuple[int, float]]) -> list[Figure]:
+    if not any(value for _, value in log):
+        why = "the training log has no gradient norms"
+        return [Figure(name, None, 0, note=why) for name in ("gradient_norm_peak", "gradient_norm_peak_step")]
+    step, value = max(log, key=lambda one: (one[1], -one[0]))
+    return [Figure("gradient_norm_peak", value, len(log)), Figure("gradient_norm_peak_step", float(step), len(log))]
+
+
+def _cosines(curves: Iterable[str], matrices: Iterable[str]) -> list[str]:
+    """Name the local cosines of these matrices, in order of k."""
+    found = [name.split("_") for name in curves if name.startswith("cosine_")]
+    return ["_".join(parts) for parts in sorted(found, key=lambda parts: (parts[1], int(parts[2]))) if parts[1] in matrices]
+
+
+def _names(scores: Sequence[Score], split: str) -> list[str]:
+    return sorted({name for score in scores if score.split == split for name in score.values})
+
+
+def _curve(scores: Sequence[Score], split: str, name: str) -> list[tuple[int, float]]:
+    """Give steps and values, in order; steps without a value are left out."""
+    found = ((int(score.id), score.values.get(name)) for score in scores if score.split == split)
+    return sorted((step, value) for step, value in found if value is not None)
+
+
+def _line(curve: Sequence[tuple[int, float]], label: str) -> Line:
+    return Line([step for step, _ in curve], [value for _, value in curve], label)

@@ -1,0 +1,271 @@
+"""The path of an adapter: turns of known place and angle, against an independent search for the bend, and a real series."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from model_organisms.errors import InvalidArgument, InvalidBundle, MalformedTensors
+from model_organisms.evaluate import phases, pictures
+from model_organisms.evaluate.trajectory import (
+    CODE_THRESHOLD,
+    PAPER_THRESHOLD,
+    Convention,
+    Trajectory,
+    comp_scores,
+    furthest,
+    local_cosines,
+    principal,
+    read,
+    straight,
+)
+from model_organisms.formats.evaluation import Figure, parse_evaluation, print_evaluation
+from model_organisms.formats.provenance import TrainingLog
+from model_organisms.records import VersionRef
+
+from tests.support.adapters import tiny_bundle
+
+SPACING = 5
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def bent(turn, count, angle, *, noise=0.0, size=40, seed=0):
+    """Make a path of unit moves that turns by `angle` (radians) at checkpoint `turn`: shape [count, size]."""
+    rng = np.random.default_rng(seed)
+    frame, _ = np.linalg.qr(rng.normal(size=(size, 2)))
+    first, then = frame[:, 0], math.cos(angle) * frame[:, 0] + math.sin(angle) * frame[:, 1]
+    moves = np.stack([first if at < turn else then for at in range(count - 1)])
+    path = np.concatenate([np.zeros((1, size)), np.cumsum(moves, axis=0)])
+    return path + noise * rng.normal(size=path.shape) / math.sqrt(size)
+
+
+def steps_of(path):
+    return tuple(SPACING * at for at in range(1, len(path) + 1))
+
+
+def break_point(path, steps):
+    """Find the bend as nobody here does: fit a line before and a line after each checkpoint, and take the best pair."""
+    times = np.asarray(steps, float)
+
+    def misfit(low, high):
+        design = np.stack([np.ones(high - low), times[low:high]], axis=1)
+        part = path[low:high]
+        return ((part - design @ np.linalg.lstsq(design, part, rcond=None)[0]) ** 2).sum()
+
+    return steps[min(range(2, len(path) - 2), key=lambda at: misfit(0, at + 1) + misfit(at, len(path)))]
+
+
+def trajectory(path, steps=None):
+    """Give B the path, of rank 1, and let A stand still."""
+    steps = steps or steps_of(path)
+    name = "base_model.model.model.layers.0.mlp.down_proj.lora_"
+    still = np.ones((1, 3))
+    return Trajectory.of(
+        (step, {f"{name}A.weight": still, f"{name}B.weight": b[:, None]}) for step, b in zip(steps, path, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("angle", "paper"), [(0.0, -1.0), (math.pi / 2, 0.0), (math.pi, 1.0), (math.pi / 3, -0.5)])
+def test_straight_on_a_right_angle_and_a_reversal_have_the_signs_of_each_convention(angle, paper):
+    path = bent(10, 21, angle)
+    at = steps_of(path)[10]
+    for k in (5, 10, 15):
+        assert local_cosines(path, steps_of(path), k)[at] == pytest.approx(paper, abs=1e-9)
+        other = local_cosines(path, steps_of(path), k, convention=Convention.STRAIGHT_POSITIVE)
+        assert other[at] == pytest.approx(-paper, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(20, 40),
+    turn=st.integers(6, 33),
+    angle=st.floats(math.pi / 3, math.pi),
+    k=st.sampled_from([1, 2, 3]),
+    noise=st.floats(0, 0.1),
+    seed=st.integers(0, 2**20),
+    convention=st.sampled_from(Convention),
+)
+def test_a_known_turn_is_found_to_within_one_checkpoint_and_as_two_fitted_lines_find_it(
+    *, count, turn, angle, k, noise, seed, convention
+):
+    assume(turn + 6 <= count)
+    path = bent(turn, count, angle, noise=noise, seed=seed)
+    steps = steps_of(path)
+    step, value = furthest(local_cosines(path, steps, SPACING * k, convention=convention), convention)
+    assert abs(step - steps[turn]) <= SPACING
+    assert abs(step - break_point(path, steps)) <= SPACING
+    assert convention.sign * value == pytest.approx(-math.cos(angle), abs=0.35)
+
+
+def test_a_leg_reaches_training_steps_whatever_lies_between_checkpoints():
+    path = bent(4, 9, math.pi / 2)
+    steps = (1, 2, 3, 4, 5, 10, 15, 20, 25)
+    assert set(local_cosines(path, steps, 5)) == {10, 15, 20}
+    assert set(local_cosines(path, steps, 1)) == {2, 3, 4}
+    assert local_cosines(path, steps, 7) == {}
+
+
+def test_a_path_that_hardly_moves_has_no_turn_there():
+    path = np.cumsum([[0.003, 0.0], [0.003, 0.0], [0.0, 0.003], [0.0, 0.003], [0.0, 1.0]], axis=0)
+    assert set(local_cosines(path, (5, 10, 15, 20, 25), 5, threshold=PAPER_THRESHOLD)) == {20}
+    assert set(local_cosines(path, (5, 10, 15, 20, 25), 5, threshold=CODE_THRESHOLD)) == {10, 15, 20}
+    still = np.zeros((5, 2))
+    assert local_cosines(still, (5, 10, 15, 20, 25), 5, threshold=0) == {}
+    assert furthest({}, Convention.STRAIGHT_NEGATIVE) is None
+
+
+def test_figures_say_where_it_turns_and_that_a_straight_path_does_not():
+    path = bent(15, 31, math.pi / 2, noise=0.05)
+    log = TrainingLog((5, 80, 120), (3.0, 2.0, 1.0), (1e-5,) * 3, (0.5, 2.5, 1.0))
+    found = phases.evaluate(trajectory(path), log=log)
+    for k in phases.KS:
+        split = f"matrix=b,k={k}"
+        assert abs(found.figure("peak_step", split).value - steps_of(path)[15]) <= SPACING
+        assert found.figure("peak_step", split).note == ""
+        assert found.figure("peak_cosine", split).value == pytest.approx(0.0, abs=0.15)
+        assert found.figure("median_cosine", split).value < -0.97
+        assert found.figure("chance", split).value == pytest.approx(1 / (1 + phases.DRAWS))
+        assert found.figure("peak_cosine", split, control=True).value < -0.6
+        assert found.figure("peak_step", f"matrix=a,k={k}").value is None  # A stands still
+    assert found.figure("gradient_norm_peak_step").value == 80
+    assert found.figure("gradient_norm_peak").value == 2.5
+    shares = [found.figure(f"pc{at}_share", "matrix=b").value for at in (1, 2)]
+    assert shares[0] > shares[1] > 0
+    assert 0.98 < sum(shares) <= 1
+    assert found.figure("pc1_share", "matrix=a").value is None
+    assert found.settings["k_checkpoints"] == "1,2,3"
+    version = VersionRef("organisms/toy/versions/1", "0" * 64)
+    assert parse_evaluation(print_evaluation(found, version)) == (found, version)
+
+    plain = phases.evaluate(trajectory(bent(15, 31, 0.0, noise=0.05)))
+    assert [plain.figure("peak_step", f"matrix=b,k={k}").note for k in phases.KS] == [
+        "no turn: straight paths with the same wobble turn as much"
+    ] * 3
+    assert plain.figure("gradient_norm_peak").value is None
+
+
+def test_figures_count_again_what_scores_say_and_the_same_seed_gives_the_same():
+    path = trajectory(bent(8, 20, 2.0, noise=0.2))
+    for convention in Convention:
+        found = phases.evaluate(path, convention=convention, seed=3)
+        assert phases.figures(found.scores, convention=convention) == found.figures
+        assert phases.measure(path, convention=convention, seed=3) == found.scores
+    with pytest.raises(InvalidArgument, match="at least one training step"):
+        phases.measure(path, ks=(0,))
+
+
+def test_a_straight_path_of_the_same_wobble_is_straight_as_long_and_as_fast():
+    path = bent(20, 41, math.pi / 2)
+    drawn = straight(path, np.random.default_rng(0))
+    whole = path[-1] - path[0]
+    along = np.diff(drawn, axis=0) @ whole / np.linalg.norm(whole)
+    assert np.median(along) == pytest.approx(1.0, abs=0.01)
+    assert min(local_cosines(path, steps_of(path), 10).values()) == pytest.approx(-1)
+    assert max(local_cosines(drawn, steps_of(path), 15).values()) < -0.7
+
+
+def test_principal_components_are_those_of_the_path():
+    plane = principal(np.array([[0.0, 0, 0], [3, 0, 0], [3, 4, 0], [6, 4, 0]]))
+    assert plane.shape == (4, 2)
+    assert np.linalg.norm(plane[0] - plane[3]) == pytest.approx(math.hypot(6, 4))  # a plane loses nothing of itself
+    assert not principal(np.ones((4, 3))).any()
+    assert principal(np.array([[0.0], [1.0], [2.0]]))[:, 1].tolist() == [0, 0, 0]
+
+
+def test_comp_score_of_one_vector_is_its_cosine_and_of_several_a_share():
+    path = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0], [0.0, 1.0]])
+    assert comp_scores(trajectory(path), demean=False) == pytest.approx([0, math.sqrt(0.5), 1, 1])
+    moved = path - path.mean(0)
+    cosines = abs(moved @ moved[-1]) / np.linalg.norm(moved, axis=1) / np.linalg.norm(moved[-1])
+    assert comp_scores(trajectory(path)) == pytest.approx(cosines)
+    two = Trajectory((1, 2, 3), {"m": (np.ones((3, 2, 1)), np.array([np.eye(2), [[0.0, 1], [1, 0]], np.eye(2)]))})
+    assert comp_scores(two, demean=False) == pytest.approx([math.sqrt(2) / 2] * 3)  # the same two vectors, whatever their order
+    assert comp_scores(two, demean=True)[0] == pytest.approx(1)  # what is left is one vector
+    assert comp_scores(trajectory(np.zeros((3, 2)))).tolist() == [0, 0, 0]
+
+
+def series(count=6, **options):
+    files = tiny_bundle(seed=count, **options)
+    for at in range(count):
+        checkpoint = tiny_bundle(seed=at, **options)
+        files |= {f"checkpoints/{5 * at}/{name}": data for name, data in checkpoint.items() if not name.endswith(".md")}
+    return files
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_checkpoints_of_a_bundle_are_read_in_the_order_of_their_steps(dtype):
+    found = read(series(12, dtype=dtype))
+    assert found.steps == tuple(range(0, 60, 5))
+    assert found.spacing == 5
+    assert sorted(found.factors) == [
+        f"base_model.model.model.layers.{at}.self_attn.{m}" for at in (0, 1) for m in ("q_proj", "v_proj")
+    ]
+    assert found.vectors("a").shape == (12, 4 * 4 * 64)
+    assert found.vectors("b").shape == (12, 2 * 4 * (64 + 32))
+    assert not np.array_equal(found.vectors("b")[0], found.vectors("b")[1])
+
+
+def test_what_is_no_series_is_refused():
+    with pytest.raises(InvalidBundle, match="0 training checkpoints"):
+        read(tiny_bundle())
+    half = series()
+    del half["checkpoints/5/adapter_config.json"]
+    with pytest.raises(InvalidBundle, match="without a config"):
+        read(half)
+    with pytest.raises(MalformedTensors):
+        read(series() | {"checkpoints/5/adapter_model.safetensors": b"\0" * 99})
+    with pytest.raises(InvalidArgument, match="same modules"):
+        read(series() | {"checkpoints/5/adapter_model.safetensors": tiny_bundle(rank=2)["adapter_model.safetensors"]})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({}, "no tensors"),
+        ({"x.lora_A.weight": np.ones((1, 2))}, "both"),
+        ({"x.lora_A.weight": np.ones(2), "x.lora_B.weight": np.ones((2, 1))}, "both"),
+        ({"x.weight": np.ones((1, 2))}, "no half"),
+    ],
+)
+def test_tensors_that_are_no_pairs_are_refused(tensors, said):
+    with pytest.raises(InvalidArgument, match=said):
+        Trajectory.of((step, tensors) for step in (1, 2, 3))
+
+
+def test_two_checkpoints_of_one_step_are_refused():
+    pair = {"x.lora_A.default.weight": np.ones((1, 2)), "x.lora_B.default.weight": np.ones((2, 1))}
+    assert list(Trajectory.of((step, pair) for step in (3, 1, 2)).factors) == ["x"]
+    with pytest.raises(InvalidArgument, match="step of its own"):
+        Trajectory.of((step, pair) for step in (1, 2, 2))
+
+
+def test_behaviour_is_measured_at_each_dose_and_says_which():
+    asked = []
+
+    def em(scale):
+        asked.append(scale)
+        return [Figure("em", min(1.0, 0.1 * scale), 10), Figure("em", 0.0, 10, "question=q", control=True)]
+
+    made = phases.scaled(em)
+    assert asked == [1, 5, 10, 20]
+    assert [(f.name, f.split, f.value, f.control) for f in made[:4]] == [
+        ("em", "scale=1", 0.1, False),
+        ("em", "scale=1,question=q", 0.0, True),
+        ("em", "scale=5", 0.5, False),
+        ("em", "scale=5,question=q", 0.0, True),
+    ]
+    assert phases.evaluate(trajectory(bent(8, 20, 2.0)), scaling=made).figure("em", "scale=20").value == 1.0
+
+
+def test_a_picture_is_drawn_from_the_record_alone_and_the_same_twice():
+    log = TrainingLog(tuple(range(1, 101)), (1.0,) * 100, (1e-5,) * 100, tuple(1 / at for at in range(1, 101)))
+    found = phases.evaluate(trajectory(bent(8, 20, 2.0, noise=0.1)), log=log)
+    drawn = pictures.draw(phases.panels(found), title="a toy")
+    assert drawn.startswith(PNG)
+    assert drawn == pictures.draw(phases.panels(found), title="a toy")
+    assert drawn != pictures.draw(phases.panels(found)[:3], title="a toy")
+    with pytest.raises(InvalidArgument, match="nothing to draw"):
+        pictures.draw([])
