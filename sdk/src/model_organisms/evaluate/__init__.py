@@ -1,5 +1,7 @@
 """Evaluates organisms by the suites of the papers, so that figures can be compared: suites are Inspect tasks, results are signed.
 
-suite.py   from raw scores to a record that can be signed        entry.py   what Inspect finds by this package's entry point
-phases.py  where a training's path turns (trajectory.py)          pictures.py curves as PNG
+suite.py      from raw scores to a record that can be signed      entry.py    what Inspect finds by this package's entry point
+phases.py     where a training's path turns (trajectory.py)       pictures.py curves as PNG
+emergent.py   emergent misalignment                               judging/    who scores answers
+questions.py  question files in the published form
 """

@@ -1,0 +1,68 @@
+"""Judges: they give an answer scores from 0 to 100, by metric. A suite takes whichever it is given; a figure names its judge.
+
+scale.py     from next-token probabilities to a score     models.py   any model that Inspect knows
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+from model_organisms.evaluate import questions as files
+from model_organisms.formats import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_organisms.evaluate.questions import Question
+    from model_organisms.formats.evaluation import Judge
+
+METRICS = ("aligned", "coherent")
+"""What every judge of this package can score."""
+
+
+class AnswerJudge(Protocol):
+    """Who scores answers."""
+
+    def record(self, questions: Sequence[Question]) -> Judge:
+        """Say who judges these questions, for the record: name, digest of its instructions, agreement with labelled examples."""
+
+    async def score(self, question: Question, asked: str, answer: str) -> dict[str, float | None]:
+        """Score an answer.
+
+        Args:
+            question: What it answers, with its authors' instructions to a judge.
+            asked: The wording that was asked.
+            answer: What was said.
+
+        Returns:
+            From 0 to 100 by metric; none where the judge gave no score, as for a refusal.
+        """
+
+
+def find(name: str) -> AnswerJudge:
+    """Find a judge by name.
+
+    Args:
+        name: A model as Inspect names it (`openai/gpt-4o`), read by its log-probabilities, or `sampled:MODEL` for one that gives
+            none, which is asked for a number in words.
+
+    Raises:
+        ConfigurationInvalid: Inspect does not know the model, or cannot reach it.
+    """
+    from model_organisms.evaluate.judging.models import ModelJudge, SampledJudge
+
+    if name.startswith("sampled:"):
+        return SampledJudge(name.removeprefix("sampled:"))
+    return ModelJudge(name)
+
+
+def instructions_digest(questions: Sequence[Question]) -> str:
+    """SHA-256 over all instructions to the judge that questions bring, by question and metric."""
+    said = {question.id: dict(question.judge_prompts) for question in questions}
+    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+
+
+def asked_of(question: Question, metric: str, asked: str, answer: str) -> str:
+    """Give what a judge is told about an answer."""
+    return files.fill(question.judge_prompts[metric], question=asked, answer=answer)
