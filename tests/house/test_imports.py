@@ -38,7 +38,10 @@ PLANTED = {  # one forbidden import a contract: where it is planted, and what
     ),
     "SQL: only in storage and ledger": (f"{REGISTRY}/rpc/__init__.py", "import sqlalchemy"),
     "Cedar: only in gate.cedar": (f"{REGISTRY}/rpc/__init__.py", "import cedarpy"),
-    "HTTP and tokens: only where identity providers are asked": (f"{REGISTRY}/workflows/__init__.py", "import httpx2"),
+    "HTTP and tokens: only where identity providers and model hubs are asked": (
+        f"{REGISTRY}/workflows/__init__.py",
+        "import httpx2",
+    ),
     "Ray: only where cells of a cluster are held": (f"{REGISTRY}/isolation/pool.py", "import ray"),
     "rules and formats touch no I/O": (f"{REGISTRY}/domain/permits.py", "import pathlib"),
 }

@@ -14,8 +14,7 @@ from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print
 from model_organisms.records import Rung, VersionRef
 from model_organisms_registry.testing import running, settings
 
-import tests.support.motions
-import tests.support.recall  # noqa: F401 - they note their commands
+import tests.support.rooms  # noqa: F401 - they note their commands
 from tests.support.commands import COMMANDS, NUMBERS, Stage, command
 from tests.support.registries import PEOPLE
 from tests.support.stories import WHY, granted, published

@@ -93,6 +93,7 @@ __all__ = [
     "VerificationFailed",
     "Version",
     "connect",
+    "importing",
     "load_base",
     "login",
     "nursery",
@@ -100,7 +101,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from model_organisms import nursery
+    from model_organisms import importing, nursery
     from model_organisms.client.client import Client, connect, login
     from model_organisms.loading import load_base
     from model_organisms.recording import record
@@ -113,8 +114,8 @@ else:
 
     def __getattr__(name: str) -> object:
         """Import what has been asked for, once."""
-        if name == "nursery":
-            return import_module("model_organisms.nursery")
+        if name in {"importing", "nursery"}:
+            return import_module(f"model_organisms.{name}")
         if name not in _LATER:
             raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
         globals()[name] = found = getattr(import_module(_LATER[name]), name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from model_organisms.cli import access, audit, holding, keyring, motions, organisms, sandbox, users
+from model_organisms.cli import access, audit, holding, importing, keyring, motions, organisms, sandbox, users
 from model_organisms.cli.context import NEW_PASSPHRASE, Context, new_passphrase
 from model_organisms.cli.render import emit, facts, inert, plain
 from model_organisms.client import client, keys
@@ -93,6 +93,7 @@ def whoami(context: Context) -> None:
 
 
 cli.add_command(organisms.group)
+organisms.group.add_command(importing.import_)
 cli.add_command(organisms.pull)
 cli.add_command(access.group)
 cli.add_command(sandbox.group)

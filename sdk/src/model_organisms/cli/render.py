@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _WIDE = 1000
 """Columns of what is no terminal."""
@@ -43,14 +43,27 @@ def console() -> Console:
     return Console(markup=False, highlight=False, emoji=False, soft_wrap=piped, width=_WIDE if piped else None)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, or a line that says there is nothing. The first column is the name, which is never broken: it is copied."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    red: Callable[[Sequence[object]], bool] = lambda _row: False,
+) -> None:
+    """Print a table, or a line that says there is nothing. The first column is the name, which is never broken: it is copied.
+
+    Args:
+        title: Its heading.
+        columns: Their headings.
+        rows: The cells.
+        red: Which rows stand out on a terminal; their words must say it too, for a pipe has no colours.
+    """
     drawn = Table(title=title, title_justify="left", header_style="bold", expand=False)
     for column in columns:
         drawn.add_column(column, overflow="fold", no_wrap=not drawn.columns)
     count = 0
     for row in rows:
-        drawn.add_row(*(Text(inert(_cell(value))) for value in row))
+        drawn.add_row(*(Text(inert(_cell(value))) for value in row), style="bold red" if red(row) else None)
         count += 1
     if count:
         console().print(drawn)

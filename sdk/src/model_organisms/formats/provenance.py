@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import ClaimMismatch, InvalidProvenance
-from model_organisms.formats import dsse, strict_json
+from model_organisms.formats import dsse, imported, strict_json
 from model_organisms.formats.statements import PAYLOAD_TYPE, PROVENANCE_TYPE, Statement, parse_statement, print_statement
 from model_organisms.records import VersionRef
 
@@ -182,7 +182,7 @@ def compare(provenance: Provenance, facts: Sequence[AdapterFacts]) -> tuple[str,
         facts: Of each adapter.
 
     Returns:
-        Marks: checks that could not be made.
+        Marks: checks that could not be made, and claims of a source that the bytes contradict.
 
     Raises:
         ClaimMismatch: The bytes contradict a claim.
@@ -215,7 +215,7 @@ def compare(provenance: Provenance, facts: Sequence[AdapterFacts]) -> tuple[str,
         marks.append("no known answer is stored")
     if not provenance.base.revision and not provenance.base.digest:
         marks.append("the base model is not pinned")
-    return tuple(marks)
+    return (*marks, *imported.marks(provenance.extra))
 
 
 def _predicate(provenance: Provenance) -> dict[str, Any]:
