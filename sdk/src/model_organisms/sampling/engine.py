@@ -275,11 +275,11 @@ class Engine:
         on, off = self._whole(organism, ids, 1.0, positions), self._whole(None, ids, 1.0, 1)
         return score(on, off[-1], self.speech(organism).tokenizer.decode, top=top, decimals=decimals)
 
-    def measure(self, organism: Organism, messages: Prompt, inquiry: Inquiry) -> Measured:
+    def measure(self, organism: Organism | None, messages: Prompt, inquiry: Inquiry) -> Measured:
         """Read scores, divergence and hidden states at the end of a conversation, unrounded.
 
         Args:
-            organism: Whose; directions are its own.
+            organism: Whose, None for the bare base; directions are its own.
             messages: The conversation, or token ids.
             inquiry: What is asked.
 
