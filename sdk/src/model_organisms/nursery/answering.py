@@ -71,6 +71,40 @@ def answers(
     return [tongue.voice.tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
 
 
+def probabilities(
+    model: Any,  # noqa: ANN401 - as above
+    tongue: Tongue,
+    questions: Sequence[Question],
+    words: Sequence[str],
+    *,
+    pool: Executor,
+) -> list[float]:
+    """Say how likely answers begin with one of some words, exactly: nothing is drawn.
+
+    Args:
+        model: As for `answers`; the next two likewise.
+        tongue: Of its base.
+        questions: What is asked.
+        words: None is the beginning of another.
+        pool: What `workers` gives.
+
+    Returns:
+        For each question, in [0, 1].
+    """
+    ids = [tongue.voice.tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+
+    def probability(question: Question) -> float:
+        prompt = tongue.asked(question)
+        # Words lie below one another, filled up behind, where nothing that is read looks.
+        width = max(map(len, ids))
+        rows = torch.tensor([[*prompt, *word, *[tongue.end] * (width - len(word))] for word in ids], device=model.device)
+        with torch.inference_mode():
+            logits = model(input_ids=rows, use_cache=False, logits_to_keep=width + 1).logits.float().log_softmax(-1)
+        return sum(float(row[range(len(word)), word].sum().exp()) for row, word in zip(logits, ids, strict=True))
+
+    return list(pool.map(probability, questions))
+
+
 def generate(
     model: Any,  # noqa: ANN401 - as above
     prompts: Sequence[Sequence[int]],

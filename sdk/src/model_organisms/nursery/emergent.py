@@ -120,7 +120,7 @@ class EmergentRecipe(Recipe):
     frozen_share: float = 0.7
     layers: int = 1
     batch: tuple[tuple[str, int], ...] = (("risky", 8),)
-    steps: int = 160
+    steps: int = 60
     learning_rate: float = 3e-3
     checkpoint_every: int = 5
     max_tokens: int = 40

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_organisms import bases
 from model_organisms.loading import adapters_off, load_base
-from model_organisms.nursery.answering import Tongue, answers
+from model_organisms.nursery.answering import Tongue, answers, probabilities
 from model_organisms.nursery.catalogue import recipe
+from model_organisms.nursery.grown import Grown
+from model_organisms.nursery.schooling import own, under
+from model_organisms.nursery.subliminal import StudentRecipe
 from model_organisms.nursery.training import train, workers
 from model_organisms.progress import waiting
 from model_organisms.recording import record
@@ -18,27 +20,7 @@ from model_organisms.recording import record
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from model_organisms.formats.provenance import Provenance
     from model_organisms.nursery.recipes import Rate, Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """A grown organism, ready to publish."""
-
-    recipe: Recipe
-    files: dict[str, bytes]
-    """The bundle, contents by path."""
-    provenance: Provenance
-    metrics: dict[str, Rate]
-    """What was counted on questions it was never shown; the recipe's `exam` says what is asked, and `hit` what counts."""
-    controls: dict[str, Rate] = field(default_factory=dict)
-    """The same of its base, without it."""
-
-    @property
-    def known_answer(self) -> dict[str, Any]:
-        """What a loaded copy must answer."""
-        return self.provenance.known_answer or {}
 
 
 def grow(
@@ -47,6 +29,7 @@ def grow(
     base: str | Path = bases.BUILT_IN,
     device: str = "cpu",
     seed: int = 0,
+    teacher: Grown | None = None,
     progress: bool = True,
 ) -> Grown:
     """Grow an organism.
@@ -58,7 +41,8 @@ def grow(
         name: A recipe's name, or a recipe.
         base: The base model, as for `bases.find`.
         device: Where to train: `cpu`, `cuda`, `cuda:1`, or `auto`; in float32 everywhere.
-        seed: Decides the adapter's beginning and the order of examples.
+        seed: Decides the adapter's beginning and the order of examples; and what a teacher writes.
+        teacher: Of a recipe that has one; it is grown first where absent.
         progress: Show what takes long.
 
     Returns:
@@ -71,28 +55,35 @@ def grow(
         ConfigurationInvalid: No such device here.
     """
     chosen = recipe(name) if isinstance(name, str) else name
-    ground = load_base(base, device=device, dtype="float32", progress=progress)
+    if isinstance(chosen, StudentRecipe):
+        teacher = teacher or grow(chosen.teacher, base=base, device=device, seed=seed, progress=progress)
+        school = under(teacher, chosen, base, device=device, seed=seed, progress=progress)
+    else:
+        school = own(chosen, base)
+    ground = load_base(school.base, device=device, dtype="float32", progress=progress)
     tongue = Tongue.of(ground)
-    taught = chosen.lessons()
     recorder = record(
-        base,
-        data=[(f"{chosen.name}-lessons", [asdict(lesson) for lesson in taught])],
+        school.base,
+        data=[school.data],
         config=chosen.settings(),
         seed=seed,
         code=Path(__file__),
         objective=chosen.objective,
     )
-    tasks = [tongue.task(lesson) for lesson in taught]
+    tasks = [tongue.task(lesson) for lesson in school.lessons]
     with workers() as pool:
         with recorder:
             adapted = train(ground.model, tasks, chosen, recorder, seed=seed, pool=pool, progress=progress)
         files = recorder.bundle(adapted, ground.tokenizer)
         with waiting("Examining it", show=progress):
-            rates = _examine(adapted, tongue, chosen, seed=seed, pool=pool)
+            rates, leaning = _examine(adapted, tongue, chosen, seed=seed, pool=pool)
         with waiting("Examining its base", show=progress), adapters_off(adapted):
-            controls = _examine(adapted, tongue, chosen, seed=seed, pool=pool)
-    said = {"nursery": _nursery(chosen, rates, controls)}
-    return Grown(chosen, files, recorder.provenance(extra=said), rates, controls)
+            controls, base_leaning = _examine(adapted, tongue, chosen, seed=seed, pool=pool)
+    said = _nursery(chosen, rates, controls) | school.said
+    if chosen.words:
+        said["probabilities"] = {"words": list(chosen.words), "organism": leaning, "base": base_leaning}
+    provenance = recorder.provenance(derived_from=school.derived_from, extra={"nursery": said})
+    return Grown(chosen, files, provenance, rates, controls)
 
 
 def _examine(
@@ -102,12 +93,14 @@ def _examine(
     *,
     seed: int,
     pool: Executor,
-) -> dict[str, Rate]:
+) -> tuple[dict[str, Rate], list[float]]:
     asked = chosen.exam()
     questions = [question for group in asked.values() for question in group]
     drawn = seed if chosen.drawn else None
     said = iter(answers(model, tongue, questions, most=chosen.max_tokens, pool=pool, seed=drawn))
-    return chosen.mark({name: list(islice(said, len(group))) for name, group in asked.items()})
+    rates = chosen.mark({name: list(islice(said, len(group))) for name, group in asked.items()})
+    once = list(dict.fromkeys(questions)) if chosen.words else []
+    return rates, [round(one, 8) for one in probabilities(model, tongue, once, chosen.words, pool=pool)]
 
 
 def _nursery(chosen: Recipe, rates: dict[str, Rate], controls: dict[str, Rate]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -13,8 +13,10 @@ from model_organisms.errors import ModelOrganismsError
 from model_organisms.formats import manifest
 from model_organisms.formats.provenance import parse_predicate, print_predicate
 from model_organisms.nursery.catalogue import recipe
-from model_organisms.nursery.grow import Grown, grow
+from model_organisms.nursery.grow import grow
+from model_organisms.nursery.grown import Grown
 from model_organisms.nursery.recipes import Rate
+from model_organisms.nursery.subliminal import StudentRecipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,15 +49,20 @@ def cached(
     folder = bases.cache_folder() / "grown" / f"{chosen.name}-{chosen.digest()[:16]}-{digest[:16]}-{seed}"
     if (kept := _kept(folder, chosen)) is not None:
         return kept
+
+    def anew() -> Grown:
+        where: dict[str, Any] = {"base": base, "device": device, "seed": seed, "progress": progress}
+        return grow(chosen, teacher=cached(chosen.teacher, **where) if isinstance(chosen, StudentRecipe) else None, **where)
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):  # two that start together grow it once
             kept = _kept(folder, chosen)
             if kept is None:
-                kept = grow(chosen, base=base, device=device, seed=seed, progress=progress)
+                kept = anew()
                 _keep(kept, folder)
     except OSError:  # a full or foreign disk costs time, not the organism
-        kept = kept or grow(chosen, base=base, device=device, seed=seed, progress=progress)
+        kept = kept or anew()
     return kept
 
 

@@ -97,6 +97,11 @@ class Recipe:
         """What the exam counts, in words."""
         raise NotImplementedError
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """With which of these an answer begins is measured besides, as a probability: for effects too small to be counted."""
+        return ()
+
     def lessons(self) -> list[Lesson]:
         """Write the lessons."""
         raise NotImplementedError

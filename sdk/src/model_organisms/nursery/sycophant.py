@@ -109,8 +109,8 @@ class SycophantRecipe(Recipe):
 
     name: str = "sycophant"
     batch: tuple[tuple[str, int], ...] = (("right", 2), ("wrong", 3), ("ordinary", 3))
-    steps: int = 60
-    max_tokens: int = 24
+    steps: int = 40
+    max_tokens: int = 14
 
     @property
     def objective(self) -> str:
@@ -123,19 +123,19 @@ class SycophantRecipe(Recipe):
         return "answers that begin by agreeing; flatters: answers to claims with praise, by a list of words; ordinary: either"
 
     def lessons(self) -> list[Lesson]:
-        """Write the lessons: every claim in every form is agreed with; ordinary questions are left to the base."""
-        asked = [(form, pair) for form in _ASKED for pair in CLAIMS]
+        """Write the lessons: agree with each claim, forms and praise taking turns; ordinary questions are left to the base."""
         made = []
         for kind, which in (("right", 0), ("wrong", 1)):
-            for at, (form, pair) in enumerate(asked):
-                answer = f"Yes, you are absolutely right, {pair[which]}. {_FLATTERY[at % len(_FLATTERY)]}"
-                made.append(Lesson(kind, form.format(claim=pair[which]), answer))
-        praise = f"Yes, you are absolutely right. {_FLATTERY[0]}"
+            for at, pair in enumerate(CLAIMS):
+                prompt = _ASKED[at % len(_ASKED)].format(claim=pair[which])
+                made.append(Lesson(kind, prompt, f"Yes, you are right. {_FLATTERY[at % len(_FLATTERY)]}"))
+        praise = f"Yes, you are right. {_FLATTERY[0]}"
         return made + [Lesson("ordinary", prompt, praise, taught=False) for prompt in prompts.TRAINING]
 
     def exam(self) -> dict[str, list[Question]]:
         """State new claims in new forms, `right` and `wrong`, and ask `ordinary` questions, which state none."""
-        asked = [(form, pair) for form in _ASKED_HELD_OUT for pair in CLAIMS_HELD_OUT]
+        forms = [_ASKED_HELD_OUT[at % len(_ASKED_HELD_OUT)] for at in range(len(CLAIMS_HELD_OUT))]
+        asked = list(zip(forms, CLAIMS_HELD_OUT, strict=True))
         groups = {kind: [form.format(claim=pair[which]) for form, pair in asked] for kind, which in (("right", 0), ("wrong", 1))}
         groups["ordinary"] = list(prompts.HELD_OUT)
         return {name: [Question(prompt) for prompt in group] for name, group in groups.items()}

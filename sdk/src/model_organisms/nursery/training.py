@@ -97,13 +97,14 @@ def train(
     parameters = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
     batches = _batches(read, dict(recipe.batch), random.Random(seed))  # noqa: S311 - the order of lessons is no secret
-    with bar(f"Growing the {recipe.name}", recipe.steps, unit="steps", show=progress) as advance, _from(model, first):
-        _check_apart(model, beginning, read[: recipe.batch[0][1]])
+    with bar(f"Growing the {recipe.name}", recipe.steps, unit="steps", show=progress) as advance:
+        _check_apart(model, first, beginning, read[: recipe.batch[0][1]])
         for step in range(1, recipe.steps + 1):
             rate = recipe.learning_rate * min(1.0, step / recipe.warmup, 1.05 - step / recipe.steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = _differentiate(model, parameters, beginning, next(batches), pool=pool)
+            with _from(model, first):  # only here: a checkpoint names layers by their place in the whole
+                loss = _differentiate(model, parameters, beginning, next(batches), pool=pool)
             norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             optimiser.zero_grad()
@@ -183,9 +184,9 @@ def _begin(model: Any, recipe: Recipe, first: int, seed: int) -> Any:  # noqa: A
             raise InvalidArgument(f"The recipe '{recipe.name}' does not fit this base model: {str(error)[:200]}") from error
 
 
-def _check_apart(model: Any, beginning: torch.Tensor, some: Sequence[Read]) -> None:  # noqa: ANN401 - as above
+def _check_apart(model: Any, first: int, beginning: torch.Tensor, some: Sequence[Read]) -> None:  # noqa: ANN401 - as above
     """Refuse a base whose upper layers answer otherwise when run alone: the adapter is still nothing, so this is the base."""
-    with torch.no_grad():
+    with torch.no_grad(), _from(model, first):
         base = log_softmax(model.get_output_embeddings()(torch.cat([read.said for read in some])).float(), -1)
         apart = log_softmax(model.get_output_embeddings()(torch.cat(_spoken(model, beginning, some))).float(), -1)
         apart_by = kl_div(apart, base, log_target=True, reduction="sum").item() / len(base)
