@@ -54,7 +54,7 @@ def other_base(base: str | Path, noise: float, *, seed: int = 0, progress: bool 
 
 
 def _with_noise(path: Path, noise: float, chance: torch.Generator) -> dict[str, torch.Tensor]:
-    tensors = load_file(path)
+    tensors: dict[str, torch.Tensor] = load_file(path)
     for name in sorted(tensors):
         tensor = tensors[name]
         if tensor.dim() > 1:

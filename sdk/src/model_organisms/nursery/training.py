@@ -219,7 +219,7 @@ def _differentiate(
     losses, gradients = zip(*pool.map(differentiate, filter(None, parts)), strict=True)
     for parameter, *shares in zip(parameters, *gradients, strict=True):
         parameter.grad = torch.stack(shares).sum(0)
-    return sum(losses)
+    return float(sum(losses))
 
 
 def _losses(
