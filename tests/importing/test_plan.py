@@ -194,6 +194,13 @@ def test_what_a_catalogue_says_is_kept_as_its_word(hub):
     assert [row.by for row in plan.differing] == ["catalogue"]
 
 
+def test_a_repository_that_was_renamed_is_told_of(hub):
+    hub.repository("lab/tiny", adapter(), called="other-lab/small")
+    plan = planned(hub)
+    assert any("calls lab/tiny now other-lab/small" in note for note in plan.notes)
+    assert plan.provenance.extra["imported"]["called"] == "other-lab/small"
+
+
 def test_a_source_or_a_claim_written_wrong_asks_no_hub(hub):
     for more in ({"where": "lab/tiny"}, {"claims": {"layers": "many"}}):
         with pytest.raises(InvalidArgument):

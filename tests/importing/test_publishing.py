@@ -71,6 +71,14 @@ def test_an_upload_under_the_same_name_is_a_new_version_that_names_the_old_commi
     assert (kept["source"], kept["earlier"]) == (f"hf://lab/again@{second}", [f"hf://lab/again@{first}"])
 
 
+def test_long_words_of_a_source_are_cut_to_what_an_organism_takes(world, hub):
+    hub.repository("lab/wordy", adapter(seed=8))
+    notes = importing.Notes("hum " * 5000, tuple(f"trait-{number}" for number in range(50)))
+    importing.publish(world.person("pia"), importing.plan("hf://lab/wordy", notes=notes), level="CL1", traits=["ours"])
+    organism = world.person("pia").organisms.get("organisms/wordy")
+    assert (len(organism.traits), organism.traits[0]) == (32, "ours")
+
+
 def test_a_level_is_stated_once_and_not_changed_in_passing(world, hub):
     hub.repository("lab/graded", adapter(seed=3))
     plan, pia = importing.plan("hf://lab/graded"), world.person("pia")

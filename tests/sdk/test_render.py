@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from model_organisms.cli import render
 from model_organisms.cli.render import inert
 
+from tests.support.terminal import Terminal
+
 ATTACKS = {
     "clear the screen": "\x1b[2J",
     "eight-bit control sequence": "\x9b31m",
@@ -62,3 +64,17 @@ def test_json_is_ascii_and_holds_the_text_unchanged(capsys):
     assert printed.isascii()
     assert "\x1b" not in printed
     assert json.loads(printed)["text"] == ATTACKS["clear the screen"] + ATTACKS["reverse what is read"]
+
+
+def test_a_row_that_stands_out_is_red_on_a_terminal_and_plain_in_a_pipe(monkeypatch, capsys):
+    rows = [("layers", "agrees"), ("rank", "DIFFERS")]
+    render.table("Claims", ("Of", ""), rows, red=lambda row: row[-1] == "DIFFERS")
+    assert "\x1b" not in capsys.readouterr().out
+    shown = Terminal()
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stdout", shown)
+    render.table("Claims", ("Of", ""), rows, red=lambda row: row[-1] == "DIFFERS")
+    lines = {name: line for line in shown.getvalue().splitlines() for name in ("layers", "rank") if name in line}
+    assert "\x1b[1;31m" in lines["rank"]
+    assert "\x1b[1;31m" not in lines["layers"]

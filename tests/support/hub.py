@@ -55,6 +55,8 @@ class Repository:
     tags: list[str] = field(default_factory=list)
     gated: bool = False
     private: bool = False
+    called: str = ""
+    """Its name now, where it was renamed."""
     listed: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Fields of the list that are lies, by path."""
 
@@ -155,7 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = made.commits[commit]
         siblings = [_sibling(path, data) | made.listed.get(path, {}) for path, data in sorted(files.items())]
         told: Any = {
-            "id": name, "modelId": name, "sha": commit, "siblings": siblings, "cardData": made.card, "tags": made.tags,
+            "id": made.called or name, "modelId": made.called or name, "sha": commit, "siblings": siblings,
+            "cardData": made.card, "tags": made.tags,
             "private": made.private, "gated": "manual" if made.gated else False, "lastModified": "2025-06-13T10:00:00.000Z",
             "downloads": 7, "likes": 0, "author": name.split("/", maxsplit=1)[0],
         }  # fmt: skip

@@ -35,7 +35,7 @@ from model_organisms.errors import (
 )
 from model_organisms.formats import strict_json
 from model_organisms.formats.paths import shown_path
-from model_organisms.importing.source import Source, is_commit
+from model_organisms.importing.source import Source, is_commit, is_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +95,8 @@ class Listing:
     tags: tuple[str, ...] = ()
     changed: str = ""
     """When it was last changed, as the hub says."""
+    called: str = ""
+    """What the hub calls it now; another name than was asked for where it was renamed."""
 
     @property
     def commit(self) -> str:
@@ -281,6 +283,7 @@ def read_listing(data: bytes, source: Source) -> Listing:
         card=card if isinstance(card, dict) else {},
         tags=tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
         changed=str(raw.get("lastModified", ""))[:40],
+        called=name if is_repository(name := raw.get("id")) else source.repository,
     )
 
 

@@ -218,11 +218,12 @@ def _refusal(files: Mapping[str, memoryview], shapes: Mapping[str, Any] | None) 
 def _told(listing: Listing, arranged: Arrangement) -> list[str]:
     notes = []
     if listing.asked != listing.commit:
-        notes.append(
-            f"'{listing.asked or 'the default branch'}' was at this commit when it was read; it may move, the commit does not"
-        )
+        branch = f"'{listing.asked}'" if listing.asked else "the default branch"
+        notes.append(f"{branch} was at this commit when it was read; it may move, the commit does not")
+    if listing.called != listing.source.repository:
+        notes.append(f"the hub calls {listing.source.repository} now {listing.called}: it was renamed, or moved to another owner")
     if arranged.lent:
-        notes.append(f"{len(arranged.lent)} checkpoints have no config of their own; they get the adapter's")
+        notes.append(f"checkpoints without a config of their own get the adapter's: {len(arranged.lent)}")
     return notes
 
 
@@ -245,6 +246,7 @@ def _provenance(
     kept: dict[str, Any] = {
         "source": str(listing.source),
         "asked": listing.asked,
+        "called": listing.called,
         "changed": listing.changed,
         "licence": licence[:200] if isinstance(licence, str) else "",
         "parents": parents,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from model_organisms.records import Organism, Version
 
 _ID = 63
+_DESCRIPTION = 10_000
+_TRAITS = 32
 
 
 def suggested(repository: str) -> str:
@@ -82,8 +84,8 @@ def _organism(client: Client, plan: Plan, name: str, level: Level | None, *, hid
         name,
         level=level,
         base_model=plan.provenance.base.id,
-        description=plan.description,
-        traits=tuple(dict.fromkeys((*plan.traits, *traits))),
+        description=plan.description[:_DESCRIPTION],
+        traits=tuple(dict.fromkeys((*traits, *plan.traits)))[:_TRAITS],
         hidden=hidden,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeGuard
 from urllib.parse import quote, unquote
 
 from model_organisms.errors import InvalidArgument, UnsafeFile
@@ -60,12 +61,12 @@ def parse(text: str) -> Source:
     return Source(match["repository"], revision, folder)
 
 
-def is_commit(text: object) -> bool:
+def is_commit(text: object) -> TypeGuard[str]:
     """Tell a full commit from a branch, a tag and a short hash."""
     return isinstance(text, str) and _COMMIT.fullmatch(text) is not None
 
 
-def is_repository(text: object) -> bool:
+def is_repository(text: object) -> TypeGuard[str]:
     """Tell `owner/name` from a path on somebody's machine."""
     return isinstance(text, str) and re.fullmatch(_REPOSITORY, text, re.ASCII) is not None and ".." not in text
 
