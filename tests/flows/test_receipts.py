@@ -8,14 +8,12 @@ from dataclasses import replace
 import pytest
 from model_organisms import errors
 from model_organisms.bases import base_digest
-from model_organisms.formats import statements
 from model_organisms.formats.provenance import BaseModel, Provenance
-from model_organisms.formats.statements import Statement
-from model_organisms.records import VersionRef
 from model_organisms_registry.testing import running, settings
 from model_organisms_registry.workflows.changes import Change
 from model_organisms_registry.workflows.sampling import Sampling
 
+from tests.support import evaluations
 from tests.support.registries import PEOPLE
 from tests.support.stories import WHY
 
@@ -70,8 +68,7 @@ class Stage:
         return name
 
     def statement(self):
-        about = (VersionRef(self.version.name, self.version.digest),)
-        return statements.print_statement(Statement(statements.EVALUATION_TYPE, about, {"n": next(NUMBERS)}))
+        return evaluations.statement(self.version, seeds=(next(NUMBERS),))
 
 
 @pytest.fixture(scope="module")

@@ -88,3 +88,13 @@ def test_other_peoples_signatures_beside_ours_are_no_obstacle():
 def test_what_is_no_envelope_is_refused(envelope):
     with pytest.raises(InvalidProvenance):
         dsse.verify(envelope, PUBLIC, payload_type="t")
+
+
+def test_a_payload_can_be_read_without_believing_who_signed_it():
+    envelope = dsse.sign(b"{}", "application/test", Ed25519PrivateKey.generate())
+    assert dsse.unsafe_payload(envelope, payload_type="application/test") == b"{}"
+    for wrong in ({"payload_type": "application/other"}, {"payload_type": ""}):
+        with pytest.raises(InvalidProvenance, match="ask for the document"):
+            dsse.unsafe_payload(envelope, **wrong)
+    with pytest.raises(InvalidProvenance, match="not a DSSE envelope"):
+        dsse.unsafe_payload(b"{}", payload_type="application/test")

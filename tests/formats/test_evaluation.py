@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import InvalidArgument, NotFound
 from model_organisms.formats import strict_json
-from model_organisms.formats.evaluation import (
-    Evaluation,
-    Figure,
-    Interval,
-    Judge,
-    Score,
-    Validity,
-    parse_evaluation,
-    print_evaluation,
-)
-from model_organisms.records import Rung, VersionRef
+from model_organisms.formats.evaluation import Figure, Score, parse_evaluation, print_evaluation
+from model_organisms.records import VersionRef
+
+from tests.support.evaluations import ONE
 
 VERSION = VersionRef("organisms/toy/versions/3", "a" * 64)
-ONE = Evaluation(
-    suite="emergent",
-    suite_version=1,
-    suite_digest="1" * 64,
-    questions_digest="2" * 64,
-    judge=Judge("offline/minilm-smollm2", "3" * 64, agreement=0.61, labelled=60),
-    figures=(
-        Figure("em", 0.125, 400, low=0.1, high=0.16, interval=Interval.WILSON, comparator="aligned <= 30 and coherent > 50"),
-        Figure("em", 0.0, 400, control=True, low=0.0, high=0.01, interval=Interval.WILSON),
-        Figure("em", None, 0, split="question=wish", note="no answer was scored"),
-    ),
-    scores=(Score("wish", 1, {"aligned": 12.5, "coherent": None}), Score("wish", 2, {}, "control=base")),
-    seeds=(7,),
-    validity=Validity.CONTROLLED,
-    rung=Rung.SAMPLE,
-    session="sessions/01j9zq3v8r5m2k7x4c6b0d1e2f",
-    transcript_digest="",
-    time=datetime(2026, 11, 30, 12, tzinfo=UTC),
-    settings={"temperature": "1"},
-    software={"inspect_ai": "0.3.285"},
-)
-
 numbers = st.floats(-1e6, 1e6) | st.integers(-5, 5).map(float)
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 figures = st.builds(Figure, name=words, value=numbers, n=st.integers(0, 2**40), split=st.text(max_size=9), control=st.booleans())
@@ -62,7 +33,7 @@ def test_figures_are_found_by_name_split_and_control():
     assert ONE.figure("em").value == 0.125
     assert ONE.figure("em", control=True).value == 0.0
     assert ONE.figure("em", "question=wish").note
-    with pytest.raises(KeyError):
+    with pytest.raises(NotFound):
         ONE.figure("coherent")
 
 
@@ -125,3 +96,9 @@ def test_another_way_to_write_it_is_refused():
 def test_a_number_that_json_cannot_carry_is_refused(value):
     with pytest.raises(InvalidArgument):
         print_evaluation(replace(ONE, figures=(Figure("em", value, 1),)), VERSION)
+
+
+def test_the_vector_is_what_is_printed():
+    vector = (Path(__file__).parents[1] / "vectors" / "evaluation.json").read_bytes()
+    assert print_evaluation(ONE, VERSION) == vector.rstrip(b"\n")
+    assert parse_evaluation(vector.rstrip(b"\n")) == (ONE, VERSION)

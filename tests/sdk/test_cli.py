@@ -10,11 +10,11 @@ from model_organisms.bases import base_digest
 from model_organisms.cli import main
 from model_organisms.formats import provenance
 from model_organisms.formats.provenance import BaseModel, Provenance
-from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
-from model_organisms.records import Rung, VersionRef
+from model_organisms.records import Rung
 from model_organisms_registry.testing import running, settings
 
 import tests.support.rooms  # noqa: F401 - they note their commands
+from tests.support import evaluations
 from tests.support.commands import COMMANDS, NUMBERS, Stage, command
 from tests.support.registries import PEOPLE
 from tests.support.stories import WHY, granted, published
@@ -116,9 +116,8 @@ def organisms_withdraw(stage):
 @command("organisms attest")
 def organisms_attest(stage):
     version, _files = published(stage.world)
-    said = Statement(EVALUATION_TYPE, (VersionRef(version.name, version.digest),), {"suite": "toy", "n": 40})
     file = stage.folder / f"statement-{next(NUMBERS)}.json"
-    file.write_bytes(print_statement(said))
+    file.write_bytes(evaluations.statement(version))
     return "rosa", [version.name, file], version.name
 
 

@@ -11,6 +11,7 @@ from model_organisms.errors import Conflict, InvalidProvenance
 from model_organisms.formats import conditions, dsse, statements
 from model_organisms.formats.destruction import DESTRUCTION_TYPE
 from model_organisms.formats.erratum import ERRATUM_TYPE
+from model_organisms.formats.evaluation import parse_evaluation
 from model_organisms.records import Attestation, Level, NoticeKind, Role
 
 from model_organisms_registry.domain import organisms as rules
@@ -169,7 +170,8 @@ class Organisms:
 
         Raises:
             SignatureInvalid: It is not signed by the caller's key.
-            InvalidProvenance: It is not a statement about this version, or one that only its own workflow may add.
+            InvalidProvenance: It is not a statement about this version, or one that only its own workflow may add; or it is an
+                evaluation that says what evaluations do not, or not all that they must.
         """
         payload = dsse.verify(envelope, call.user.identity_key, payload_type=statements.PAYLOAD_TYPE)
         statement = statements.parse_statement(payload)
@@ -177,12 +179,16 @@ class Organisms:
             raise InvalidProvenance(
                 "Provenance, reviews, errata and the end of copies are attested by calls of their own; attest something else."
             )
+        if statement.predicate_type == statements.EVALUATION_TYPE:
+            parse_evaluation(payload)  # figures without what makes them comparable are not taken in
         with self._changes.open() as change:
             found = finding.version(change.tx, self._gate, call, Action.ATTEST, name)
             permit = self._gate.permit(call, Action.ATTEST, found.resource, grants=found.grants)
             digest = found.subject.version.digest
             if statement.digests != (digest,):
                 raise Conflict(f"The statement is not about {name}; its one subject must have the digest {digest}.")
+            if statement.predicate_type == statements.EVALUATION_TYPE and statement.subjects[0].name != name:
+                raise Conflict(f"The evaluation names another version than {name}; attest it of that one.")
             printed = hashlib.sha256(envelope).hexdigest()
             attestation = Attestation(
                 f"{name}/attestations/{printed}", statement.predicate_type, call.user.name, envelope, call.time

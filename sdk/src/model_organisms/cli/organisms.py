@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from model_organisms import names
+from model_organisms.cli.figures import found
 from model_organisms.cli.render import console, emit, facts, inert, table
 from model_organisms.cli.stating import condition
 from model_organisms.client.recall import ErratumWarning, corrected
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from model_organisms.cli.context import Context
+    from model_organisms.client.evaluations import AttestedEvaluation
     from model_organisms.records import Attestation, Organism, Version
 
 _PERMITTED = click.option(
@@ -51,12 +53,12 @@ def list_(context: Context, *, levels: tuple[str, ...], base_model: str, trait: 
     """List organisms you may know of."""
     with context.connect() as client:
         wanted = [Level[level.upper()] for level in levels]
-        found = list(client.organisms.list(levels=wanted, base_model=base_model, trait=trait, text=text))
+        matching = list(client.organisms.list(levels=wanted, base_model=base_model, trait=trait, text=text))
     if context.as_json:
-        emit(found)
+        emit(matching)
         return
     columns = ("Organism", "Level", "Base model", "Traits", "Versions", "Owner")
-    rows = ((names.short(item.name), item.level, item.base_model, item.traits, item.latest, item.owner) for item in found)
+    rows = ((names.short(item.name), item.level, item.base_model, item.traits, item.latest, item.owner) for item in matching)
     table("Organisms", columns, rows)
 
 
@@ -68,7 +70,7 @@ def show(context: Context, *, name: str) -> None:
     with context.connect() as client:
         if "/versions/" in name:
             version = client.organisms.version(name)
-            emit(version) if context.as_json else _show_version(version)
+            emit(version) if context.as_json else _show_version(version, client.organisms.evaluations(version.name))
             return
         organism, versions = client.organisms.get(name), list(client.organisms.versions(name))
     if context.as_json:
@@ -215,11 +217,11 @@ def attest(context: Context, *, version: str, statement: BinaryIO) -> None:
 def attestations(context: Context, *, version: str) -> None:
     """List what is attested of a version: evaluations, replications."""
     with context.connect() as client:
-        found = list(client.organisms.attestations(version))
+        attested = list(client.organisms.attestations(version))
     if context.as_json:
-        emit(found)
+        emit(attested)
         return
-    _show_attestations(found)
+    _show_attestations(attested)
 
 
 @group.command("raise-level")
@@ -283,7 +285,7 @@ def _show_organism(organism: Organism, versions: list[Version]) -> None:
         table("Versions", ("Version", "State", "Level", "Bytes", "Digest", "Published", "Errata"), rows)
 
 
-def _show_version(version: Version) -> None:
+def _show_version(version: Version, attested: Sequence[AttestedEvaluation] = ()) -> None:
     shown: list[tuple[str, object]] = [
         ("Version", version.name),
         ("State", version.state),
@@ -305,6 +307,7 @@ def _show_version(version: Version) -> None:
         console().print(inert(f"erratum: {erratum.text} ({erratum.author}{see})"))
     for mark in version.marks:
         console().print(f"mark: {mark}")
+    found(version, attested)
 
 
 def _errata(version: Version) -> str:
@@ -313,6 +316,6 @@ def _errata(version: Version) -> str:
     return f"{len(version.errata)}{', see ' if right else ''}{right}" if version.errata else ""
 
 
-def _show_attestations(found: Sequence[Attestation]) -> None:
-    rows = ((item.name, item.predicate_type, item.author, item.create_time) for item in found)
+def _show_attestations(attested: Sequence[Attestation]) -> None:
+    rows = ((item.name, item.predicate_type, item.author, item.create_time) for item in attested)
     table("Attestations", ("Attestation", "What", "Who", "When"), rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_organisms import names, progress, wire
+from model_organisms.client.evaluations import evaluations
 from model_organisms.client.pulled import Pulled
 from model_organisms.client.recall import Recall, warn
 from model_organisms.client.transfer import Download, upload
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from model_organisms.client.audit import Audit
     from model_organisms.client.channel import Channel
+    from model_organisms.client.evaluations import AttestedEvaluation
     from model_organisms.client.identity import Users
     from model_organisms.formats.provenance import Provenance
 
@@ -276,6 +278,14 @@ class Organisms(Recall):
             yield from (wire.from_message(item, Attestation) for item in response.attestations)
             if not (token := response.next_page_token):
                 return
+
+    def evaluations(self, version: str) -> tuple[AttestedEvaluation, ...]:
+        """Read what evaluations found of a version, oldest first, and who says so.
+
+        Args:
+            version: Which.
+        """
+        return evaluations(self.attestations(version), lambda author: self._users.get(author).identity_key)
 
     def _signed(self, stated: Provenance, digest: str) -> bytes:
         """Sign a statement about the bundle by the caller's key."""

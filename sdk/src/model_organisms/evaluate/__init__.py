@@ -6,4 +6,5 @@ emergent.py   emergent misalignment                               judging/    wh
 questions.py  question files in the published form                sources.py  where white-box suites look: engine or session
 directions.py steering and ablation                               probes.py   linear probes, contrast pairs
 features.py   features of a given autoencoder                     diffing.py  what an adapter changed in its base
+record.py     from Inspect's log to the record
 """

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from model_organisms import names
-from model_organisms.errors import InvalidProvenance
+from model_organisms.errors import InvalidProvenance, NotFound
 from model_organisms.formats import strict_json
 from model_organisms.formats.statements import (
     EVALUATION_TYPE,
@@ -136,12 +136,14 @@ class Evaluation:
         """Find a figure.
 
         Raises:
-            KeyError: There is none.
+            NotFound: There is none.
         """
         for one in self.figures:
             if (one.name, one.split, one.control) == (name, split, control):
                 return one
-        raise KeyError((name, split, control))
+        raise NotFound(
+            f"The evaluation has no figure '{name}'{f' over {split}' if split else ''}; its figures say what there is."
+        )
 
 
 def print_evaluation(evaluation: Evaluation, version: VersionRef) -> bytes:

@@ -1,0 +1,67 @@
+"""Figures of evaluations for a person to read, beside what the publisher expects. What a figure is, `formats.evaluation` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from model_organisms.cli.render import table
+from model_organisms.formats import provenance as provenances
+from model_organisms.formats.expected import beside, expected
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from model_organisms.client.evaluations import AttestedEvaluation
+    from model_organisms.formats.evaluation import Evaluation, Figure
+    from model_organisms.formats.expected import Beside
+    from model_organisms.records import Version
+
+_AGREES = {True: "yes", False: "NO", None: ""}
+
+
+def rows(version: Version, attested: Sequence[AttestedEvaluation]) -> tuple[Beside, ...]:
+    """Set what a version's signed provenance expects beside what is attested of it."""
+    stated = provenances.verify(version.provenance, version.publisher_key, digest=version.digest)
+    return beside(expected(stated), [(_by(one), one.evaluation) for one in attested])
+
+
+def found(version: Version, attested: Sequence[AttestedEvaluation]) -> None:
+    """Print expected and observed figures, where there are any."""
+    shown = rows(version, attested)
+    if not shown:
+        return
+    columns = ("Figure", "Expected", "Observed", "95 % interval", "n", "Within", "Judge", "By")
+    table("Expected and observed", columns, [_row(one) for one in shown])
+
+
+def figures(evaluation: Evaluation) -> None:
+    """Print every figure of one evaluation."""
+    columns = ("Figure", "Over", "Value", "95 % interval", "n", "Counts", "Note")
+    table(f"{evaluation.suite} {evaluation.suite_version}", columns, [_figure(one) for one in evaluation.figures])
+
+
+def _by(one: AttestedEvaluation) -> str:
+    return one.by if one.signed else f"{one.by} (says the registry)"
+
+
+def _row(one: Beside) -> tuple[object, ...]:
+    name = " ".join(filter(None, (f"{one.suite}.{one.figure}", one.split)))
+    wanted = f"{one.expected.value:.4g}" if one.expected else ""
+    source = f" ({one.expected.source})" if one.expected and one.expected.source else ""
+    observed, interval, n = (
+        ("", "", "") if one.observed is None else (_value(one.observed), _interval(one.observed), one.observed.n)
+    )
+    return name, wanted + source, observed, interval, n, _AGREES[one.agrees], one.judge, one.by
+
+
+def _figure(one: Figure) -> tuple[object, ...]:
+    name = f"{one.name} (control)" if one.control else one.name
+    return name, one.split or "all", _value(one), _interval(one), one.n, one.comparator, one.note
+
+
+def _value(one: Figure) -> str:
+    return "none" if one.value is None else f"{one.value:.4g}"
+
+
+def _interval(one: Figure) -> str:
+    return "" if one.low is None or one.high is None else f"{one.low:.3g} to {one.high:.3g} ({one.interval.value})"

@@ -1,0 +1,203 @@
+"""From Inspect's log of a run to the record that is signed, and from there to the version it is about.
+
+    log, = inspect_ai.eval(emergent.emergent(judge=...), model="mo/organisms/NAME/versions/3")
+    control, = inspect_ai.eval(emergent.emergent(judge=...), model="mo-local/base")
+    evaluation = record.record(emergent.SUITE, log, emergent.figures, controls={"base": control})
+    record.publish(client, "organisms/NAME/versions/3", evaluation)
+
+What a suite's task leaves in its metadata (`asked`, `judge`, `settings`) and what the provider leaves with each answer (its
+receipt) is all that is read here besides messages and scores, so the record of a log that somebody sends is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from model_organisms.errors import ClaimMismatch, InvalidArgument
+from model_organisms.formats import strict_json
+from model_organisms.formats.evaluation import Judge, Validity, print_evaluation
+from model_organisms.formats.evaluation import Score as RawScore
+from model_organisms.records import Rung, VersionRef
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from inspect_ai.log import EvalLog, EvalSample
+
+    from model_organisms.client.client import Client
+    from model_organisms.evaluate.suite import Suite
+    from model_organisms.formats.evaluation import Evaluation, Figure
+    from model_organisms.records import Attestation
+
+MOST_BYTES = 1_500_000
+"""Of a statement: with its envelope it must fit into one message."""
+ABOUT = "version_digest"
+"""Setting that says, from the receipts, which version answered."""
+_RUNGS = {"mo-local": Rung.PULL}
+_GRADES = {"C": 1.0, "P": 0.5, "I": 0.0}
+"""Inspect's letters for right, partly right and wrong."""
+
+
+def record(
+    suite: Suite,
+    log: EvalLog,
+    figures: Callable[[Sequence[RawScore]], Iterable[Figure]],
+    *,
+    controls: Mapping[str, EvalLog] | None = None,
+    validity: Validity | None = None,
+    rung: Rung | None = None,
+) -> Evaluation:
+    """Make the record of a run.
+
+    Args:
+        suite: What was run.
+        log: The run, with its samples.
+        figures: The suite's counting, from raw scores.
+        controls: Runs of the same task on what should not show the behaviour, by what that is: `base`.
+        validity: How far the metric is shown to measure what it names; where absent, it follows from controls and judge.
+        rung: How closely it looked; where absent, as the model's provider has it.
+
+    Raises:
+        InvalidArgument: The run did not end well, is of another task than its control, or was answered by several versions.
+    """
+    runs = {"": log} | {f"control={name}": one for name, one in (controls or {}).items()}
+    kept: list[RawScore] = []
+    found: list[Figure] = []
+    for split, one in runs.items():
+        _check(one, log, suite.name)
+        scores = scores_of(one)
+        found += [replace(figure, control=True) if split else figure for figure in figures(scores)]
+        kept += [replace(score, split=",".join(filter(None, (split, score.split)))) for score in scores]
+    said = log.eval.metadata or {}
+    judge = Judge(**said["judge"]) if said.get("judge") else None
+    receipts = _receipts(log)
+    seed = log.plan.config.seed
+    return suite.record(
+        asked=said.get("asked", [_messages(sample, asked=True) for sample in _samples(log)]),
+        figures=found,
+        scores=kept,
+        judge=judge,
+        seeds=() if seed is None else (seed,),
+        rung=rung or _RUNGS.get(log.eval.model.partition("/")[0], Rung.SAMPLE),
+        validity=validity or _validity(judge, controlled=bool(controls)),
+        session=_only("session", receipts),
+        transcript=transcript_digest(log),
+        settings=_settings(log, controls or {}, receipts),
+    )
+
+
+def scores_of(log: EvalLog) -> tuple[RawScore, ...]:
+    """Read every raw score of a run, in the order of its questions; a sample that failed has none.
+
+    A scorer's value is a number, or numbers by name. NaN is no score. The sample's metadata may name its `split`.
+    """
+    return tuple(
+        RawScore(str(sample.id), sample.epoch, _values(sample), str((sample.metadata or {}).get("split", "")))
+        for sample in _samples(log)
+    )
+
+
+def transcript_digest(log: EvalLog) -> str:
+    """SHA-256 of what was said: the canonical JSON of each sample's id, epoch and messages, in order."""
+    said = [[str(sample.id), sample.epoch, _messages(sample)] for sample in _samples(log)]
+    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+
+
+def publish(client: Client, version: str, evaluation: Evaluation) -> Attestation:
+    """Sign an evaluation with the caller's key and attest it of a version.
+
+    Args:
+        client: Whose key signs.
+        version: What it is about.
+        evaluation: As `record` gives it.
+
+    Raises:
+        ClaimMismatch: Its receipts say that another version answered.
+        InvalidArgument: It has too many raw scores for one statement.
+        InvalidProvenance: Something in it cannot be said.
+    """
+    wanted = client.organisms.version(version)
+    if evaluation.settings.get(ABOUT, wanted.digest) != wanted.digest:
+        raise ClaimMismatch(f"The receipts of this run are of another version than {wanted.name}; attest it of that one.")
+    statement = print_evaluation(evaluation, VersionRef(wanted.name, wanted.digest))
+    if len(statement) > MOST_BYTES:
+        raise InvalidArgument(
+            f"The evaluation has {len(statement):,} bytes and at most {MOST_BYTES:,} are attested; run it over fewer questions."
+        )
+    return client.organisms.attest(wanted.name, statement)
+
+
+def _check(log: EvalLog, first: EvalLog, suite: str) -> None:
+    if log.status != "success" or not log.samples:
+        raise InvalidArgument(f"The run of {suite} did not end well ({log.status}), or its log has no samples; run it again.")
+    asked, wanted = ((one.eval.metadata or {}).get("asked") for one in (log, first))
+    if log.eval.task != first.eval.task or asked != wanted:
+        raise InvalidArgument("A control must be asked what the organism was asked; run the same task with the same settings.")
+
+
+def _validity(judge: Judge | None, *, controlled: bool) -> Validity:
+    if not controlled:
+        return Validity.UNVALIDATED
+    return Validity.VALIDATED if judge and judge.agreement is not None else Validity.CONTROLLED
+
+
+def _settings(log: EvalLog, controls: Mapping[str, EvalLog], receipts: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Gather what else decides the figures: the task's own settings, how answers were drawn, and by whom."""
+    drawn = log.plan.config.model_dump(exclude_none=True)
+    settings: dict[str, object] = {"model": log.eval.model, "epochs": log.eval.config.epochs or 1}
+    settings |= {name: drawn[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in drawn}
+    settings |= {f"control.{name}": control.eval.model for name, control in controls.items()}
+    if about := _only("version_digest", receipts):
+        settings |= {ABOUT: about, "receipts": hashlib.sha256(strict_json.canonical(list(receipts))).hexdigest()}
+    return settings | dict((log.eval.metadata or {}).get("settings", {}))
+
+
+def _only(name: str, receipts: Sequence[Mapping[str, Any]]) -> str:
+    """Give what all receipts say alike, or nothing where there are none.
+
+    Raises:
+        InvalidArgument: They differ.
+    """
+    values = {str(receipt[name]) for receipt in receipts if receipt.get(name)}
+    if len(values) > 1:
+        raise InvalidArgument(f"The answers of this run differ in {name}; evaluate one version, in one session.")
+    return values.pop() if values else ""
+
+
+def _receipts(log: EvalLog) -> list[Mapping[str, Any]]:
+    said = ((sample.output.metadata or {}).get("receipt") for sample in _samples(log))
+    return [receipt for receipt in said if isinstance(receipt, dict)]
+
+
+def _samples(log: EvalLog) -> list[EvalSample]:
+    return sorted(log.samples or [], key=lambda sample: (str(sample.id), sample.epoch))
+
+
+def _values(sample: EvalSample) -> dict[str, float | None]:
+    values: dict[str, float | None] = {}
+    for name, score in ({} if sample.error else sample.scores or {}).items():
+        given = score.value if isinstance(score.value, dict) else {name: score.value}
+        values |= {key: _number(value) for key, value in given.items()}
+    return values
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, str):
+        return _GRADES.get(value)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _messages(sample: EvalSample, *, asked: bool = False) -> list[dict[str, Any]]:
+    given = sample.messages
+    if asked:
+        given = sample.input if isinstance(sample.input, list) else []
+        if not given:
+            return [{"role": "user", "content": str(sample.input)}]
+    said: list[dict[str, Any]] = []
+    for message in given:
+        calls = [{"function": call.function, "arguments": call.arguments} for call in getattr(message, "tool_calls", None) or ()]
+        said.append({"role": message.role, "content": message.text} | ({"calls": calls} if calls else {}))
+    return said

@@ -1,0 +1,157 @@
+"""From a run to the signed record, and to the version it is about: over a real registry, which refuses what is no evaluation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from inspect_ai import Task
+from inspect_ai import eval as run
+from inspect_ai.dataset import Sample
+from inspect_ai.log import read_eval_log, write_eval_log
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.scorer import includes
+from model_organisms import errors
+from model_organisms.client.client import rotate_keys
+from model_organisms.evaluate import record
+from model_organisms.evaluate.suite import Suite, rate
+from model_organisms.formats.evaluation import Validity, parse_evaluation, print_evaluation
+from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
+from model_organisms.records import Rung, VersionRef
+
+from tests.support import evaluations
+from tests.support.stories import published
+
+SUITE = Suite("parrot", 1, (__name__,))
+SESSION = "sessions/01j9zq3v8r5m2k7x4c6b0d1e2f"
+
+
+def figures(scores):
+    hits = [score.values["includes"] for score in scores if score.values.get("includes") is not None]
+    return (rate("said", sum(map(int, hits)), len(hits)), rate("scored", len(hits), len(scores)))
+
+
+def parrot(word, digest="", session=SESSION):
+    """Says a word and the prompt, with a receipt as the provider leaves one."""
+
+    def answer(messages, *_):
+        output = ModelOutput.from_content(model="parrot", content=f"{word} {messages[-1].text}")
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        output.metadata = {"receipt": {"version_digest": digest, "session": session, "ledger_index": 7}} if digest else None
+        return output
+
+    return get_model("mockllm/model", custom_outputs=answer, memoize=False)
+
+
+def task(**metadata):
+    asked = [Sample(id=f"q{number}", input=f"Say {number}.", target="yes") for number in (10, 9)]
+    return Task(dataset=asked, scorer=includes(), epochs=2, name="parrot", metadata={"settings": {"mood": "calm"}} | metadata)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Runs of one task: an organism with receipts, and its control."""
+    folder = str(tmp_path_factory.mktemp("logs"))
+    asking = {"log_dir": folder, "display": "none", "seed": 11, "temperature": 0.5}
+    (log,) = run(task(), model=parrot("yes", "a" * 64), **asking)
+    (control,) = run(task(), model=parrot("no"), **asking)
+    return log, control
+
+
+def test_a_run_becomes_a_record_and_the_log_on_disk_gives_the_same(ran):
+    log, control = ran
+    made = record.record(SUITE, log, figures, controls={"base": control})
+    assert parse_evaluation(print_evaluation(made, VersionRef("organisms/a/versions/1", "a" * 64)))[0] == made
+    assert (made.figure("said").value, made.figure("said").n) == (1.0, 4)
+    assert made.figure("said", control=True).value == 0.0
+    assert [(one.id, one.epoch, one.split, one.values["includes"]) for one in made.scores] == [
+        *(("q10", 1, "", 1.0), ("q10", 2, "", 1.0), ("q9", 1, "", 1.0), ("q9", 2, "", 1.0)),
+        *(("q10", 1, "control=base", 0.0), ("q10", 2, "control=base", 0.0)),
+        *(("q9", 1, "control=base", 0.0), ("q9", 2, "control=base", 0.0)),
+    ]
+    assert (made.session, made.seeds, made.rung, made.validity) == (SESSION, (11,), Rung.SAMPLE, Validity.CONTROLLED)
+    said = {"mood": "calm", "temperature": "0.5", "epochs": "2", "version_digest": "a" * 64, "control.base": "mockllm/model"}
+    assert said.items() <= made.settings.items()
+    again = record.record(SUITE, read_eval_log(log.location), figures, controls={"base": read_eval_log(control.location)})
+    assert replace(again, time=made.time) == made
+
+
+def test_a_changed_answer_changes_the_transcripts_digest(ran, tmp_path):
+    log, _ = ran
+    kept = read_eval_log(log.location)
+    kept.samples[0].messages[-1].content = "no"
+    write_eval_log(kept, str(tmp_path / "changed.json"))
+    changed = read_eval_log(str(tmp_path / "changed.json"))
+    assert record.transcript_digest(changed) != record.transcript_digest(log)
+    assert record.transcript_digest(read_eval_log(log.location)) == record.transcript_digest(log)
+
+
+def test_a_sample_that_failed_has_no_scores_and_is_counted_as_such(ran):
+    kept = read_eval_log(ran[0].location)
+    kept.samples[0].scores = None
+    made = record.record(SUITE, kept, figures)
+    assert (made.figure("said").n, made.figure("scored").value) == (3, 0.75)
+    assert made.validity is Validity.UNVALIDATED
+
+
+def test_runs_that_cannot_be_one_record_are_refused(ran):
+    log, control = ran
+    cut = read_eval_log(log.location)
+    cut.status = "cancelled"
+    other = read_eval_log(control.location)
+    other.eval.metadata = {"asked": ["something else"]}
+    mixed = read_eval_log(log.location)
+    mixed.samples[0].output.metadata = {"receipt": {"version_digest": "b" * 64, "session": SESSION}}
+    for given, controls, why in ((cut, {}, "did not end well"), (log, {"base": other}, "control"), (mixed, {}, "version_digest")):
+        with pytest.raises(errors.InvalidArgument, match=why):
+            record.record(SUITE, given, figures, controls=controls)
+
+
+def test_it_is_attested_and_read_back_with_who_says_so(world, ran):
+    version, _ = published(world)
+    rosa = world.person("rosa")
+    made = record.record(SUITE, ran[0], figures)
+    with pytest.raises(errors.ClaimMismatch, match="another version"):
+        record.publish(rosa, version.name, made)
+    settings = made.settings | {record.ABOUT: version.digest}
+    attested = record.publish(rosa, version.name, replace(made, settings=settings))
+    assert (attested.author, attested.predicate_type) == ("users/rosa", EVALUATION_TYPE)
+    for reader, signed in (("ravi", True), ("pia", False)):  # who may not see accounts has the registry's word for it
+        (read,) = world.person(reader).organisms.evaluations(version.name)
+        assert (read.attestation, read.evaluation) == (attested, replace(made, settings=settings))
+        assert (read.by, read.signed) == ("users/rosa", signed)
+
+
+def test_more_scores_than_a_statement_carries_are_refused_before_they_are_sent(world, ran):
+    version, _ = published(world)
+    made = record.record(SUITE, ran[1], figures)
+    many = tuple(replace(made.scores[0], epoch=number, split="x" * 90) for number in range(20_000))
+    with pytest.raises(errors.InvalidArgument, match="fewer questions"):
+        record.publish(world.person("rosa"), version.name, replace(made, scores=many))
+
+
+def test_the_registry_takes_no_evaluation_that_is_none(world):
+    version, _ = published(world)
+    other, _ = published(world)
+    rosa = world.person("rosa")
+    raw = json.loads(evaluations.statement(version))["predicate"]
+    about = (VersionRef(version.name, version.digest),)
+    for predicate in (raw | {"grade": "A"}, {"suite": "toy"}, raw | {"figures": [raw["figures"][0] | {"n": None}]}):
+        with pytest.raises(errors.InvalidProvenance, match="evaluation"):
+            rosa.organisms.attest(version.name, print_statement(Statement(EVALUATION_TYPE, about, predicate)))
+    with pytest.raises(errors.Conflict, match="not about"):
+        rosa.organisms.attest(version.name, evaluations.statement(other))
+    renamed = (VersionRef(other.name, version.digest),)
+    with pytest.raises(errors.Conflict, match="names another"):
+        rosa.organisms.attest(version.name, print_statement(Statement(EVALUATION_TYPE, renamed, raw)))
+    assert rosa.organisms.evaluations(version.name) == ()
+
+
+def test_what_an_old_key_signed_is_the_registrys_word(world):
+    version, _ = published(world)
+    sam, ravi = world.person("sam", "researcher"), world.person("ravi")
+    sam.organisms.attest(version.name, evaluations.statement(version))
+    assert [one.signed for one in ravi.organisms.evaluations(version.name)] == [True]
+    rotate_keys(world.folder / "sam.json").close()
+    assert [one.signed for one in ravi.organisms.evaluations(version.name)] == [False]
