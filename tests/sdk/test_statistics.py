@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import InvalidArgument
-from model_organisms.statistics import auroc, bootstrap, fnr_at_fpr, kappa, wilson
+from model_organisms.statistics import auroc, bootstrap, fnr_at_fpr, kappa, newcombe, wilson
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,39 @@ def test_without_trials_nothing_is_known_and_impossible_counts_are_refused():
     for hits, trials in ((-1, 5), (6, 5), (1, 0)):
         with pytest.raises(InvalidArgument):
             wilson(hits, trials)
+
+
+@pytest.mark.parametrize(
+    ("counts", "interval"),
+    [  # Newcombe, Statistics in Medicine 17 (1998), table II, method 10
+        ((56, 70, 48, 80), (0.0524, 0.3339)),
+        ((9, 10, 3, 10), (0.1705, 0.8090)),
+        ((6, 7, 2, 7), (0.0582, 0.8062)),
+        ((5, 56, 0, 29), (-0.0381, 0.1926)),
+        ((0, 10, 0, 20), (-0.1611, 0.2775)),
+        ((10, 10, 0, 10), (0.6075, 1.0000)),
+    ],
+)
+def test_it_gives_the_published_intervals_of_differences(counts, interval):
+    assert newcombe(*counts) == pytest.approx(interval, abs=6e-5)
+
+
+rates = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(rates, rates)
+def test_an_interval_of_a_difference_holds_it_and_turns_with_it(one, other):
+    low, high = newcombe(*one, *other)
+    difference = one[0] / one[1] - other[0] / other[1]
+    assert -1 <= low <= difference <= high <= 1
+    back_low, back_high = newcombe(*other, *one)
+    assert (-back_high, -back_low) == pytest.approx((low, high))
+
+
+def test_a_difference_of_which_one_side_is_unknown_is_unknown():
+    assert newcombe(3, 4, 0, 0) == (-1.0, 1.0)
+    with pytest.raises(InvalidArgument):
+        newcombe(1, 2, 3, 2)
 
 
 def test_a_bootstrap_draws_groups_and_not_what_is_in_them():

@@ -44,6 +44,34 @@ def wilson(hits: int, trials: int, *, z: float = Z_95) -> tuple[float, float]:
     return (0.0 if hits == 0 else centre - half), (1.0 if hits == trials else centre + half)
 
 
+def newcombe(hits: int, trials: int, other_hits: int, other_trials: int, *, z: float = Z_95) -> tuple[float, float]:
+    """Give the interval of a difference of two independent rates, hits / trials - other_hits / other_trials.
+
+    The hybrid of two Wilson intervals (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10), which stays in [-1, 1].
+
+    Args:
+        hits: Trials of the first kind that succeeded.
+        trials: Trials of the first kind; without any, its rate may be anything.
+        other_hits: The same of the second kind.
+        other_trials: The same of the second kind.
+        z: Normal quantile of the confidence wanted.
+
+    Returns:
+        Lower and upper bound of the difference; (-1, 1) where one kind had no trials.
+
+    Raises:
+        InvalidArgument: Counts that cannot be.
+    """
+    low, high = wilson(hits, trials, z=z)
+    other_low, other_high = wilson(other_hits, other_trials, z=z)
+    if not trials or not other_trials:
+        return -1.0, 1.0
+    rate, other = hits / trials, other_hits / other_trials
+    lower = rate - other - math.hypot(rate - low, other_high - other)
+    upper = rate - other + math.hypot(high - rate, other - other_low)
+    return max(lower, -1.0), min(upper, 1.0)  # rounding alone could pass them
+
+
 def bootstrap(
     groups: Sequence[Sequence[T]], statistic: Callable[[list[T]], float | None], *, seed: int = 0, rounds: int = 1000
 ) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from model_organisms.formats import strict_json
 from model_organisms.formats.evaluation import Evaluation, Figure, Interval, Validity
-from model_organisms.statistics import wilson
+from model_organisms.statistics import newcombe, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +105,23 @@ def rate(name: str, hits: int, trials: int, **said: Any) -> Figure:  # noqa: ANN
         return Figure(name, None, 0, **({"note": "nothing could be counted"} | said))
     low, high = wilson(hits, trials)
     return Figure(name, hits / trials, trials, low=low, high=high, interval=Interval.WILSON, **said)
+
+
+def difference(name: str, rate_of: tuple[int, int], less: tuple[int, int], **said: Any) -> Figure:  # noqa: ANN401 - as in `rate`
+    """Give a difference of two shares as a figure, with Newcombe's interval; where one of them has no trials there is none.
+
+    Args:
+        name: Of the figure.
+        rate_of: Hits and trials of the first share.
+        less: Hits and trials of the share that is taken from it.
+        said: Further fields of the figure: `split`, `control`, `comparator`.
+    """
+    (hits, trials), (other_hits, other_trials) = rate_of, less
+    if not trials or not other_trials:
+        return Figure(name, None, trials + other_trials, **({"note": "one side has nothing that could be counted"} | said))
+    low, high = newcombe(hits, trials, other_hits, other_trials)
+    value = hits / trials - other_hits / other_trials
+    return Figure(name, value, trials + other_trials, low=low, high=high, interval=Interval.NEWCOMBE, **said)
 
 
 def _sha256(data: bytes) -> str:

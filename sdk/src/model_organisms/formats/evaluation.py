@@ -49,6 +49,8 @@ class Interval(StrEnum):
     NONE = "none"
     WILSON = "wilson"
     BOOTSTRAP = "bootstrap"
+    NEWCOMBE = "newcombe"
+    """Of a difference of two rates."""
 
 
 @dataclass(frozen=True, slots=True)
