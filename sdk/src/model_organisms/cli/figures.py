@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from model_organisms.client.evaluations import AttestedEvaluation
     from model_organisms.formats.evaluation import Evaluation, Figure
     from model_organisms.formats.expected import Beside
-    from model_organisms.records import Version
+    from model_organisms.records import Attestation, Version
 
 _AGREES = {True: "yes", False: "NO", None: ""}
 
@@ -32,6 +32,12 @@ def found(version: Version, attested: Sequence[AttestedEvaluation]) -> None:
         return
     columns = ("Figure", "Expected", "Observed", "95 % interval", "n", "Within", "Judge", "By")
     table("Expected and observed", columns, [_row(one) for one in shown])
+
+
+def statements_of(attested: Sequence[Attestation]) -> None:
+    """Print what is attested of a version, whatever it says."""
+    shown = ((item.name, item.predicate_type, item.author, item.create_time) for item in attested)
+    table("Attestations", ("Attestation", "What", "Who", "When"), shown)
 
 
 def figures(evaluation: Evaluation) -> None:

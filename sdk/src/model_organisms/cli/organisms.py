@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from model_organisms import names
-from model_organisms.cli.figures import found
+from model_organisms.cli.figures import found, statements_of
 from model_organisms.cli.render import console, emit, facts, inert, table
 from model_organisms.cli.stating import condition
 from model_organisms.client.recall import ErratumWarning, corrected
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from model_organisms.cli.context import Context
     from model_organisms.client.evaluations import AttestedEvaluation
-    from model_organisms.records import Attestation, Organism, Version
+    from model_organisms.records import Organism, Version
 
 _PERMITTED = click.option(
     "--purpose",
@@ -208,7 +208,7 @@ def attest(context: Context, *, version: str, statement: BinaryIO) -> None:
     if context.as_json:
         emit(attested)
         return
-    _show_attestations([attested])
+    statements_of([attested])
 
 
 @group.command()
@@ -221,7 +221,7 @@ def attestations(context: Context, *, version: str) -> None:
     if context.as_json:
         emit(attested)
         return
-    _show_attestations(attested)
+    statements_of(attested)
 
 
 @group.command("raise-level")
@@ -314,8 +314,3 @@ def _errata(version: Version) -> str:
     """How many there are, and the newest version that puts something right."""
     right = next((erratum.successor for erratum in reversed(version.errata) if erratum.successor), "")
     return f"{len(version.errata)}{', see ' if right else ''}{right}" if version.errata else ""
-
-
-def _show_attestations(attested: Sequence[Attestation]) -> None:
-    rows = ((item.name, item.predicate_type, item.author, item.create_time) for item in attested)
-    table("Attestations", ("Attestation", "What", "Who", "When"), rows)
