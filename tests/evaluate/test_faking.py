@@ -82,7 +82,9 @@ class Scripted(ModelAPI):
 def run(tmp_path, *, epochs=1, tasks=None, scratchpad=False, testbed=None, classifier="rule", **model):
     task = suite.alignment_faking(testbed, tasks, scratchpad=scratchpad, classifier=classifier)
     asked = get_model("scripted/one", memoize=False, **model)
-    log = inspect_ai.eval(task, model=asked, epochs=epochs, log_dir=str(tmp_path), display="none")[0]
+    log = inspect_ai.eval(
+        task, model=asked, epochs=epochs, log_dir=str(tmp_path), display="none", log_realtime=False, log_buffer=1000
+    )[0]
     assert log.status == "success", log.error
     return log
 

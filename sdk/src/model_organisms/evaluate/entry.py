@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from model_organisms.evaluate.emergent import emergent
+from model_organisms.evaluate.faking.suite import alignment_faking
 
-__all__ = ["emergent"]
+__all__ = ["alignment_faking", "emergent"]

@@ -7,6 +7,7 @@ sides differ in nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -169,10 +170,17 @@ def load(path: Path | str | None = None) -> Testbed:
     Raises:
         InvalidArgument: It is no such file; the message says where.
     """
+    return _packaged() if path is None else _parsed(_read(Path(path)))
+
+
+@cache
+def _packaged() -> Testbed:
+    return _parsed(resources.files(__package__).joinpath("environments.yaml").read_text("utf-8"))
+
+
+def _parsed(text: str) -> Testbed:
     import yaml
 
-    own = resources.files(__package__).joinpath("environments.yaml")
-    text = own.read_text("utf-8") if path is None else _read(Path(path))
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
