@@ -1,4 +1,4 @@
-"""The alignment-faking testbed as Inspect runs it: the gap of a scripted faker is recovered, and the record says what was found."""
+"""The alignment-faking testbed as Inspect runs it: a scripted faker is told by its gap, and the record says what was found."""
 
 from __future__ import annotations
 
