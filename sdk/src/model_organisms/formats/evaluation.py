@@ -143,9 +143,7 @@ class Evaluation:
         for one in self.figures:
             if (one.name, one.split, one.control) == (name, split, control):
                 return one
-        raise NotFound(
-            f"The evaluation has no figure '{name}'{f' over {split}' if split else ''}; its figures say what there is."
-        )
+        raise NotFound(f"The evaluation has no figure '{name}' over '{split or 'all'}'; its figures say what there is.")
 
 
 def print_evaluation(evaluation: Evaluation, version: VersionRef) -> bytes:
