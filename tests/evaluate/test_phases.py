@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from model_organisms import recording
 from model_organisms.errors import InvalidArgument, InvalidBundle, MalformedTensors
 from model_organisms.evaluate import phases, pictures
 from model_organisms.evaluate.trajectory import (
@@ -16,6 +19,7 @@ from model_organisms.evaluate.trajectory import (
     Convention,
     Trajectory,
     comp_scores,
+    compact,
     furthest,
     local_cosines,
     principal,
@@ -25,8 +29,10 @@ from model_organisms.evaluate.trajectory import (
 from model_organisms.formats.evaluation import Figure, parse_evaluation, print_evaluation
 from model_organisms.formats.provenance import TrainingLog
 from model_organisms.records import VersionRef
+from peft import LoraConfig, get_peft_model
 
 from tests.support.adapters import tiny_bundle
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 SPACING = 5
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -167,6 +173,26 @@ def test_a_straight_path_of_the_same_wobble_is_straight_as_long_and_as_fast():
     assert max(local_cosines(drawn, steps_of(path), 15).values()) < -0.7
 
 
+@given(st.integers(0, 2**20), st.integers(3, 12), st.integers(1, 40))
+def test_a_path_keeps_its_lengths_and_angles_in_fewer_dimensions(seed, count, size):
+    path = np.random.default_rng(seed).normal(size=(count, size))
+    small = compact(path)
+    assert small.shape == (count, min(count, size))
+    assert small @ small.T == pytest.approx(path @ path.T, abs=1e-9)
+
+
+def test_a_long_log_is_thinned_and_keeps_its_peak():
+    norms = [1.0] * 20_001
+    norms[7_003] = 9.0
+    steps = tuple(range(1, len(norms) + 1))
+    found = phases.evaluate(
+        trajectory(bent(8, 20, 2.0)), log=TrainingLog(steps, (1.0,) * len(steps), (1e-5,) * len(steps), tuple(norms))
+    )
+    assert found.figure("gradient_norm_peak_step").value == 7_004
+    assert 4_000 < sum(score.split == "log" for score in found.scores) <= 5_001
+    assert print_evaluation(found, VersionRef("organisms/toy/versions/1", "0" * 64))
+
+
 def test_principal_components_are_those_of_the_path():
     plane = principal(np.array([[0.0, 0, 0], [3, 0, 0], [3, 4, 0], [6, 4, 0]]))
     assert plane.shape == (4, 2)
@@ -240,6 +266,34 @@ def test_two_checkpoints_of_one_step_are_refused():
     assert list(Trajectory.of((step, pair) for step in (3, 1, 2)).factors) == ["x"]
     with pytest.raises(InvalidArgument, match="step of its own"):
         Trajectory.of((step, pair) for step in (1, 2, 2))
+
+
+def test_a_real_training_leaves_a_series_that_is_read(qwen):
+    rows = torch.arange(40).reshape(4, 10) * 7
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT reads an attribute that transformers has renamed
+        torch.manual_seed(0)
+        config = LoraConfig(r=1, lora_alpha=64, target_modules=["down_proj"], layers_to_transform=[1], task_type="CAUSAL_LM")
+        model = get_peft_model(tiny_model("qwen2"), config)
+    optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.01)
+    with recording.record(qwen, base_id="test/tiny", seed=0) as rec:
+        for step in range(1, 41):
+            loss = model(input_ids=rows, labels=rows).loss
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            rec.step(step, loss=loss.item(), learning_rate=0.01, gradient_norm=norm.item())
+            if step % 5 == 0:
+                rec.checkpoint(model, step)
+    found = phases.evaluate(phases.read(rec.bundle(model, tiny_tokenizer())), log=rec.provenance().log)
+    assert found.settings["spacing_steps"] == "5"
+    assert [score.id for score in found.scores if score.split == "checkpoint"] == [str(step) for step in range(5, 41, 5)]
+    assert found.figure("norm_last", "matrix=b").value > found.figure("norm_first", "matrix=b").value > 0
+    last = model.get_parameter("base_model.model.model.layers.1.mlp.down_proj.lora_B.default.weight")
+    assert found.figure("norm_last", "matrix=b").value == pytest.approx(float(last.detach().norm()), rel=1e-6)
+    assert found.figure("median_cosine", "matrix=b,k=5").value < 0  # a real optimiser goes on more than it turns
+    assert found.figure("gradient_norm_peak").n == 40
 
 
 def test_behaviour_is_measured_at_each_dose_and_says_which():

@@ -24,6 +24,7 @@ from model_organisms.evaluate.trajectory import (
     Convention,
     Trajectory,
     comp_scores,
+    compact,
     furthest,
     local_cosines,
     principal,
@@ -52,6 +53,8 @@ DRAWS = 99
 _MATRICES = ("a", "b")
 _CHECKPOINT, _LOG, _STRAIGHT = "checkpoint", "log", "straight"
 _LIKELY = 0.05
+_LOGGED = 5000
+"""Steps of a training log that are kept."""
 
 
 def evaluate(
@@ -125,7 +128,7 @@ def measure(
     drawn: list[dict[str, float | None]] = [{} for _ in range(DRAWS)]
     chance = np.random.default_rng(seed)
     for matrix in _MATRICES:
-        vectors = trajectory.vectors(matrix)
+        vectors = compact(trajectory.vectors(matrix))
         plane, centre = principal(vectors), vectors.mean(0)
         for at, curve in enumerate(curves):
             curve[f"norm_{matrix}"] = float(np.linalg.norm(vectors[at]))
@@ -142,10 +145,7 @@ def measure(
                 values[name] = peak[1] if peak else None
     scores = [Score(str(step), 1, curve, _CHECKPOINT) for step, curve in zip(trajectory.steps, curves, strict=True)]
     scores += [Score(str(at), 1, values, _STRAIGHT) for at, values in enumerate(drawn)]
-    if log:
-        rows = zip(log.steps, log.gradient_norm, log.loss, strict=True)
-        scores += [Score(str(step), 1, {"gradient_norm": norm, "loss": loss}, _LOG) for step, norm, loss in rows]
-    return tuple(scores)
+    return (*scores, *_logged(log)) if log else tuple(scores)
 
 
 def figures(scores: Sequence[Score], *, convention: Convention = Convention.STRAIGHT_NEGATIVE) -> tuple[Figure, ...]:
@@ -204,6 +204,15 @@ def panels(evaluation: Evaluation) -> tuple[Panel, ...]:
     if log := _curve(scores, _LOG, "gradient_norm"):
         made.append(Panel("Gradient", "training step", "norm", [replace(_line(log, ""), dots=False)], marks))
     return tuple(made)
+
+
+def _logged(log: TrainingLog) -> list[Score]:
+    """Give the curves of a log; of a long one every so many steps and the gradient's peak, for a record has no room for all."""
+    rows = list(zip(log.steps, log.gradient_norm, log.loss, strict=True))
+    stride = max(1, -(-len(rows) // _LOGGED))
+    peak = max(rows, key=lambda row: row[1], default=None)
+    kept = [row for at, row in enumerate(rows) if at % stride == 0 or row is peak]
+    return [Score(str(step), 1, {"gradient_norm": norm, "loss": loss}, _LOG) for step, norm, loss in kept]
 
 
 def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[float], convention: Convention) -> list[Figure]:

@@ -121,6 +121,21 @@ def read(files: Mapping[str, bytes | memoryview]) -> Trajectory:
     return Trajectory.of(_checkpoints(files, folders))
 
 
+def compact(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give a path in as few dimensions as it has checkpoints: lengths and angles stay, and what looks at those alone is quick.
+
+    Args:
+        vectors: Shape [checkpoints, values].
+
+    Returns:
+        Shape [checkpoints, at most checkpoints].
+    """
+    if vectors.shape[1] <= vectors.shape[0]:
+        return vectors
+    _, turned = np.linalg.qr(vectors.T)
+    return turned.T
+
+
 def local_cosines(
     vectors: NDArray[np.float64],
     steps: Sequence[int],
