@@ -58,6 +58,9 @@ def main(spec: Spec) -> None:
 
 
 def _ready(desk: Desk, spec: Spec) -> Engine:
+    from model_organisms.cells.lean import keep_lean
+
+    keep_lean()
     from model_organisms import loading
     from model_organisms.cells.frames import Ready
     from model_organisms.sampling import Engine

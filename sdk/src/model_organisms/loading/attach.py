@@ -1,4 +1,7 @@
-"""Puts a bundle's adapters on a base model in memory, and takes them off. No bundle touches the disk or a `from_pretrained`."""
+"""Puts a bundle's adapters on a base model in memory, and takes them off. No bundle touches the disk or a `from_pretrained`.
+
+PEFT is imported where it is used: it takes a second, and a cell, which mixes adapters by its own code, never needs it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 
 from model_organisms.errors import AdapterKeysMismatch, Conflict
 from model_organisms.formats import adapter
@@ -135,6 +136,8 @@ def _folder(fact: AdapterFacts) -> str:
 
 def _lay_out(model: Any, files: Mapping[str, bytes | memoryview], fact: AdapterFacts, *, name: str) -> Any:  # noqa: ANN401 - peft has no types here
     """Make room for one adapter, without values: on the first as a new PEFT model, then beside those before it."""
+    from peft import LoraConfig, get_peft_model
+
     config = adapter.read_config(files[_folder(fact) + CONFIG], path=_folder(fact) + CONFIG)
     layout = LoraConfig(**adapter.peft_arguments(config, [module.module for module in fact.modules]))
     try:
@@ -151,6 +154,8 @@ def _lay_out(model: Any, files: Mapping[str, bytes | memoryview], fact: AdapterF
 
 def _fill(model: Any, weights: bytes | memoryview, *, name: str, borrow: bool) -> None:  # noqa: ANN401 - peft has no types here
     """Give an adapter its tensors, and refuse any difference between what there is and what was laid out."""
+    from peft import set_peft_model_state_dict
+
     device = next(model.get_base_model().parameters()).device
     table = adapter.read_tensors(weights)
     with quiet_libraries(), warnings.catch_warnings():
@@ -192,6 +197,8 @@ def _tensor(tensor: Tensor, device: torch.device, *, borrow: bool) -> torch.Tens
 
 def _strip(model: Any) -> None:  # noqa: ANN401 - transformers has no types here
     """Put every wrapped layer back in place, also where the wrapping was cut short."""
+    from peft.tuners.lora import LoraLayer
+
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             parent, _, child = name.rpartition(".")
@@ -201,6 +208,8 @@ def _strip(model: Any) -> None:  # noqa: ANN401 - transformers has no types here
 
 
 def _layers(model: Any) -> list[Any]:  # noqa: ANN401 - transformers has no types here
+    from peft.tuners.lora import LoraLayer
+
     return [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
 
 
