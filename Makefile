@@ -27,7 +27,7 @@ demo: ## set up, then run the whole story on a real model: publish, ask, approve
 .PHONY: test
 test: ## set up, with the servers the suite needs, then run every test
 	@.ci/setup test
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --durations 15 $(ARGS) $(TESTS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS) $(TESTS)
 
 .PHONY: lint
 lint: packages ## style, types, who may import whom, proto rules, generated code

@@ -19,15 +19,35 @@ pytest_plugins = [
 CUDA = Path("/dev/nvidiactl").exists() or bool(os.environ.get("MO_TEST_DEVICE"))
 """Whether tests marked `cuda` run. Torch takes seconds to ask; where it cannot use the device, they fail and say so."""
 GPU = Path(__file__).parent / "gpu"
+LONG = (
+    "means/test_placement.py",
+    "flows/test_reruns.py",
+    "flows/test_reconcile.py",
+    "flows/test_replicas.py",
+    "flows/test_sandbox.py",
+    "means/test_cell_sharing.py",
+    "means/test_cell_pool.py",
+    "chaos/test_chaos.py",
+    "flows/test_needles.py",
+    "soak/test_soak.py",
+    "faults/test_faults.py",
+    "means/test_cells.py",
+)
+"""Files that take longest. They run first, so that no process waits alone for one of them in the end."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Deselect what needs a CUDA device where there is none: a test that did not run must not read as passed or as skipped."""
+    """Deselect what needs a CUDA device where there is none: a test that did not run must not read as passed or as skipped.
+
+    And put the longest first.
+    """
     absent = [item for item in items if item.get_closest_marker("cuda")] if not CUDA else []
     if absent:
         config.hook.pytest_deselected(items=absent)
         items[:] = [item for item in items if item not in absent]
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))  # the rest stays in its random order
 
 
 def pytest_terminal_summary(terminalreporter, config):
