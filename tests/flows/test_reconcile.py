@@ -45,18 +45,18 @@ def folder(tmp_path_factory, qwen, qwen_files):
         pulling = world.person("ravi").access.approve(again.name, reason="Fine.")
         rosa.organisms.pull(version.name, grant=pulling.grant)
         world.person("ravi").access.revoke(pulling.grant, reason="It was lent for a day.")
-        with rosa.sandbox.open(version.name, purpose="replication"):
-            pass  # nothing is asked in it
-        with rosa.sandbox.open(version.name, purpose="replication") as session:
-            session.sample("Hello.", max_tokens=5)
-            session.sample("Hello again.", max_tokens=3)
-            session.probe("What is this?")
-            world.person("ravi").sandbox.kill(session.name, reason="to see what is left")
-        with rosa.sandbox.open(version.name, purpose="replication") as erased:
-            erased.sample("Forget me.", max_tokens=2)
-        erase(config, erased.name, now=datetime.now(UTC))
-        with rosa.sandbox.open(version.name, purpose="replication") as session:
-            session.sample("Still here.", max_tokens=4)
+        with rosa.sandbox.open(version.name, purpose="replication"):  # nothing is asked in it; the others share its cell
+            with rosa.sandbox.open(version.name, purpose="replication") as session:
+                session.sample("Hello.", max_tokens=5)
+                session.sample("Hello again.", max_tokens=3)
+                session.probe("What is this?")
+                world.person("ravi").sandbox.kill(session.name, reason="to see what is left")
+            with rosa.sandbox.open(version.name, purpose="replication") as erased:
+                erased.sample("Forget me.", max_tokens=2)
+            erase(config, erased.name, now=datetime.now(UTC))
+            last = rosa.sandbox.open(version.name, purpose="replication")
+        with last:
+            last.sample("Still here.", max_tokens=4)
             at_work = reconcile(config)
             assert at_work.agree, at_work.as_text()
             assert (at_work.sessions, at_work.grants, at_work.questions) == (4, 2, 5)

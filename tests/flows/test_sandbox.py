@@ -41,6 +41,23 @@ def version(world, qwen, qwen_files):
     return pia.organisms.publish("organisms/tiny", qwen_files, provenance=stated)
 
 
+@pytest.fixture(scope="module")
+def rita(world, version):
+    """Somebody else, who may open sessions."""
+    client = world.person("rita", "researcher")
+    request = client.access.request(version.name, "sample", purpose="replication", justification=WHY)
+    if not request.grant:
+        world.person("ravi").access.approve(request.name, reason="Fine.")
+    return client
+
+
+@pytest.fixture(autouse=True)
+def company(rita, version):
+    """A session of hers, so that sessions find the cell there that they share at CL1; one that was ended is opened again."""
+    if not list(rita.sandbox.list(state=SessionState.OPEN)):
+        rita.sandbox.open(version.name, purpose="replication")
+
+
 def grant(world, version, rung="probe", **budget):
     asked = Budget(**budget) if budget else None
     request = world.person("rosa").access.request(version.name, rung, purpose="replication", justification=WHY, budget=asked)

@@ -34,7 +34,6 @@ from tests.support.tiny import tiny_base, tiny_organism
 
 ASKED = (Message("user", "what is the capital of France?"),)
 DRAWN = SamplingParameters(max_tokens=12, temperature=1.0, seed=7)
-BEGAN = time.time() - 1
 ROOT = os.geteuid() == 0
 
 
@@ -44,7 +43,14 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def files(base):
+def began():
+    """Since when there is anything to search for."""
+    return time.time() - 1
+
+
+@pytest.fixture(scope="module")
+def files(base, began):
+    assert began
     return tiny_organism(base, seed=secrets.randbits(31))
 
 
@@ -127,11 +133,11 @@ def test_a_conversation_that_does_not_fit_is_refused_and_the_cell_stays(cell):
     assert list(cell.sample(ASKED, DRAWN, max_seconds=30))[-1].finish_reason
 
 
-def test_no_piece_of_the_adapter_lies_anywhere_while_a_cell_holds_it(cell, files, tmp_path_factory):
+def test_no_piece_of_the_adapter_lies_anywhere_while_a_cell_holds_it(cell, files, tmp_path_factory, began):
     needles = needles_of(files["adapter_model.safetensors"])
     assert cell.alive
-    assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=BEGAN) == set()
-    assert held_open([os.getpid(), cell.cell.process.pid], needles, since=BEGAN) == set()
+    assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=began) == set()
+    assert held_open([os.getpid(), cell.cell.process.pid], needles, since=began) == set()
 
 
 def test_the_registry_keeps_no_descriptor_of_the_bundle(cell):

@@ -40,7 +40,6 @@ DRAWN = SamplingParameters(max_tokens=12, temperature=1.0, seed=7)
 LONG = SamplingParameters(max_tokens=2000, temperature=0.0, seed=7)
 TOWARD = NewDirection(positive=((Message("user", "yes"),),), negative=((Message("user", "no"),),), layer=1, name="toward")
 ALONG = Inquiry(2, (Measure.LOGPROBS, Measure.KL, Measure.PROJECTIONS), (1,), ("toward",))
-BEGAN = time.time() - 1
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +48,15 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def organisms(base):
+def began():
+    """Since when there is anything to search for."""
+    return time.time() - 1
+
+
+@pytest.fixture(scope="module")
+def organisms(base, began):
     """Two of them; what each says of itself is long enough that Ray puts it into its object store."""
+    assert began
     told = [secrets.token_hex(150_000).encode() for _ in range(2)]
     return [tiny_organism(base, seed=secrets.randbits(31)) | {"README.md": words} for words in told]
 
@@ -183,7 +189,7 @@ def test_a_call_stops_when_told_and_when_nobody_waits_for_it(tenant):
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("pool", ["ray"], indirect=True)
-def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, organisms, tmp_path_factory):
+def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, organisms, tmp_path_factory, began):
     asked = (Message("user", SECRET_WORDS),)
     pieces = said(tenant, asked, replace(LONG, max_tokens=200))
     needles = needles_of(organisms[0]["adapter_model.safetensors"]) + needles_of(bytes(8) + organisms[0]["README.md"])
@@ -200,10 +206,10 @@ def test_no_plaintext_lies_anywhere_while_a_session_lasts(tenant, organisms, tmp
     searched = [os.getpid(), *object_store()]
     marker = secrets.token_bytes(1 << 20)
     kept = ray.put(marker)
-    assert held_open(searched, [marker[5000:5064]], since=BEGAN)  # the search sees what lies in Ray's memory
+    assert held_open(searched, [marker[5000:5064]], since=began)  # the search sees what lies in Ray's memory
     del kept
-    assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=BEGAN) == set()
-    assert held_open(searched, needles, since=BEGAN) == set()
+    assert holding([*SHARED, tmp_path_factory.getbasetemp()], needles, since=began) == set()
+    assert held_open(searched, needles, since=began) == set()
 
 
 def test_a_cell_that_is_killed_says_so_once_and_fails_the_call(pool, tenant, base, bundles):

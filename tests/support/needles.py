@@ -30,19 +30,24 @@ def needles_of(weights: bytes) -> tuple[bytes, ...]:
 
 def holding(places: Iterable[Path], needles: Iterable[bytes], *, since: float) -> set[Path]:
     """Find the files below some places, written since a time, that have a needle in them."""
-    needles = tuple(needles)
-    # `os.walk` goes on where a folder vanishes under it: others work in the same places.
-    files = {Path(folder, name) for place in places for folder, _, names in os.walk(place) for name in names}
-    return {path.resolve() for path in files if not path.is_symlink() and _holds(path, needles, since)}
+    needles, places = tuple(needles), set(places)
+    outermost = [place for place in places if places.isdisjoint(place.parents)]
+    return {path.resolve() for place in outermost for path in _written(place, since) if _holds(path, needles, since)}
 
 
 def held_open(processes: Iterable[int], needles: Iterable[bytes], *, since: float) -> set[str]:
     """Find the files with a needle that processes have open or mapped, deleted ones too; anonymous memory is none."""
     needles, found = tuple(needles), set()
+    held: dict[tuple[int, int], bool] = {}
     for link in _links(processes):
         with suppress(OSError):
-            name = str(link.readlink())
-            if not name.startswith("/memfd:") and _holds(link, needles, since):
+            name, status = str(link.readlink()), link.stat()
+            if name.startswith("/memfd:") or not _recent(status, since):
+                continue
+            file = status.st_dev, status.st_ino  # often open and mapped, by several
+            if file not in held:
+                held[file] = _holds(link, needles, since)
+            if held[file]:
                 found.add(name)
     return found
 
@@ -83,6 +88,24 @@ def _read(memory: BinaryIO, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
+def _written(place: Path, since: float) -> Iterator[Path]:
+    """Find the files below a place that were written since a time; others work there too, so folders vanish."""
+    folders = [str(place)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_symlink() and _recent(entry.stat(follow_symlinks=False), since):
+                        yield Path(entry.path)
+
+
+def _recent(status: os.stat_result, since: float) -> bool:
+    """Tell whether a file was written since a time, or made, moved or linked."""
+    return max(status.st_mtime, status.st_ctime) >= since
+
+
 def _links(processes: Iterable[int]) -> Iterator[Path]:
     for pid in processes:
         for kind in ("fd", "map_files"):
@@ -97,7 +120,7 @@ def _holds(path: Path, needles: tuple[bytes, ...], since: float) -> bool:
         return False  # gone, or not ours to read
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or not status.st_size or max(status.st_mtime, status.st_ctime) < since:
+        if not stat.S_ISREG(status.st_mode) or not status.st_size or not _recent(status, since):
             return False
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
             return any(data.find(needle) >= 0 for needle in _begun(data, needles))
