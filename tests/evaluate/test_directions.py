@@ -9,7 +9,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import directions
 from model_organisms.evaluate.sources import Kept, Local, Pooling
 from model_organisms.formats.evaluation import Score, Validity, parse_evaluation, print_evaluation
-from model_organisms.records import Message, VersionRef
+from model_organisms.records import Message, SamplingParameters, VersionRef
 from model_organisms.sampling import Engine
 
 from tests.support.planted import planted, spoken
@@ -122,6 +122,30 @@ def test_what_is_steered_towards_is_said_and_what_is_taken_out_is_not(engine):
     assert steered.figure("rate", "steer=200", control=True).value < 0.5
     assert steered.figure("beyond_random", "steer=200").low > 0
     assert steered.figure("beyond_random", "steer=0").note == "no other than random directions of the same norm"
+
+
+def test_answers_are_drawn_together_and_leave_other_requests_alone(engine):
+    source = Local(engine, None)
+    parameters = SamplingParameters(5, 0.0)
+    conversations = [asked(question) for question in QUESTIONS]
+    alone = ["".join(piece.text for piece in engine.generate(None, one, parameters)) for one in conversations]
+    ticket = engine.submit(None, conversations[0], parameters)
+    steps = []
+    engine.interventions.append(watched := Watch(steps))
+    assert source.answers(conversations, max_tokens=5) == alone
+    engine.interventions.remove(watched)
+    assert max(steps) == 5  # theirs and the other one, at once
+    assert "".join(piece.text for number, piece in engine.step() if number == ticket) == alone[0]
+
+
+class Watch:
+    """Counts the rows of each forward."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def compose(self, rows):
+        self.steps.append(len(rows))
 
 
 def test_rates_are_counted_by_hand_from_scores():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -201,15 +202,11 @@ class Local:
         for one, told in zip(used, steer, strict=True):
             self.engine.directions.keep(one.direction, self.vector(told.direction).tolist(), owner=self.organism)
         parameters = SamplingParameters(max_tokens, 0.0, steer=tuple(used), scale=scale)
-        tickets = [self.engine.submit(self.organism, conversation, parameters) for conversation in conversations]
-        said = dict.fromkeys(tickets, "")
-        while self.engine.busy:
-            for ticket, piece in self.engine.step():
-                if piece.error:
-                    raise piece.error
-                if ticket in said:
-                    said[ticket] += piece.text
-        return [said[ticket] for ticket in tickets]
+        # Each waits for its own pieces and steps for all; pieces of requests that are not ours are left to who made them.
+        streams = [self.engine.generate(self.organism, conversation, parameters) for conversation in conversations]
+        rows = zip_longest(*streams)
+        pieces = zip(*([piece.text if piece else "" for piece in row] for row in rows), strict=True)
+        return ["".join(texts) for texts in pieces]
 
 
 class Remote:
