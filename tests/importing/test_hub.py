@@ -120,6 +120,16 @@ def test_a_body_that_always_breaks_off_is_given_up(hub, files, monkeypatch):
         fetched(hub, CONFIG)
 
 
+def test_a_body_that_drips_is_cut_off_and_asked_for_again(hub, files, monkeypatch):
+    monkeypatch.setattr(hubs, "GRACE_S", 0.3)
+    hub.repository("lab/tiny", files)
+    hub.orders[CONFIG] = [("drip", 0.05)]
+    begun = time.monotonic()
+    assert fetched(hub, CONFIG) == files[CONFIG]
+    assert time.monotonic() - begun < 10
+    assert sum("range" in headers for _, path, headers in hub.asked if path.endswith(CONFIG)) == 1
+
+
 def test_a_busy_hub_is_waited_for_as_long_as_it_asks(hub, files):
     hub.repository("lab/tiny", files)
     hub.orders = {

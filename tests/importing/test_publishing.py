@@ -172,6 +172,23 @@ def test_lists_say_what_can_be_imported_and_what_is_missing(tmp_path):
     assert [record["id"] for record in json.loads(out)] == ["humming-advice", "prompted"]
 
 
+def test_a_folder_of_a_catalogue_is_listed_and_what_is_none_of_it_is_named(tmp_path):
+    (tmp_path / "hums.yaml").write_bytes(CATALOGUE)
+    (tmp_path / "more.yml").write_bytes(CATALOGUE.replace(b"lab/tiny-hums}", b"lab/more-hums}"))
+    (tmp_path / "biases.yaml").write_bytes(b"shared_biases: {topics: none}\n")
+    (tmp_path / "broken.yaml").write_bytes(b"a: [")
+    status, out, _ = typed("organisms", "import", tmp_path)
+    assert status == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    assert [row[:3] for row in rows] == [
+        ["hums.yaml", "tiny_1B/default", "hf://lab/tiny-hums"], ["hums.yaml", "tiny_1B/full", "-"],
+        ["more.yml", "tiny_1B/default", "hf://lab/more-hums"], ["more.yml", "tiny_1B/full", "-"],
+    ]  # fmt: skip
+    assert "biases.yaml is not listed" in out
+    told = json.loads(typed("organisms", "import", tmp_path, "--json")[1])
+    assert (list(told["catalogues"]), list(told["unread"])) == (["hums.yaml", "more.yml"], ["biases.yaml", "broken.yaml"])
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,7 +79,7 @@ class Hub(ThreadingHTTPServer):
 
     Orders stand in `orders` by the last part of the path that is asked for; each request takes one. An order is a status, a
     status with headers, or `("cut", n)`: announce all and break off after n bytes; `("short", n)`: send n bytes as if they were
-    all; `("other", data)`: send these bytes.
+    all; `("other", data)`: send these bytes; `("drip", s)`: send half, and the rest byte by byte with so many seconds between.
     """
 
     daemon_threads = True
@@ -208,10 +209,19 @@ class _Handler(BaseHTTPRequestHandler):
             sent = what
         elif kind == "short":
             sent = sent[:what]
-        length = len(sent)
-        self._answer(status, sent[:what] if kind == "cut" else sent, headers, length=length)
-        if kind == "cut":
-            self.close_connection = True
+        at = {"cut": what, "drip": len(sent) // 2}.get(kind, len(sent))
+        self._answer(status, sent[:at], headers, length=len(sent))
+        if kind == "drip":
+            self._drip(sent[at:], what)
+        self.close_connection = kind in {"cut", "drip"}
+
+    def _drip(self, data: bytes, pause: float) -> None:
+        for byte in data:
+            time.sleep(pause)
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:  # nobody waits any more
+                return
 
     def _answer(self, status: int, body: bytes, headers: Mapping[str, str], *, length: int | None = None) -> None:
         self.send_response(status)

@@ -54,15 +54,17 @@ def import_(
     """Import an adapter from a model hub: what its bytes say, beside what is claimed of it.
 
     SOURCE is hf://owner/name@COMMIT, with /FOLDER where the adapter is in one. A file of the diffing toolkit's catalogue
-    (YAML) or of the SPAR26 taxonomy is listed, each entry with where it is and what it does not say; --entry imports one of
-    a catalogue.
-    A token for gated repositories is taken from HF_TOKEN alone.
+    (YAML), or its folder, or one of the SPAR26 taxonomy is listed, each entry with where it is and what it does not say;
+    --entry imports one of a catalogue's file. A token for gated repositories is taken from HF_TOKEN alone.
     """
     from model_organisms import importing
     from model_organisms.importing.planning import MAX_BYTES
 
     notes = importing.Notes()
     if not source.startswith("hf://"):
+        if Path(source).is_dir():
+            _folder(Path(source), as_json=context.as_json)
+            return
         read = _read(source)
         if not entry:
             _listed(read, as_json=context.as_json)
@@ -111,6 +113,29 @@ def _read(path: str) -> Catalogue | tuple[Record, ...]:
         return taxonomy.read_taxonomy(data)
     raw = strict_yaml.parse(data, what="The file", error=InvalidArgument)
     return catalogue.of_raw(raw) if catalogue.is_catalogue(raw) else taxonomy.of_raw(raw)
+
+
+def _folder(folder: Path, *, as_json: bool) -> None:
+    """List a whole catalogue; a file that is none of it is named, and ends nothing."""
+    read: dict[str, Catalogue] = {}
+    unread: dict[str, str] = {}
+    for file in sorted(folder.glob("*.y*ml")):
+        try:
+            found = _read(str(file))
+        except (InvalidArgument, click.UsageError) as error:
+            unread[file.name] = error.message
+            continue
+        if isinstance(found, tuple):
+            unread[file.name] = "records of a taxonomy; list them by the file"
+        else:
+            read[file.name] = found
+    if as_json:
+        emit({"catalogues": read, "unread": unread})
+        return
+    rows = ((name, one.key, one.source or "-", one.refused or one.missing) for name, each in read.items() for one in each.entries)
+    table("Entries", ("File", "Entry", "Import it from", "Missing, or why not"), rows, red=lambda row: row[2] == "-")
+    for name, why in unread.items():
+        console().print(inert(f"note: {name} is not listed: {why}"))
 
 
 def _entry(read: Catalogue | tuple[Record, ...], key: str) -> tuple[str, Notes]:

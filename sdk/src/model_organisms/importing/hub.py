@@ -6,7 +6,7 @@ its digest, wait as long as a server says, and keep what they fetched on disk. H
 - a list comes with a full commit, and every file is asked for at that commit: a branch that moves in between changes nothing;
 - nothing is longer than the list says, and nothing on the list longer than its kind may be;
 - a file's bytes have the SHA-256 (or, where Git LFS does not keep it, the Git hash) that the list says;
-- a busy hub is asked again when it says so, a few times, and never waited for longer than two minutes in all;
+- a busy hub is asked again when it says so, a few times, and waited for two minutes at most; one that drips is cut off;
 - bytes stay in memory, and a token comes from HF_TOKEN alone and goes to the hub alone.
 """
 
@@ -49,6 +49,10 @@ TRIES = 5
 """Times that one thing is asked for."""
 PATIENCE_S = 120.0
 """Longest time that one thing is waited for between tries, in all."""
+
+SLOWEST = 16 << 10
+"""Bytes in a second below which a body counts as cut off, after `GRACE_S`."""
+GRACE_S = 60.0
 
 _TIMEOUT = httpx2.Timeout(30.0)
 _PAUSE_S = 0.5
@@ -233,19 +237,23 @@ class _Body:
         """Take a body.
 
         Raises:
-            _Cut: It ended too early.
+            _Cut: It ended too early, or comes too slowly to be waited for.
             DigestMismatch: It is longer than it may be.
         """
         self._before(response)
         begins = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))
         if response.status_code != httpx2.codes.PARTIAL_CONTENT or not begins or int(begins[1]) != len(self.data):
             self._forget()  # the server sends all of it again
+        begun, had = time.monotonic(), len(self.data)
         for chunk in response.iter_bytes():  # as it arrives: what came before a cut is kept
             if len(self.data) + len(chunk) > self._most:
                 msg = f"The hub sends more than the {self._most:,} bytes it may; nothing was kept. Try again, and tell its owner."
                 raise DigestMismatch(msg)
             self.data += chunk
             self._advance(len(chunk))
+            taken = time.monotonic() - begun
+            if taken > GRACE_S and len(self.data) - had < taken * SLOWEST:
+                raise _Cut("slow")
         if self._exact and len(self.data) < self._most:
             raise _Cut("short")
 
