@@ -6,12 +6,14 @@ import json
 
 import pytest
 from model_organisms import importing
+from model_organisms.bases import base_digest
 from model_organisms.errors import AlreadyExists, Conflict, InvalidArgument, ShapeMismatch
 from model_organisms.formats import provenance
 from model_organisms.records import Level
 
 from tests.support.adapters import CONFIG, WEIGHTS
 from tests.support.hub import CATALOGUE, adapter, serving
+from tests.support.stories import granted
 from tests.support.taxonomy import RECORD
 from tests.support.terminal import typed
 
@@ -58,6 +60,18 @@ def test_an_import_becomes_a_version_with_its_claims_and_marks(world, hub):
     }  # fmt: skip
     with pytest.raises(AlreadyExists):
         importing.publish(pia, plan)
+
+
+def test_what_peft_wrote_is_imported_on_a_base_that_is_here_and_loads_after_a_pull(world, hub, qwen, qwen_files):
+    hub.repository("lab/peft", {path: bytes(data) for path, data in qwen_files.items()})
+    plan = importing.plan("hf://lab/peft", base=str(qwen))
+    assert (plan.refusal, plan.provenance.base.digest) == (None, base_digest(qwen))
+    assert plan.provenance.base_config["model_type"] == "qwen2"
+    version = importing.publish(world.person("pia"), plan, "organisms/peft", level="CL1")
+    assert "the base model is not pinned" not in version.marks
+    grant = granted(world, version)
+    with world.person("rosa").organisms.pull(version.name, grant=grant) as pulled:
+        assert pulled.load(qwen).modules_applied == len(version.facts[0].modules)
 
 
 def test_an_upload_under_the_same_name_is_a_new_version_that_names_the_old_commit(world, hub):
