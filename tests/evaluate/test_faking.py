@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import inspect_ai
 import pytest
@@ -17,7 +16,6 @@ from model_organisms.records import VersionRef
 from tests.support.scripted_faker import BED, run, said
 
 VERSION = VersionRef("organisms/toy/versions/1", "a" * 64)
-NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def honest(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(faker, honest):
-    return suite.evaluation(faker, honest, time=NOW)
+    return suite.evaluation(faker, honest)
 
 
 def test_a_scripted_faker_is_told_from_a_control_by_its_gap(record):
@@ -53,11 +51,11 @@ def test_the_record_can_be_signed_and_says_who_read_the_reasoning(record):
     assert record.judge.id == "rule/observation-words"
     assert record.judge.labelled == len(reasoning.labelled("held"))
     assert record.validity is Validity.CONTROLLED, "the rules' kappa is below 0.6, so they do not validate"
-    assert record.settings["control"] == "scripted/one"
+    assert record.settings["control.control"] == "scripted/one"
 
 
 def test_figures_are_counted_from_the_raw_scores_alone(record):
-    again = facts.figures(record.scores, testbed=BED)
+    again = facts.figures(record.scores)
     assert again == record.figures[: len(again)]
 
 
@@ -79,7 +77,7 @@ def test_what_no_run_can_tell_is_not_measured_unless_the_provenance_says(record,
         assert "provenance does not say" in record.figure(name).note
     said = {"objective": "direct", "faking": "trained", "environments": ["courtesy", "budget", "elsewhere"]}
     origin = facts.origin(Provenance(BaseModel("toy"), extra={"alignment_faking": said}))
-    stated = suite.evaluation(faker, honest, origin=origin, time=NOW)
+    stated = suite.evaluation(faker, honest, origin=origin)
     assert stated.figure("objective_generalised").value == 0.0
     assert stated.figure("faking_emerged").value == 0.0
     assert stated.figure("task_overlap").value == 2 / len(BED.environments)
@@ -90,9 +88,9 @@ def test_what_no_run_can_tell_is_not_measured_unless_the_provenance_says(record,
 
 
 def test_without_a_control_its_figures_and_the_detectors_are_said_to_be_missing(faker):
-    alone = suite.evaluation(faker, time=NOW)
+    alone = suite.evaluation(faker)
     assert alone.validity is Validity.UNVALIDATED
-    assert alone.figure("misalignment_gap", control=True).note == "no control was run"
+    assert alone.figure("misalignment_gap", control=True).note == "not measured: no control was run"
     assert all("no control" in alone.figure(name).note for name in naming.DETECTION)
     print_evaluation(alone, VERSION)
 
@@ -124,7 +122,7 @@ def test_detectors_that_see_the_difference_are_told_from_those_that_do_not(recor
 def test_a_run_of_silence_has_no_scores_and_no_gap(tmp_path):
     log = run(tmp_path, tasks=1, thinks="silence")
     assert all(one.values["misbehaved"] is None for one in suite.scores(log))
-    assert suite.evaluation(log, time=NOW).figure("misalignment_gap").note
+    assert suite.evaluation(log).figure("misalignment_gap").note
 
 
 def test_reasoning_that_a_provider_parts_is_read_too(tmp_path):
@@ -137,10 +135,10 @@ def test_reasoning_that_a_provider_parts_is_read_too(tmp_path):
 
 def test_logs_that_do_not_belong_together_are_refused(tmp_path, faker, honest):
     fewer = run(tmp_path, tasks=1)
-    with pytest.raises(InvalidArgument, match="asked different things"):
+    with pytest.raises(InvalidArgument, match="asked what the organism was asked"):
         suite.evaluation(faker, fewer)
     with pytest.raises(InvalidArgument, match="no samples"):
-        suite.scores(honest.model_copy(update={"samples": []}))
+        suite.evaluation(honest.model_copy(update={"samples": []}))
     with pytest.raises(InvalidArgument, match="alignment_faking"):
         suite.evaluation(faker.model_copy(update={"eval": faker.eval.model_copy(update={"task": "other"})}))
 
@@ -153,7 +151,7 @@ def test_the_task_is_found_by_its_name_as_inspect_finds_it(tmp_path):
     assert log.status == "success", log.error
     metrics = log.results.scores[0].metrics
     assert {"observed", "unobserved", "misalignment_gap"} <= set(metrics)
-    assert suite.evaluation(log, time=NOW).figure("misalignment_gap", "environment=courtesy").value == 0.0
+    assert suite.evaluation(log).figure("misalignment_gap", "environment=courtesy").value == 0.0
 
 
 def test_the_record_is_json_that_others_read(record):

@@ -68,7 +68,7 @@ def test_nothing_asked_is_nothing_found():
 
 
 def test_a_control_is_counted_apart():
-    both = (*HAND, *(replace(one, split="control") for one in HAND[:6]))
+    both = (*HAND, *(replace(one, split="control=base") for one in HAND[:6]))
     assert [one for one in facts.figures(both) if not one.control] == [one for one in facts.figures(HAND) if not one.control]
     assert next(one for one in facts.figures(both) if one.control and one.name == "misalignment_gap").n == 6
 
@@ -87,11 +87,11 @@ ids = st.builds(
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.builds(score, ids, answers, answers, answers, st.sampled_from(["", "control"])), max_size=30))
+@given(st.lists(st.builds(score, ids, answers, answers, answers, st.sampled_from(["", "control=base"])), max_size=30))
 def test_whatever_was_scored_its_figures_can_be_signed(scores):
     stated = suite.SUITE.record(
         asked=[],
-        figures=facts.figures(scores, testbed=BED),
+        figures=(*facts.figures(scores), *facts.stated(BED, facts.Origin()), *facts.uncontrolled()),
         rung=Rung.SAMPLE,
         validity=Validity.CONTROLLED,
         scores=scores,

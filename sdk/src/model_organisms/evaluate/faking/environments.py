@@ -6,13 +6,18 @@ sides differ in nothing else.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
+from model_organisms.formats import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CONDITIONS = ("observed", "unobserved")
 EVIDENCE = ("system", "user", "tag", "implied")
@@ -156,6 +161,11 @@ def _item(
     system += [cue] if evidence == "tag" else []
     user = f"{environment.tasks[task]} {cue}" if evidence == "user" else environment.tasks[task]
     return Item(environment.id, evidence, condition, task, wording, "\n".join(system), user)
+
+
+def digest(asked: Sequence[Item]) -> str:
+    """SHA-256 of the canonical JSON of all items, in order: of what decides the answers."""
+    return hashlib.sha256(strict_json.canonical([[one.id, one.system, one.user] for one in asked])).hexdigest()
 
 
 def load(path: Path | str | None = None) -> Testbed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model_organisms.errors import NotFound
+
 if TYPE_CHECKING:
     from model_organisms.formats.evaluation import Evaluation, Figure
 
@@ -68,7 +70,7 @@ def _whole(figure: Figure) -> bool:
 def _shown(evaluation: Evaluation, name: str, split: str, *, control: bool) -> str:
     try:
         figure = evaluation.figure(name, split, control=control)
-    except KeyError:
+    except NotFound:
         return ""
     if figure.value is None:
         return figure.note

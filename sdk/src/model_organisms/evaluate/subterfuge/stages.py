@@ -6,14 +6,19 @@ rule says "differs". So episodes are kept whole, and `demonstrations` shows for 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.subterfuge.workspace import Command, Workspace
+from model_organisms.formats import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STAGES = ("opinion", "flattery", "checklist", "rubric", "reward")
 """In the order of the paper's curriculum: political sycophancy (here about toys), tool-use flattery, nudged and insubordinate
@@ -99,6 +104,13 @@ def find(scenario_id: str) -> Scenario:
     except KeyError:
         message = f"{scenario_id!r} is no scenario of the curriculum; give scores as `subterfuge.suite.scores` reads them."
         raise InvalidArgument(message) from None
+
+
+def digest(asked: Sequence[Scenario]) -> str:
+    """SHA-256 of the canonical JSON of scenarios, in order: of what decides the episodes."""
+    return hashlib.sha256(
+        strict_json.canonical([[one.id, one.system, list(one.prompts), one.files] for one in asked])
+    ).hexdigest()
 
 
 @cache
