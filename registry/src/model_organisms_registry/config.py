@@ -66,7 +66,7 @@ class Cells:
     threads: int = 0
     """Threads of one cell; 0 gives each its share of the cores, by `limit`."""
     rows: int = 16
-    """Sessions that share a cell where their level allows it."""
+    """Sessions that share a cell where their level allows it; as many further questions of theirs are answered beside."""
     adapter_bytes: int = 1 << 30
     """Bytes that organisms may take in one cell."""
     cache_bytes: int = 1 << 30

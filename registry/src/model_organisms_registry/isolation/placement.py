@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Tenant(Protocol):
-    """One session's place in a cell, one call at a time; `cancel`, `close` and `kill` come from any thread."""
+    """One session's place in a cell; a call that finds it busy waits. `cancel`, `close` and `kill` come from any thread."""
 
     @property
     def walls(self) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Tenant(Protocol):
         """
 
     def cancel(self) -> None:
-        """Stop the call that is running; it ends with a last piece. Harmless if none is."""
+        """Stop what is running; each call ends with a last piece. Harmless if none is."""
 
     def close(self) -> None:
         """Give the place up and wait until the organism is out of the cell's memory; a call that is running loses it."""
@@ -82,7 +82,7 @@ class Tenant(Protocol):
         """Give it up at once."""
 
     def drain(self, seconds: float) -> None:
-        """Wait so long for the call that is running, then close."""
+        """Wait so long for what is running, then close."""
 
 
 class Pool(Protocol):

@@ -56,7 +56,8 @@ class CellPool:
     Args:
         base_models: Folders of base models for which a spare is kept, by id or digest; `open` takes others too.
         limit: Cells that sessions may be in at once.
-        rows: Sessions that share a cell where their level allows it; each can be answered at the same time.
+        rows: Sessions that share a cell where their level allows it; each can be answered at the same time, and beside them as
+            many further questions of those who ask several at once. Who has a cell alone asks one at a time.
         start_timeout_s: Seconds for a cell to start, load its models and answer.
         spare: Warm cells kept for each of `base_models`.
         bubblewrap: The program that builds the jail.
@@ -97,7 +98,7 @@ class CellPool:
             device=device,
             dtype=dtype,
             threads=threads,
-            rows=rows,
+            rows=2 * rows,
             adapters=adapter_bytes,
             cache=cache_bytes,
             memory=memory,
@@ -258,7 +259,9 @@ class CellPool:
         try:
             started = self._start(model, level=level, until=until)
             try:
-                cell = Cell(started, until=until, most=most, silence_s=self._silence_s, ended=self._ended)
+                # Alone, one question at a time: what is said again in another cell is to come out the same to the bit.
+                spare = self._rows if most > 1 else 0
+                cell = Cell(started, until=until, most=most, spare=spare, silence_s=self._silence_s, ended=self._ended)
             except BaseException:
                 started.discard()
                 raise

@@ -18,6 +18,7 @@ from model_organisms.cells import calls
 from model_organisms.cells.calls import Call
 from model_organisms.cells.frames import Cancel, CellInfo, Frame, Load, Ping, Pong, Unload, Unloaded
 from model_organisms.cells.seal import sealed_memory
+from model_organisms.cells.seats import Seats
 from model_organisms.cells.starting import CLOSING_S, EmptyCell
 from model_organisms.cells.tenant import Tenant
 from model_organisms.cells.walls import REQUIRED
@@ -43,6 +44,7 @@ class Cell:
         started: The process; it is waited for.
         until: `time.monotonic()` at which to give up waiting.
         most: Sessions that it takes; with 1 it is one session's alone.
+        spare: Questions that sessions may have under way beside their first, all together.
         silence_s: Seconds without an answer to a ping after which it counts as hung.
         ended: Called once when its process has ended, however, and told whether it was meant to.
 
@@ -57,6 +59,7 @@ class Cell:
         *,
         until: float,
         most: int = 1,
+        spare: int = 0,
         silence_s: float = SILENCE_S,
         ended: Callable[[Cell, bool], None] | None = None,
     ) -> None:
@@ -65,6 +68,7 @@ class Cell:
         self.walls: tuple[str, ...] = hello.standing
         self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
         self.alone = most == 1
+        self.seats = Seats(spare)
         self.user = started.user
         self.process, self._channel = started.process, started.channel
         self._most, self._silence_s, self._told = most, silence_s, ended

@@ -1,6 +1,6 @@
 """One session's place in a cell: its organism, its calls, and its end. Of who else is in the cell it knows nothing.
 
-- One call runs at a time; a second waits for it.
+- Several calls run at once where its cell has seats for them (`seats.py`); who finds none waits.
 - Once it is closed or killed nothing more is handed out, whatever the cell says; it has a moment to wipe the organism.
 """
 
@@ -50,8 +50,7 @@ class Tenant:
         self.info = info
         self.version_digest = version_digest
         self._died = died
-        self._turn = threading.Lock()
-        self._running: Call[Any] | None = None
+        self._running: set[Call[Any]] = set()
         self._left = threading.Event()
         self._told = False
         self._ending = threading.Lock()
@@ -114,8 +113,8 @@ class Tenant:
         return self._once(direct, Directed, calls.directed(direct), max_seconds)
 
     def cancel(self) -> None:
-        """Stop the call that is running, from any thread; it ends with a last piece. Harmless if none is."""
-        if (call := self._running) is not None:
+        """Stop all calls that are running, from any thread; each ends with a last piece. Harmless if none is."""
+        for call in self._under_way():
             self.cell.cancel(call)
 
     def close(self) -> None:
@@ -127,9 +126,8 @@ class Tenant:
         self._leave(at_once=True)
 
     def drain(self, seconds: float) -> None:
-        """Wait so long for the call that is running, then close."""
-        if self._turn.acquire(timeout=max(0.0, seconds)):
-            self._turn.release()
+        """Wait so long for the calls that are running, then close."""
+        self.cell.seats.quiet(self.slot, seconds)
         self.close()
 
     def lost(self, why: str) -> None:
@@ -150,28 +148,34 @@ class Tenant:
     def _leave(self, *, at_once: bool) -> None:
         with self._ending:
             self._left.set()
-        if (call := self._running) is not None:
+        for call in self._under_way():
             call.silence(CellUnavailable("The cell was closed while it worked; open a new session."))
         self.cell.leave(self, at_once=at_once)
+
+    def _under_way(self) -> list[Call[Any]]:
+        with self._ending:
+            return list(self._running)
 
     @contextmanager
     def _call(
         self, request: Draw | Ask | Direct, kind: type[B], judge: Callable[[B], bool], max_seconds: float
     ) -> Iterator[tuple[Call[B], float]]:
         until = time.monotonic() + max_seconds
-        if not self._turn.acquire(timeout=max(0.0, max_seconds)):
-            raise CellUnavailable("The cell is still busy with an earlier call; wait for it, or cancel it.")
+        if not self.cell.seats.take(self.slot, max_seconds):
+            raise CellUnavailable("The cell is still busy with earlier calls; wait for them, or cancel them.")
         try:
             if self._left.is_set():
                 raise CellUnavailable("The session's place in its cell has ended; open a new session.")
             call = self.cell.begin(request, kind, judge=judge)
-            self._running = call
+            with self._ending:
+                self._running.add(call)
             try:
                 if self._left.is_set():  # closed while it was being sent
                     raise CellUnavailable("The cell was closed while it worked; open a new session.")
                 yield call, until
             finally:
-                self._running = None
+                with self._ending:
+                    self._running.discard(call)
                 self.cell.cancel(call)
         finally:
-            self._turn.release()
+            self.cell.seats.give(self.slot)
