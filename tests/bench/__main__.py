@@ -29,6 +29,7 @@ from tests.bench import (
     capture,
     flock,
     gate,
+    inspecting,
     join,
     ledger,
     mixed,
@@ -50,10 +51,21 @@ if TYPE_CHECKING:
     from tests.bench.measure import Row
 
 SERVED = ("M7", "M6", "M5", "ready")
-MODELS = ("M1", "first", "M3", "M10", "M12", "M4", "M9")
+MODELS = ("M1", "first", "M3", "M10", "M11", "M12", "M4", "M9")
 """Those that need a base model in memory; M1 has M2 beside it."""
 ALL = ("M13", "M8", "M14", *SERVED, *MODELS)
-_LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "obstore", "torch", "transformers", "peft")
+_LIBRARIES = (
+    "grpcio",
+    "protobuf",
+    "cryptography",
+    "sqlalchemy",
+    "cedarpy",
+    "obstore",
+    "torch",
+    "transformers",
+    "peft",
+    "inspect-ai",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +83,7 @@ _LIBRARIES = ("grpcio", "protobuf", "cryptography", "sqlalchemy", "cedarpy", "ob
 @click.option("--vllm", default="", metavar="PYTHON", help="The Python of an environment with vLLM, to measure in the same run.")
 @click.option("--device", default="cpu", show_default=True, help="Where models compute: cpu, cuda, cuda:1.")
 @click.option("--dtype", default="auto", show_default=True, help="What they compute in; the model's own on a GPU where absent.")
-@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model of M1 to M4, M9, M10 and M12.")
+@click.option("--base", default="smollm2-135m-instruct", show_default=True, help="The base model of M1 to M4 and M9 to M12.")
 @click.option("--threads", default=0, help="Threads of torch, ours and peers'; its own choice where absent.")
 def main(*, only: str, as_json: bool, threads: int, counts: str, ranks: str, **asked: Any) -> None:
     """Measure, print, and write build/bench.json."""
@@ -166,6 +178,7 @@ def _models(
         "first": lambda: join.joined(models, quick=wanted.quick),
         "M3": lambda: attach.attached(models, folder / "attach", vllm=wanted.vllm, **how),
         "M10": lambda: capture.captured(models, quick=wanted.quick),
+        "M11": lambda: inspecting.asked(models, quick=wanted.quick, dtype=wanted.dtype),
         "M12": lambda: served.sampled(models, folder / "served", device=wanted.device, **how),
         "M4": lambda: sweep.swept(models, here, folder / "sweep", **how),
         "M9": lambda: sweep.cold(models, here, folder / "cold", quick=wanted.quick, rival=one),
