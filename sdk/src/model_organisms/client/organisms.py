@@ -208,7 +208,7 @@ class Organisms(Recall):
         """
         from model_organisms.formats import adapter  # and with it numpy, half of what importing the SDK would take
 
-        files = _files(bundle)
+        files = files_of(bundle)
         facts = adapter.inspect(files, base_config or provenance.base_config)
         listed = manifest.build(files)
         provenances.compare(provenance, facts)
@@ -329,8 +329,12 @@ def _conditions(conditions: Iterable[Condition | str]) -> list[records_pb2.Condi
     return [wire.to_message(understood(condition), records_pb2.Condition) for condition in conditions]
 
 
-def _files(bundle: Mapping[str, bytes | memoryview] | str | Path) -> dict[str, bytes | memoryview]:
-    """Read a folder; a mapping is taken as it is."""
+def files_of(bundle: Mapping[str, bytes | memoryview] | str | Path) -> dict[str, bytes | memoryview]:
+    """Read a bundle's folder; a mapping is taken as it is.
+
+    Raises:
+        InvalidBundle: It is no folder, or has a link in it.
+    """
     if not isinstance(bundle, str | Path):
         return dict(bundle)
     folder = Path(bundle)

