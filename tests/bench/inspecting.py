@@ -27,7 +27,7 @@ def asked(flock: Flock, *, quick: bool, dtype: str) -> list[Row]:
     name, where = str(flock.base.folder), {"device": flock.device, "dtype": dtype}
     ours = get_model("mo-local/base", base=name, at_once=count, memoize=False, **where)
     ours.api.engine.base.model.generation_config.eos_token_id = ours.api.engine.base.tokenizer.eos_token = None
-    theirs = get_model("hf/base", model_path=name, device=flock.device, torch_dtype=flock.bare.dtype, memoize=False)
+    theirs = get_model("hf/base", model_path=name, device=flock.device, dtype=flock.bare.dtype, memoize=False)
     theirs.api.model.generation_config.min_new_tokens = new
     drawn: list[int] = []
 

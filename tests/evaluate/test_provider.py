@@ -118,9 +118,8 @@ def test_a_run_has_one_session_that_ends_with_it_and_its_receipts_verify(world, 
         assert told.usage.output_tokens == receipt.tokens == 8
         assert told.stop_reason == "max_tokens"
     assert len({told.metadata["receipt"]["sample"] for told in outputs}) == 3
-    [shown] = re.findall(
-        r"```python\n(from inspect_ai\.log.+?)```", (ROOT / "docs/guides/evaluating.md").read_text("utf-8"), re.DOTALL
-    )
+    blocks = re.findall(r"```python\n(.+?)```", (ROOT / "docs/guides/evaluating.md").read_text("utf-8"), re.DOTALL)
+    [shown] = [block for block in blocks if "def proved" in block]
     guide = {}
     exec(shown, guide)  # noqa: S102 - the guide's own words
     guide["proved"](rosa, log.location)

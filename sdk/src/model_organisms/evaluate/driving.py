@@ -24,8 +24,10 @@ class Drawn:
     """One answer."""
 
     text: str
+    prompt: tuple[int, ...]
+    """Ids of the conversation."""
     tokens: tuple[int, ...]
-    """Ids, the token that ended the turn included."""
+    """Ids of the answer, the token that ended the turn included."""
     finish_reason: str
 
 
@@ -35,6 +37,7 @@ class _Question:
     messages: Sequence[Message]
     parameters: SamplingParameters
     answer: Future[Drawn]
+    prompt: tuple[int, ...] = ()
     text: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
 
@@ -45,7 +48,7 @@ class _Question:
         if piece.error is not None:
             self._end(piece.error)
         elif piece.finish_reason:
-            self._end(Drawn("".join(self.text), tuple(self.tokens), piece.finish_reason))
+            self._end(Drawn("".join(self.text), self.prompt, tuple(self.tokens), piece.finish_reason))
 
     def fail(self, error: BaseException) -> None:
         self._end(error)
@@ -133,7 +136,8 @@ class Driver:
                 return False
             try:
                 with self._turn:
-                    ticket = self.engine.submit(question.organism, question.messages, question.parameters)
+                    question.prompt = tuple(self.engine.speech(question.organism).token_ids(question.messages))
+                    ticket = self.engine.submit(question.organism, question.prompt, question.parameters)
             except Exception as error:  # noqa: BLE001 - it is told to whoever asked
                 question.fail(error)
             else:

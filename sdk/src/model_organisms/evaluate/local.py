@@ -223,26 +223,27 @@ class LocalAPI(ModelAPI):
                 except BaseException:
                     answer.cancel()
                     raise
-        with driver.alone() as engine:
-            prompt = engine.speech(self._organism).token_ids(asked.messages)
-            scores = None if asked.top is None else self._scores(engine, prompt, drawn, top=asked.top)
+        scores = None
+        if asked.top is not None:
+            with driver.alone() as engine:
+                scores = self._scores(engine, drawn, top=asked.top)
         return asking.output(
             self.model_name,
             drawn.text,
             drawn.finish_reason,
             tokens=len(drawn.tokens),
-            prompt_tokens=len(prompt),
+            prompt_tokens=len(drawn.prompt),
             scores=scores,
             metadata={"seed": str(parameters.seed), "engine": driver.engine.build(), "base_digest": driver.engine.base.digest}
             | ({"adapter_digests": list(self._organism.adapter_digests)} if self._organism else {}),
         )
 
-    def _scores(self, engine: Engine, prompt: list[int], drawn: Drawn, *, top: int) -> list[Logprob]:
+    def _scores(self, engine: Engine, drawn: Drawn, *, top: int) -> list[Logprob]:
         """Score each drawn token as the model does without temperature, top-k and top-p."""
         if not drawn.tokens:
             return []
         scale = 1.0 if self._scale is None else self._scale
-        ids = [*prompt, *drawn.tokens[:-1]]
+        ids = [*drawn.prompt, *drawn.tokens[:-1]]
         logs = engine.logits(self._organism, ids, scale=scale, last=len(drawn.tokens)).double().log_softmax(-1)
         best = logs.topk(max(1, top))
         say = engine.speech(self._organism).tokenizer.decode
