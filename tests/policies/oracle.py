@@ -59,9 +59,11 @@ def decides(call):
 
 
 def signs(call):
-    """Levels are the reviewers' to lower; policies, lost keys and appointments the admins'; destroying a key is either's."""
+    """Levels are the reviewers' to lower and games theirs to open; policies, lost keys and appointments the admins'; destroying a
+    key is either's.
+    """
     admins = call.has(ADMIN) and call.motion in {"adopt-policies", "replace-keys", "appoint", "destroy-key"}
-    return admins or (call.has(REVIEWER) and call.motion in {"lower-level", "destroy-key"})
+    return admins or (call.has(REVIEWER) and call.motion in {"lower-level", "destroy-key", "open-game"})
 
 
 def uses(needed, *, in_cell, leaves=False, own=lambda _: True):
@@ -76,6 +78,11 @@ def uses(needed, *, in_cell, leaves=False, own=lambda _: True):
         return call.has(RESEARCHER) and own(call) and granted and call.published and safe
 
     return rule
+
+
+def plays(call):
+    """A researcher whom a game names, and who could not look behind it as one who oversees."""
+    return call.has(RESEARCHER) and call.player and not call.has(REVIEWER, AUDITOR, ADMIN)
 
 
 def role(*roles):
@@ -133,6 +140,12 @@ RULES = {
     "secondMotion": lambda call: signs(call) and not call.proposer,
     "viewMotion": either(relation("proposer"), OVERSIGHT),
     "withdrawMotion": relation("proposer"),
+    "createGame": role(REVIEWER, PUBLISHER),
+    # A truth that was told is everybody's. Before that, its master's and the reviewers', if they do not play.
+    "viewGame": either(relation("master", "player", "revealed"), OVERSIGHT),
+    "viewTruth": lambda call: call.revealed or (not call.player and (call.master or call.has(REVIEWER))),
+    "joinGame": plays,
+    "guess": plays,
     # Heads, proofs and one's own entries are everybody's.
     "readLedger": either(relation("own"), OVERSIGHT),
     "viewUsers": lambda call: call.has(REVIEWER, AUDITOR, ADMIN) or (call.kind == "User" and call.oneself),

@@ -16,7 +16,7 @@ from tests.policies.oracle import may
 SHIPPED = PolicySet.read()
 EACH = 10
 """So many denied calls of each action are explained, evenly taken from the table."""
-RELATIONS = {"owner", "proposer", "publisher", "author", "requester", "user", "oneself"}
+RELATIONS = {"owner", "proposer", "publisher", "author", "requester", "user", "oneself", "master", "player"}
 
 
 def denied():

@@ -69,7 +69,6 @@ COMMANDS |= {
     "users list": lambda _: ("admin", [], "detection-lab"),
 }
 
-
 STREAMS = {"sandbox watch", "sandbox transcript"}  # an object a line, as it comes
 
 

@@ -6,7 +6,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms import errors, records, wire
-from model_organisms.v1 import access_pb2, errors_pb2, motions_pb2, organisms_pb2, recall_pb2, records_pb2, sandbox_pb2
+from model_organisms.v1 import access_pb2, errors_pb2, games_pb2, motions_pb2, organisms_pb2, recall_pb2, records_pb2, sandbox_pb2
 
 PAIRS = [
     (records.User, records_pb2.User),
@@ -34,6 +34,9 @@ PAIRS = [
     (records.Receipt, records_pb2.Receipt),
     (records.Signature, motions_pb2.Signature),
     (records.Motion, motions_pb2.Motion),
+    (records.Game, games_pb2.Game),
+    (records.Guess, games_pb2.Guess),
+    (records.Reveal, games_pb2.Reveal),
     (records.Holding, recall_pb2.Holding),
     (records.Notice, recall_pb2.Notice),
 ]

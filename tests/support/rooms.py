@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tests.support.games
 import tests.support.hub
 import tests.support.motions
 import tests.support.recall  # noqa: F401 - they note their commands as they are imported

@@ -29,6 +29,7 @@ from model_organisms_registry.ports import Shown, port
 from model_organisms_registry.rpc.access import AccessRooms
 from model_organisms_registry.rpc.audit import AuditRooms
 from model_organisms_registry.rpc.door import Door, Enrolled, anyone
+from model_organisms_registry.rpc.games import GamesRooms
 from model_organisms_registry.rpc.health import ANSWERED, HealthRooms
 from model_organisms_registry.rpc.identity import EnrolmentRooms, IdentityRooms
 from model_organisms_registry.rpc.motions import MotionsRooms
@@ -49,6 +50,7 @@ from model_organisms_registry.workflows.clockwork import Clockwork
 from model_organisms_registry.workflows.destruction import Destruction
 from model_organisms_registry.workflows.drawing import Draw
 from model_organisms_registry.workflows.explaining import Explaining
+from model_organisms_registry.workflows.games import Games
 from model_organisms_registry.workflows.glovebox import Gloveboxes
 from model_organisms_registry.workflows.grants import Grants
 from model_organisms_registry.workflows.holding import Holdings
@@ -171,7 +173,6 @@ class Registry:
     def _build(self) -> list[grpc.Server]:
         config, storage, limits = self.config, self.storage, self.config.limits
         table = tightened(TABLE, config.hazard) if config.hazard else TABLE
-        info = self._info()
         sealed = SealedStore(storage.blobs, storage.keys)
         bundles, uploads, contents = Bundles(sealed), Uploads(sealed), Contents(sealed)
         self.contents = contents
@@ -205,26 +206,26 @@ class Registry:
         self.gloveboxes = Gloveboxes(self.changes, self.gate, contents, sandbox=sandbox, table=table)
         self.destruction = Destruction(self.changes, self.gate, bundles)
         self.holdings = Holdings(self.changes, self.gate, grace=timedelta(days=limits.destruction_days))
-        acts = two_people(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies)
+        games = Games(self.changes, self.gate, table)
+        acts = two_people(organisms, self.destruction, Appointing(self.gate, identity.ticket), self.policies, games)
         motions = Motions(self.changes, self.gate, origin=config.origin, acts=acts)
         door, porch = self._doors()
-        self._standing = Standing(storage.database, self._clock, table)
-        self._pulls = Shares(limits.pulls_each, many_pulls)
-        rooms = OrganismsRooms(
-            organisms, self.publishing, self.pulling, recall=recall, standing=self._standing, pulls=self._pulls
-        )
+        self._standing = standing = Standing(storage.database, self._clock, table)
+        self._pulls = pulls = Shares(limits.pulls_each, many_pulls)
+        rooms = OrganismsRooms(organisms, self.publishing, self.pulling, recall=recall, standing=standing, pulls=pulls)
         main = [
-            door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, info)),
+            door.service(_service(identity_pb2, "IdentityService"), IdentityRooms(identity, self._info())),
             door.service(_service(organisms_pb2, "OrganismsService"), rooms),
             door.service(_service(access_pb2, "AccessService"), self._asking(table, contents)),
             door.service(_service(motions_pb2, "MotionsService"), MotionsRooms(motions)),
             door.service(_service(recall_pb2, "RecallService"), RecallRooms(self.holdings)),
+            door.service(GamesRooms.SERVICE, GamesRooms(games)),
             door.service(_service(sandbox_pb2, "SandboxService"), self._sessions(contents)),
             door.service(_service(audit_pb2, "AuditService"), AuditRooms(Audit(storage.log, self.gate))),
         ]
         health = HealthRooms(self._conditions, self.policies, self.reruns)
         enrol = [
-            porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), info)),
+            porch.service(_service(identity_pb2, "EnrolmentService"), EnrolmentRooms(identity, self._oidc(), self._info())),
             porch.service(_service(health_pb2, "Health"), health, only=ANSWERED),
         ]
         return [self._listening(main, config.listen, demand=True), self._listening(enrol, config.enrol_listen, demand=False)]

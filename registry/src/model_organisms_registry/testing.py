@@ -20,7 +20,7 @@ from model_organisms_registry.founding import found, free_ports
 from model_organisms_registry.server import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -79,18 +79,21 @@ def settings(folder: Path, *, base_models: Mapping[str, Path] | None = None, **c
 
 
 @contextmanager
-def running(config: Config, *, people: Iterable[tuple[str, str, str]] = ()) -> Iterator[World]:
+def running(
+    config: Config, *, people: Iterable[tuple[str, str, str]] = (), clock: Callable[[], datetime] | None = None
+) -> Iterator[World]:
     """Found and run a registry while the block runs.
 
     Args:
         config: Its settings, as `settings` makes them.
         people: Name, role and organisation of those to enrol at once.
+        clock: The registry's time, where it is to be another than this machine's.
 
     Yields:
         The world.
     """
     ticket = found(config, now=datetime.now(UTC))
-    registry = Registry(config)
+    registry = Registry(config, clock=clock)
     registry.start()
     world = World(registry, config.folder, login(str(ticket), config.folder / "admin.json"))
     try:

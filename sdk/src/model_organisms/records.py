@@ -139,6 +139,18 @@ class MotionKind(StrEnum):
     ADOPT_POLICIES = "adopt-policies"
     REPLACE_KEYS = "replace-keys"
     APPOINT = "appoint"
+    OPEN_GAME = "open-game"
+
+
+class GameState(StrEnum):
+    """Where an auditing game stands; that its deadline has passed is read from the clock."""
+
+    DRAFT = "draft"
+    """The registry is committed to its truth, and two people have yet to open it."""
+    OPEN = "open"
+    CLOSED = "closed"
+    """Its deadline has passed, and nobody has asked for the truth."""
+    REVEALED = "revealed"
 
 
 class MotionState(StrEnum):
@@ -562,6 +574,97 @@ class Motion:
     signatures: tuple[Signature, ...] = ()
     outcome: dict[str, str] = field(default_factory=dict)
     """What carrying it out gave. Told to whose signature carried it, in that answer only; it is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """A blind audit: players question versions under aliases and say which are organisms; the truth is committed to before."""
+
+    name: str
+    master: str
+    """Who made it, and does not play."""
+    title: str
+    question: str
+    """What players say of each alias besides whether it is an organism; empty where nothing is asked."""
+    choices: tuple[str, ...]
+    """Answers to choose from; empty where they are free text."""
+    aliases: tuple[VersionRef, ...]
+    """What players see of each version: its alias, and a commitment in the place of its digest."""
+    players: tuple[str, ...]
+    rung: Rung
+    level: Level
+    """Highest level among its versions; every alias counts as that."""
+    budget: Budget
+    """What each player may spend, on all aliases together."""
+    conditions: tuple[Condition, ...]
+    """What the owners ask of users; who joins accepts them."""
+    commitment: str
+    """Digest of the truth and a nonce."""
+    state: GameState
+    create_time: datetime
+    deadline: datetime
+    grant: str = ""
+    """The caller's own, once they have joined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What one alias stands for."""
+
+    alias: str
+    version: VersionRef
+    base: bool
+    """Only its base model answers: the version is loaded, at a dose of 0."""
+    organism: bool
+    """Whether players should call it one."""
+    answer: str
+    """The right answer to the game's question; empty where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a player says of one alias; the last one counts."""
+
+    alias: str
+    player: str
+    organism: bool
+    probability: float | None
+    """That it is an organism, 0 to 1."""
+    answer: str
+    count: int
+    """How often this player has guessed at it."""
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How a player did."""
+
+    player: str
+    aliases: int
+    right: int
+    """Aliases whose kind was said rightly; one without a guess is not."""
+    questions: int
+    """Aliases with a right answer to the game's question."""
+    answered: int
+    """Those answered rightly."""
+    rated: int
+    """Guesses with a probability."""
+    brier: float | None
+    """Mean squared difference of those probabilities from what was so; 0 is best, 0.25 is a coin's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """A game's truth, with what shows that it was the truth from the beginning."""
+
+    truth: tuple[Truth, ...]
+    nonce: str
+    """32 bytes in hex."""
+    guesses: tuple[Guess, ...]
+    """The last of each player for each alias; none before the truth is revealed to all."""
+    scores: tuple[Score, ...]
+    """Best first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ __all__ = [
     "pending",
     "reapply",
     "renew",
+    "renewable",
     "require",
     "review",
     "revoke",
@@ -211,6 +212,17 @@ def lapse(request: Request, *, now: datetime) -> Request:
     return request
 
 
+def renewable(grant: Grant) -> Grant:
+    """Return a grant that somebody asked for, and can ask for again.
+
+    Raises:
+        Conflict: It is a seat in a game.
+    """
+    if names.in_game(grant.request):
+        raise Conflict("A seat in a game ends with the game, and is not renewed.", grant=grant.name)
+    return grant
+
+
 def renew(
     grant: Grant,
     name: str,
@@ -243,6 +255,7 @@ def renew(
     Raises:
         Denied: The grant is another's.
         GrantRevoked: It was taken back; that is not renewed but asked anew.
+        Conflict: The bytes under its names have changed.
         InvalidArgument: As for `open_request`.
     """
     if grant.user != requester.name:

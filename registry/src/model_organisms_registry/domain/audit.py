@@ -101,6 +101,12 @@ class Event(Enum):
     WITHDRAW_MOTION = _shape("motions.withdraw", "kind")
     CARRY_MOTION = _shape("motions.carry", "kind subject facts signers")
 
+    CREATE_GAME = _shape("games.create", "commitment terms level aliases players deadline")
+    OPEN_GAME = _shape("games.open", "commitment terms motion")
+    JOIN_GAME = _shape("games.join", "commitment terms")
+    GUESS = _shape("games.guess", "alias guess count")
+    REVEAL_GAME = _shape("games.reveal", "commitment nonce guesses")
+
     OPEN_SESSION = _shape("sandbox.open", "version digest purpose expires", optional="budget walls claimed_walls place")
     SAMPLE_INTENT = _shape("sandbox.sample.intent", "session parameters seed", optional="steer scale", commit=True)
     SAMPLE_RESULT = _shape(

@@ -55,6 +55,7 @@ RULES: Mapping[MotionKind, Rule] = MappingProxyType(
         MotionKind.ADOPT_POLICIES: _rule("registry", "from to", Role.ADMIN),
         MotionKind.REPLACE_KEYS: _rule("user", "key", Role.ADMIN),
         MotionKind.APPOINT: _rule("user", "display_name organisation roles", Role.ADMIN),
+        MotionKind.OPEN_GAME: _rule("game", "terms", Role.REVIEWER),
     }
 )
 """The table. `policies/motions.cedar` says the same of roles."""

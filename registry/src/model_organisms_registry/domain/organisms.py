@@ -61,6 +61,10 @@ class Subject:
 
     organism: Organism
     version: Version
+    behind: Subject | None = None
+    """Of an alias in a game: what it stands for, which is loaded, and named nowhere."""
+    base: bool = False
+    """Of an alias: only the base model answers."""
 
     @property
     def level(self) -> Level:

@@ -27,6 +27,8 @@ _WEIGHTS = frozenset({Modifier.NO_FINETUNE, Modifier.NO_MERGE})
 """What nobody can do who never holds the weights."""
 _FACTS = frozenset({Modifier.TIME_LIMIT, Modifier.PROJECT, Modifier.INSTITUTION})
 """What is checked, so that there is nothing to promise."""
+PROMISES = frozenset(Modifier) - _FACTS - {Modifier.UNSPECIFIED}
+"""What a requester can promise to keep to."""
 _ORDER = (Outcome.APPROVE, Outcome.ABSTAIN, Outcome.DENY)
 
 

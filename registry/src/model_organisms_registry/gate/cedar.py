@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "schema.cedarschema"
 NEVER = "never.cedar"
-SHIPPED = (NEVER, "organisms.cedar", "access.cedar", "motions.cedar", "sandbox.cedar", "audit.cedar")
+SHIPPED = (NEVER, "organisms.cedar", "access.cedar", "motions.cedar", "sandbox.cedar", "games.cedar", "audit.cedar")
 """In the order in which they speak; files of the deployment's own come after them, by name."""
 
 FAULT = "gate-fault"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from model_organisms import names
 from model_organisms.errors import InvalidArgument
 from model_organisms.records import (
+    Game,
+    GameState,
     Grant,
     GrantState,
     Level,
@@ -172,6 +174,17 @@ def motion(record: Motion) -> Resource:
     return Resource("Motion", names.check("motion", record.name), attributes, view=Action.VIEW_MOTION)
 
 
+def game(record: Game) -> Resource:
+    """An auditing game."""
+    record = _typed(record, Game, "game")
+    attributes = {
+        "master": _user(record.master),
+        "players": [_user(name) for name in record.players],
+        "revealed": _typed(record.state, GameState, "state") is GameState.REVEALED,
+    }
+    return Resource("Game", names.check("game", record.name), attributes, view=Action.VIEW_GAME)
+
+
 def session(record: Session, of: Organism, sampled: Version) -> Resource:
     """A session, with the level and state of its version now.
 
@@ -202,9 +215,12 @@ def own_session(record: Version, of: Organism, user: User) -> Resource:
 def nothing(kind: str, name: str) -> Resource:
     """A stand-in for what is not there, so that asking for it takes the same steps as asking for what is hidden."""
     nobody, stopped = _user("users/nobody"), _service(VersionState.WITHDRAWN)
+    version = {"level": 4, "owner": nobody, "authors": [], "hidden": True, **stopped}
     attributes: dict[str, dict[str, Any]] = {
         "organism": {"level": 4, "owner": nobody, "hidden": True},
-        "version": {"level": 4, "owner": nobody, "authors": [], "hidden": True, **stopped},
+        "version": version,
+        "alias": version,
+        "game": {"master": nobody, "players": [], "revealed": False},
         "request": {"requester": nobody, "level": 4, "rung": 4, "owners": [], "authors": []},
         "grant": {"user": nobody, "owners": []},
         "motion": {"proposer": nobody, "kind": "none"},
@@ -214,6 +230,8 @@ def nothing(kind: str, name: str) -> Resource:
     views = {
         "organism": Action.DESCRIBE,
         "version": Action.DESCRIBE,
+        "alias": Action.DESCRIBE,
+        "game": Action.VIEW_GAME,
         "request": Action.VIEW_REQUEST,
         "grant": Action.VIEW_GRANT,
         "motion": Action.VIEW_MOTION,
@@ -222,7 +240,8 @@ def nothing(kind: str, name: str) -> Resource:
     }
     if kind not in views:
         raise InvalidArgument(f"A stand-in is for one of {', '.join(sorted(views))}, not for '{kind}'.")
-    return Resource(kind.capitalize(), names.check(kind, name), attributes[kind], view=views[kind])
+    of = "Version" if kind == "alias" else kind.capitalize()
+    return Resource(of, names.check(kind, name), attributes[kind], view=views[kind])
 
 
 def principal(user: User) -> str:
@@ -273,8 +292,8 @@ def _service(state: VersionState) -> dict[str, bool]:
 
 
 def _belongs(record: Version, of: Organism) -> None:
-    name = names.parse_version(_typed(record, Version, "version").name)
-    if name.organism != _typed(of, Organism, "organism").name:
+    name = names.check("sampled", _typed(record, Version, "version").name)
+    if names.home_of(name) != _typed(of, Organism, "organism").name:
         raise InvalidArgument(f"{record.name} is not a version of {of.name}; read the organism that it belongs to.")
 
 

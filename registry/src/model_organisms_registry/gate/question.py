@@ -58,7 +58,7 @@ class Question:
         return any(
             grant.user == self.call.user.name
             and grant.state is not GrantState.REVOKED
-            and any(names.organism_of(ref.name) == self.resource.organism for ref in grant.versions)
+            and any(names.home_of(ref.name) == self.resource.organism for ref in grant.versions)
             for grant in self.grants
         )
 

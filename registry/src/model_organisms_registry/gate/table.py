@@ -34,7 +34,7 @@ BY_LOT = 200
 _PERMISSIVE = 0.7
 """Share of the facts of a row drawn by lot that are the most permissive ones."""
 _ME, _OTHER = "users/me", "users/other"
-_PEOPLE = ("owner", "requester", "user", "proposer")
+_PEOPLE = ("owner", "requester", "user", "proposer", "master")
 _YES, _NO = (True, False), (False, True)
 """Both ways, the permissive one first."""
 
@@ -58,6 +58,7 @@ _RERUN = {**_VERSION, "itself": _YES, "jail": _YES}
 _SESSION = {**_ALWAYS, **_LEVEL, "user": _YES, "state": _STATES}
 _GRANT = {**_ALWAYS, "user": _YES, "owner": _YES}
 _MOTION = {**_ALWAYS, "motion": tuple(kind.value for kind in MotionKind), "proposer": _YES}
+_GAME = {**_ALWAYS, "master": _YES, "player": _YES, "revealed": _NO}
 _USE: dict[str, tuple[Any, ...]] = {
     "jail": _YES,
     "witness": _YES,
@@ -102,6 +103,11 @@ SHAPES: dict[Action, dict[str, dict[str, tuple[Any, ...]]]] = {
     Action.SECOND_MOTION: {"Motion": {**_MOTION, "proposer": _NO}},
     Action.VIEW_MOTION: {"Motion": _MOTION},
     Action.WITHDRAW_MOTION: {"Motion": _MOTION},
+    Action.CREATE_GAME: {"Registry": _ALWAYS},
+    Action.VIEW_GAME: {"Game": _GAME},
+    Action.VIEW_TRUTH: {"Game": {**_GAME, "player": _NO}},
+    Action.JOIN_GAME: {"Game": _GAME},
+    Action.GUESS: {"Game": _GAME},
     Action.READ_LEDGER: {"Ledger": {**_ALWAYS, "own": _YES}},
     Action.VIEW_USERS: {"Registry": _ALWAYS, "User": {**_ALWAYS, "oneself": _YES}},
     Action.MANAGE_USERS: {"User": {**_ALWAYS, "oneself": _NO}},
@@ -175,6 +181,9 @@ class Row:
             return level | one | {"rung": facts["rung"], "owners": [owner], "authors": authors}
         if self.kind == "Motion":
             return one | {"kind": facts["motion"]}
+        if self.kind == "Game":
+            players = [_person(mine=False), *([_person(mine=True)] if facts["player"] else [])]
+            return one | {"players": players, "revealed": facts["revealed"]}
         if self.kind == "Grant":
             return {"user": one["user"], "owners": [one["owner"]]}
         return _account(active=True) if self.kind == "User" else level | plain | one

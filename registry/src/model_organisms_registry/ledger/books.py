@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from model_organisms import names
 from model_organisms.formats import conditions
 from model_organisms.records import BUDGET_FIELDS, Budget, GrantState, SessionState
 
@@ -103,7 +104,7 @@ _ANNOUNCED: tuple[Pair[Intent], ...] = (
     Pair("parent", lambda row: row.parent if row.kind.value in ASKED else "", _fact("session", "")),
 )
 _SETTLED: tuple[Pair[Intent], ...] = (Pair("outcome", lambda row: row.outcome, _fact("outcome", "lost")),)
-_ABOUT_ONE = (Event.OPEN_SESSION, Event.END_SESSION, Event.REQUEST, Event.GRANT, Event.REVOKE)
+_ABOUT_ONE = (Event.OPEN_SESSION, Event.END_SESSION, Event.REQUEST, Event.GRANT, Event.REVOKE, Event.JOIN_GAME)
 
 
 class Books:
@@ -164,8 +165,11 @@ class Books:
         given, revoked = self._of(Event.GRANT, grant.name), self._of(Event.REVOKE, grant.name)
         yield from _held(grant.name, grant, given, _GRANTED, once=Event.GRANT)
         for entry in given:
-            asked = self._of(Event.REQUEST, entry.facts["request"])
-            yield from _held(grant.name, grant, asked, _ASKED_FOR, once=Event.REQUEST)
+            event = Event.JOIN_GAME if names.in_game(entry.facts["request"]) else Event.REQUEST
+            asked = self._of(event, entry.facts["request"])
+            if event is Event.JOIN_GAME:  # every player has an entry there
+                asked = [one for one in asked if one.actor == grant.user]
+            yield from _held(grant.name, grant, asked, _ASKED_FOR, once=event)
         state = GrantState.REVOKED if revoked else GrantState.ACTIVE
         if grant.state is not state:
             yield Finding(grant.name, f"its state is {grant.state.value}, by the ledger it is {state.value}")

@@ -304,6 +304,78 @@ grant_versions = Table(
 )
 """`user` and `organism` are repeated here, so that "may this user touch these bytes" is one look into one index."""
 
+grant_aliases = Table(
+    "grant_aliases",
+    metadata,
+    _key("grant", ForeignKey("grants.name")),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    _words("alias"),
+    _words("digest"),
+    Index(None, "alias", "grant"),
+)
+"""What a player's grant covers, apart from `grant_versions`: nobody who looks there for holders of a version finds a player."""
+
+# games
+
+games = Table(
+    "games",
+    metadata,
+    _key("name"),
+    _words("master", ForeignKey("users.name")),
+    _words("title"),
+    _words("question"),
+    _words("choices"),
+    Column("rung", Integer, nullable=False),
+    Column("level", Integer, nullable=False),
+    *_budget("budget"),
+    _words("conditions"),
+    _words("commitment"),
+    _words("nonce"),
+    _words("state"),
+    Column("create_time", Instant, nullable=False),
+    Column("deadline", Instant, nullable=False),
+    Index(None, "master", "name"),
+)
+
+game_aliases = Table(
+    "game_aliases",
+    metadata,
+    _key("alias"),
+    _words("game", ForeignKey("games.name")),
+    Column("number", Integer, nullable=False),
+    _words("blind"),
+    _words("version", ForeignKey("versions.name")),
+    _words("digest"),
+    Column("base", Boolean, nullable=False),
+    Column("organism", Boolean, nullable=False),
+    _words("answer"),
+    UniqueConstraint("game", "number"),
+)
+
+game_players = Table(
+    "game_players",
+    metadata,
+    _key("game", ForeignKey("games.name")),
+    _key("user", ForeignKey("users.name")),
+    Column("position", Integer, nullable=False),
+    _words("grant"),
+    Index(None, "user", "game"),
+)
+"""`grant` is empty until the player has joined."""
+
+guesses = Table(
+    "guesses",
+    metadata,
+    _key("alias", ForeignKey("game_aliases.alias")),
+    _key("player", ForeignKey("users.name")),
+    Column("organism", Boolean, nullable=False),
+    Column("probability", Words),
+    _words("answer"),
+    Column("times", Integer, nullable=False),
+    Column("create_time", Instant, nullable=False),
+)
+"""The last of each player for each alias. A probability is kept as Python prints it, which reads back as the same number."""
+
 # motions
 
 motions = Table(
@@ -378,13 +450,16 @@ sessions = Table(
     Column("replica", Words, nullable=False, server_default=text("''")),
     _later("place", "registry"),
     Column("used_time", Instant),
+    Column("alias", Words, nullable=False, server_default=text("''")),
+    Column("blind", Words, nullable=False, server_default=text("''")),
     *_within_budget(),
     Index(None, "user", "name"),
     Index(None, "version", "name"),
     Index(None, "state", "name"),
     Index(None, "grant", "name"),
 )
-"""`place` is `holder` for a session whose cell is on its holder's machine; only there `used_time` is kept."""
+"""`place` is `holder` for a session whose cell is on its holder's machine; only there `used_time` is kept. In a game, `alias` and
+`blind` stand for version and digest wherever the row is read."""
 
 local_turns = Table(
     "local_turns",

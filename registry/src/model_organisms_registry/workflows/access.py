@@ -218,7 +218,7 @@ class Access:
         with self._changes.open() as change:
             old, owners = finding.grant(change.tx, self._gate, call, Action.VIEW_GRANT, name)
             self._gate.permit(call, Action.VIEW_GRANT, entities.grant(old, owners=owners))
-            before = request_rows.request(change.tx, old.request)
+            before = request_rows.request(change.tx, rules.renewable(old).request)
             subjects, permit = self._asked(change.tx, call, [ref.name for ref in old.versions], old.rung)
             request = rules.renew(
                 old,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from model_organisms import names
 from model_organisms.errors import ConfigurationInvalid, InvalidArgument
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, reruns
@@ -39,7 +40,7 @@ class Draw:
 
     def facts(self, tx: Connection, receipt: SampleReceipt, outcome: str) -> dict[str, str]:
         """What the entry of a turn's result says of the draw; nothing where the turn is not in it."""
-        if not self._on:
+        if not self._on or names.in_game(receipt.version):
             return {}
         level = finding.subject(tx, receipt.version).level
         return {reruns.FACT: self._share} if in_draw(level, outcome, changed=changes(receipt.parameters)) else {}

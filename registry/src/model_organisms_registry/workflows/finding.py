@@ -9,9 +9,11 @@ from model_organisms import names
 from model_organisms.errors import NotFound
 from model_organisms.records import Past
 
+from model_organisms_registry.domain import games as rules
 from model_organisms_registry.domain.access import lapse
 from model_organisms_registry.domain.organisms import Subject
 from model_organisms_registry.gate import entities
+from model_organisms_registry.storage.catalog import games as game_rows
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import identity as accounts
 from model_organisms_registry.storage.catalog import organisms as organism_rows
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from model_organisms.records import Grant, Motion, Organism, Request, User
+    from model_organisms.records import Grant, Motion, Organism, Request, Session, User
 
     from model_organisms_registry.domain.permits import Action, Call
     from model_organisms_registry.gate.entities import Resource
@@ -64,18 +66,40 @@ def version(tx: Connection, gate: Gate, call: Call, action: Action, name: str, *
     Raises:
         NotFound: There is none, in the same words as for one that is hidden.
     """
+    veiled = names.in_game(name)
     try:
-        record = organism_rows.version(tx, name, lock=lock)
-        of = organism_rows.organism(tx, names.parse_version(name).organism)
+        record = None if veiled else organism_rows.version(tx, name, lock=lock)
+        found = Subject(organism_rows.organism(tx, names.organism_of(name)), record) if record else subject(tx, name)
     except NotFound:
-        gate.absent(call, action, "version", name)
+        gate.absent(call, action, "alias" if veiled else "version", name)
+    of = found.organism
     held = grant_rows.grants(tx, user=call.user.name, version=name, page_size=_MANY).items or _grants_on(tx, call, of)
-    return Found(Subject(of, record), entities.version(record, of), held)
+    return Found(found, entities.version(found.version, of), held)
 
 
 def subject(tx: Connection, name: str) -> Subject:
-    """Read a version that a stored record names, with its organism."""
-    return Subject(organism_rows.organism(tx, names.parse_version(name).organism), organism_rows.version(tx, name))
+    """Read a version that a stored record names, with its organism; of an alias, what stands for it."""
+    if not names.in_game(name):
+        return Subject(organism_rows.organism(tx, names.parse_version(name).organism), organism_rows.version(tx, name))
+    veil = game_rows.veil(tx, name)
+    game, others = game_rows.game(tx, veil.game), played(tx, veil.game)
+    return rules.veiled(game, veil.alias, base=veil.base, behind=subject(tx, veil.version.name), others=others)
+
+
+def dose(tx: Connection, session: Session) -> float | None:
+    """The dose at which a session answers whatever is asked: 0 where an alias stands for a bare base model; None leaves it."""
+    name = session.version.name
+    return 0.0 if names.in_game(name) and game_rows.veil(tx, name).base else None
+
+
+def played(tx: Connection, game: str) -> tuple[Subject, ...]:
+    """Read what the aliases of a game stand for, as it is now, each once.
+
+    Raises:
+        NotFound: There is no such game.
+    """
+    truth, _ = game_rows.truth(tx, game)
+    return tuple(subject(tx, name) for name in dict.fromkeys(one.version.name for one in truth))
 
 
 def request(record: Request, subjects: Sequence[Subject]) -> Resource:
@@ -125,4 +149,4 @@ def _grants_on(tx: Connection, call: Call, of: Organism) -> tuple[Grant, ...]:
     if not of.hidden:
         return ()
     held = grant_rows.grants(tx, user=call.user.name, page_size=_MANY).items
-    return tuple(grant for grant in held if any(names.organism_of(ref.name) == of.name for ref in grant.versions))
+    return tuple(grant for grant in held if any(names.home_of(ref.name) == of.name for ref in grant.versions))

@@ -44,6 +44,8 @@ class Turn:
     parameters: SamplingParameters
     witnessed: bool
     """What is released needs a cosigned checkpoint over its entry, not only a signed one."""
+    dose: float | None = None
+    """At which it answers, whatever is asked; None leaves that to the question."""
     intent_index: int = -1
     text: list[str] = field(default_factory=list)
     """What was released."""

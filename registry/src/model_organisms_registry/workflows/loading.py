@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import BaseModelMismatch, CellUnavailable
+from model_organisms.errors import BaseModelMismatch, CellUnavailable, JailMissing, ModelOrganismsError
 from model_organisms.formats import provenance
 from model_organisms.formats.buffers import wipe
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from model_organisms.records import BundleFile
+    from model_organisms.records import BundleFile, Level
 
     from model_organisms_registry.domain.organisms import Subject
     from model_organisms_registry.domain.permits import Permit
     from model_organisms_registry.isolation.placement import Pool, Tenant
     from model_organisms_registry.storage.bundles import Bundles
 
+_LOG = logging.getLogger(__name__)
 _WORDS = frozenset({"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"})
 
 
@@ -46,11 +48,30 @@ class Loading:
         """Asked when a session finds no cell: ends what can wait, and says whether there was anything."""
 
     def cell(self, permit: Permit, subject: Subject) -> Tenant:
-        """Start a cell and give it the version.
+        """Start a cell and give it the version, or what an alias stands for. `_loaded` has the arguments.
+
+        Raises:
+            CellUnavailable: The registry lacks the base model, no cell came up, or of an alias, whatever else it was.
+            BaseModelMismatch: It has another base model of that name.
+        """
+        if subject.behind is None:
+            return self._loaded(permit, subject, subject.level)
+        try:
+            return self._loaded(permit, subject.behind, subject.level)
+        except JailMissing:
+            raise
+        except ModelOrganismsError as error:
+            _LOG.warning("%s could not be opened: %s", permit.resource, error.message)
+            msg = "No cell took this alias up; try again in a while, or tell the game's master."
+            raise CellUnavailable(msg, alias=permit.resource) from None  # what went wrong could say what it stands for
+
+    def _loaded(self, permit: Permit, subject: Subject, level: Level) -> Tenant:
+        """Start a cell and give it a version.
 
         Args:
             permit: For opening a session on it, or for saying a turn of one again: that is done in a cell of its own.
             subject: The version with its organism.
+            level: What it counts as.
 
         Returns:
             A cell that answers as its provenance says it must.
@@ -71,7 +92,7 @@ class Loading:
             opening = partial(
                 self._pool.open,
                 permit,
-                level=max(subject.level, FROM) if permit.action == Action.RERUN else subject.level,
+                level=max(level, FROM) if permit.action == Action.RERUN else level,
                 base=base,
                 bundle=memoryview(memory)[: stored.size],
                 version_digest=subject.version.digest,

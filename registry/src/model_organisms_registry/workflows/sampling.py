@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from model_organisms import names
 from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.formats import sampled
 from model_organisms.records import Budget, Sample, SampleReceipt, SamplingParameters
@@ -127,7 +128,7 @@ class Sampling:
             rows.spend_session(change.tx, name, taken)
             drawn = replace(question.parameters, max_tokens=taken.tokens or 1, seed=secrets.randbits(rules.SEED_BITS))
             witnessed = self._sandbox.needs_witness(change.tx, session, question.rung)
-            turn = Turn(permit, session, cell, number, intent, taken, drawn, witnessed)
+            turn = Turn(permit, session, cell, number, intent, taken, drawn, witnessed, dose=finding.dose(change.tx, session))
             kind = rows.IntentKind.PROBE if probing else rows.IntentKind.SAMPLE
             stated = (intent, kind, session.version.name, name, intent_seq, call.time)
             rows.add_intent(change.tx, rows.Intent(*stated, replica=self._sandbox.replica, grant=session.grant, taken=taken))
@@ -172,7 +173,8 @@ class Sampling:
         gathered: list[str] = []
         size = tokens = 0
         opened = time.monotonic()
-        for piece in turn.cell.sample(messages, turn.parameters, max_seconds=seconds):
+        asked = turn.parameters if turn.dose is None else replace(turn.parameters, scale=turn.dose)
+        for piece in turn.cell.sample(messages, asked, max_seconds=seconds):
             tokens += piece.tokens
             turn.tokens += piece.tokens
             text = _fitting(piece.text, turn.taken.output_bytes - size)
@@ -259,6 +261,8 @@ class Sampling:
     def receipt_of(turn: Turn, receipt: Receipt | None) -> SampleReceipt:
         """Say what was done, for whoever asked."""
         info, output = turn.cell.info, "".join(turn.text)
+        if names.in_game(turn.session.version.name):  # the blind digest binds all of this
+            info = replace(info, tokenizer_digest="", template_digest="", adapter_digests=(), modules_applied=0)
         return SampleReceipt(
             sample=turn.name,
             version=turn.session.version.name,

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.living import Live
 
 _LOG = logging.getLogger(__name__)
-_SEE_ALL = frozenset({Role.REVIEWER, Role.ADMIN})
 
 
 class Sandbox:
@@ -146,7 +145,7 @@ class Sandbox:
     def list(self, call: Call, *, user: str, state: SessionState | None, page_size: int, page_token: str) -> Page[Session]:
         """List sessions: one's own, or for reviewers those of all."""
         self._gate.permit(call, Action.LIST, entities.registry())
-        whose = user if _SEE_ALL & call.user.roles else call.user.name
+        whose = user if {Role.REVIEWER, Role.ADMIN} & call.user.roles else call.user.name
         with self._changes.database.read() as tx:
             return rows.sessions(tx, user=whose, state=state, page_size=page_size, page_token=page_token)
 
@@ -176,7 +175,7 @@ class Sandbox:
 
     def level_raised(self, organism: str, now: datetime) -> None:
         """End what runs on an organism that was raised above its grant's level, or above what its cell's walls are good for."""
-        for live in self.living.every(lambda session: names.organism_of(session.version.name) == organism):
+        for live in self.living.every(lambda session: names.home_of(session.version.name) == organism):
             try:
                 with self._changes.database.read() as tx:
                     self.hold(tx, live.session.name, live.cell, now)
@@ -356,6 +355,5 @@ def _write_end(
         "values": str(ended.spent.probe_values),
     }
     time = None if call else now
-    change.enter(
-        entry(Event.END_SESSION, call, time=time, seq=seq(), subject=ended.name, permit=permit, commit=commit, facts=facts)
-    )
+    end = entry(Event.END_SESSION, call, time=time, seq=seq(), subject=ended.name, permit=permit, commit=commit, facts=facts)
+    change.enter(end)

@@ -10,6 +10,7 @@ from model_organisms.client import keys, oidc, rotating
 from model_organisms.client.access import Access
 from model_organisms.client.audit import Audit
 from model_organisms.client.channel import Channel, enrol, enrol_with_token, providers
+from model_organisms.client.games import Games
 from model_organisms.client.identity import Users
 from model_organisms.client.locking import Lock
 from model_organisms.client.motions import Motions
@@ -34,6 +35,7 @@ class Client:
         audit: Check the ledger.
         users: Accounts.
         motions: Acts that take two people.
+        games: Blind audits under aliases.
     """
 
     def __init__(self, channel: Channel, pin: Path | None) -> None:
@@ -46,6 +48,7 @@ class Client:
         self.access = Access(channel, self.audit)
         self.sandbox = Sandbox(channel, self.audit, self.organisms)
         self.motions = Motions(channel, self.audit)
+        self.games = Games(channel, self.audit, self.sandbox, self.motions)
 
     @property
     def identity(self) -> keys.Identity:

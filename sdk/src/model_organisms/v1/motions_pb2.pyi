@@ -33,6 +33,7 @@ class _MotionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MotionKind
     MOTION_KIND_ADOPT_POLICIES: _MotionKind.ValueType  # 3
     MOTION_KIND_REPLACE_KEYS: _MotionKind.ValueType  # 4
     MOTION_KIND_APPOINT: _MotionKind.ValueType  # 5
+    MOTION_KIND_OPEN_GAME: _MotionKind.ValueType  # 6
 
 class MotionKind(_MotionKind, metaclass=_MotionKindEnumTypeWrapper): ...
 
@@ -42,6 +43,7 @@ MOTION_KIND_DESTROY_KEY: MotionKind.ValueType  # 2
 MOTION_KIND_ADOPT_POLICIES: MotionKind.ValueType  # 3
 MOTION_KIND_REPLACE_KEYS: MotionKind.ValueType  # 4
 MOTION_KIND_APPOINT: MotionKind.ValueType  # 5
+MOTION_KIND_OPEN_GAME: MotionKind.ValueType  # 6
 Global___MotionKind: _TypeAlias = MotionKind  # noqa: Y015
 
 class _MotionState:

@@ -202,6 +202,7 @@ class OpenSessionRequest(_message.Message):
     DURATION_S_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """Or an alias of a game."""
     purpose: _records_pb2.Purpose.ValueType
     duration_s: _builtins.int
     """0 takes the default."""

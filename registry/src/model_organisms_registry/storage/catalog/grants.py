@@ -45,18 +45,16 @@ def add_grant(tx: Connection, grant: Grant) -> None:
         "conditions": dump_conditions(grant.conditions),
     }
     rows.add(tx, schema.grants, values, name=grant.name)
-    covered = [
-        {
-            "grant": grant.name,
-            "position": position,
-            "user": grant.user,
-            "organism": names.organism_of(version.name),
-            "version": version.name,
-            "digest": version.digest,
-        }
-        for position, version in enumerate(grant.versions)
-    ]
+    covered, veiled = [], []
+    for position, version in enumerate(grant.versions):
+        at = {"grant": grant.name, "position": position, "digest": version.digest}
+        if names.in_game(version.name):
+            veiled.append({**at, "alias": version.name})
+        else:
+            named = {"user": grant.user, "organism": names.organism_of(version.name), "version": version.name}
+            covered.append({**at, **named})
     rows.add_all(tx, schema.grant_versions, covered)
+    rows.add_all(tx, schema.grant_aliases, veiled)
 
 
 def grant(tx: Connection, name: str) -> Grant:
@@ -114,9 +112,10 @@ def grants(
     if now is not None and state in {GrantState.ACTIVE, GrantState.EXPIRED}:
         statement = statement.where(table.c.expire_time > now if state is GrantState.ACTIVE else table.c.expire_time <= now)
     if version:
-        key = schema.grant_versions.c.grant  # its index is in the order of the pages
-        statement = statement.join(schema.grant_versions, key == table.c.name)
-        statement = statement.where(schema.grant_versions.c.version == version)
+        veiled, named = schema.grant_aliases, schema.grant_versions
+        of, column = (veiled, veiled.c.alias) if names.in_game(version) else (named, named.c.version)
+        key = of.c.grant  # its index is in the order of the pages
+        statement = statement.join(of, key == table.c.name).where(column == version)
     return page(
         tx,
         statement,
@@ -188,11 +187,14 @@ def refund(tx: Connection, grant_name: str, amount: Budget) -> None:
 
 
 def _read(tx: Connection, found: Sequence[Row[Any]]) -> list[Grant]:
-    of = schema.grant_versions
+    of, veiled = schema.grant_versions, schema.grant_aliases
     wanted = [row.name for row in found]
     versions: dict[str, list[VersionRef]] = defaultdict(list)
     for row in tx.execute(select(of).where(of.c.grant.in_(wanted)).order_by(of.c.grant, of.c.position)):
         versions[row.grant].append(VersionRef(row.version, row.digest))
+    if playing := [row.name for row in found if names.in_game(row.request)]:
+        for row in tx.execute(select(veiled).where(veiled.c.grant.in_(playing)).order_by(veiled.c.grant, veiled.c.position)):
+            versions[row.grant].append(VersionRef(row.alias, row.digest))
     return [_grant(row, versions[row.name]) for row in found]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_organisms import names
 from model_organisms.errors import Conflict
 from model_organisms.records import Budget, Page, Purpose, Session, SessionState, VersionRef
 from sqlalchemy import func, select, update
 
 from model_organisms_registry.storage import schema
-from model_organisms_registry.storage.catalog import budgets, rows
+from model_organisms_registry.storage.catalog import budgets, games, rows
 from model_organisms_registry.storage.catalog.intents import (
     Intent,
     IntentKind,
@@ -79,11 +80,16 @@ def add_session(tx: Connection, session: Session, *, replica: str = "") -> None:
     Raises:
         AlreadyExists: The name is taken.
     """
+    seen = session.version
+    veiled = names.in_game(seen.name)
+    loaded = games.veil(tx, seen.name).version if veiled else seen
     values = {
         "name": session.name,
         "user": session.user,
-        "version": session.version.name,
-        "digest": session.version.digest,
+        "version": loaded.name,
+        "digest": loaded.digest,
+        "alias": seen.name if veiled else "",
+        "blind": seen.digest if veiled else "",
         "grant": session.grant or None,
         "purpose": session.purpose.value,
         **budgets.dump("budget", session.budget),
@@ -272,7 +278,7 @@ def _session(row: Row[Any]) -> Session:
     return Session(
         name=row.name,
         user=row.user,
-        version=VersionRef(row.version, row.digest),
+        version=VersionRef(row.alias or row.version, row.blind or row.digest),
         grant=row.grant or "",
         purpose=Purpose(row.purpose),
         budget=budgets.load("budget", row),

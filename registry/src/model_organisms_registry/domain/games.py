@@ -1,0 +1,372 @@
+"""Auditing games: what may be in one, who plays, when it is open, and what an alias looks like from above.
+
+- The registry draws which alias is which, and commits to it before anybody plays. Nothing of a game changes after that but its
+  state: draft, open, closed, revealed.
+- Whatever could tell the aliases apart without asking them is the same for all: base model, level, and whether they are served.
+  They stand and fall together.
+- Players are researchers without oversight, without a part in any of the organisms, and cannot see them: all are hidden.
+- Two reviewers open a game, as a grant to each player would take; who joins gets that grant. It ends with the deadline.
+- The truth is told to everybody after the deadline, and not before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from model_organisms import names
+from model_organisms.errors import Conflict, Denied, InvalidArgument
+from model_organisms.formats import games as formats
+from model_organisms.records import (
+    Budget,
+    FileKind,
+    Game,
+    GameState,
+    Grant,
+    GrantState,
+    Guess,
+    Level,
+    Organism,
+    Purpose,
+    Role,
+    Rung,
+    Stated,
+    Truth,
+    UserState,
+    Version,
+    VersionRef,
+    VersionState,
+)
+
+from model_organisms_registry.domain import purposes, terms
+from model_organisms_registry.domain.budgets import check_budget, default_budget
+from model_organisms_registry.domain.identity import OVERSIGHT
+from model_organisms_registry.domain.organisms import Subject, plain, served
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from model_organisms.records import Condition, User
+
+    from model_organisms_registry.domain.hazard import Demands, HazardTable
+
+HIGHEST = Level.CL2
+"""Above it a session's turns are said again and compared, which needs to name what was loaded."""
+RUNG = Rung.SAMPLE
+SHORTEST = timedelta(minutes=1)
+MOST_ALIASES = MOST_PLAYERS = 64
+MOST_GUESSES = 100
+"""At one alias, by one player."""
+ANSWER_LIMIT = 200
+_WORDS = frozenset({FileKind.PROMPT, FileKind.TOKENIZER})
+_SIGNERS = 2
+_ORDER = (VersionState.PUBLISHED, VersionState.QUARANTINED, VersionState.WITHDRAWN, VersionState.DESTROYED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """What a master puts behind an alias."""
+
+    subject: Subject
+    base: bool
+    organism: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What a master says of a game before it is drawn up."""
+
+    title: str
+    question: str
+    choices: tuple[str, ...]
+    budget: Budget | None
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A game with its truth."""
+
+    game: Game
+    truth: tuple[Truth, ...]
+    nonce: str
+
+
+def draw(
+    name: str,
+    sheet: Sheet,
+    seats: Sequence[Seated],
+    *,
+    master: User,
+    players: Sequence[User],
+    knowing: Collection[str],
+    nonce: str,
+    now: datetime,
+    table: HazardTable,
+) -> Drawn:
+    """Draw a game up, and commit to its truth.
+
+    Args:
+        name: Name of the new game.
+        sheet: What is said of it.
+        seats: What is behind its aliases, in an order drawn by lot.
+        master: Who makes it.
+        players: Who may play.
+        knowing: Users who hold a grant on any of its organisms, or held one that ran out.
+        nonce: 32 random bytes in hex.
+        now: The call's time.
+        table: The hazard table of this deployment.
+
+    Returns:
+        A draft.
+
+    Raises:
+        InvalidArgument: Too few, too many, too long, or out of bounds.
+        Denied: A version, a player or the master has no place in a game.
+        Withdrawn: A version is.
+        PurposeRefused: It does not fit what an owner asks.
+    """
+    if not 1 <= len(seats) <= MOST_ALIASES:
+        raise InvalidArgument(f"A game has 1 to {MOST_ALIASES} aliases.", field="seats")
+    subjects = [seat.subject for seat in seats]
+    level = _level(subjects, table)
+    _check_rights(master, subjects)
+    _check_players(players, master=master, subjects=subjects, knowing=knowing)
+    choices = tuple(plain(choice, "choices", limit=ANSWER_LIMIT) for choice in sheet.choices)
+    truth = tuple(_truth(name, number, seat, choices) for number, seat in enumerate(seats, 1))
+    asks = terms.conditions(subjects)
+    duration = sheet.deadline - now
+    longest = purposes.longest(asks, table.rules_of(level).max_duration)
+    if not SHORTEST <= duration <= longest:
+        raise InvalidArgument(f"A game lasts from {SHORTEST} to {longest}; set its deadline so.", field="deadline")
+    _check_fit(players, subjects, asks, duration)
+    least = terms.smallest(subjects)
+    budget = default_budget(level, RUNG, **least) if sheet.budget is None else sheet.budget
+    game = Game(
+        name=names.check("game", name),
+        master=master.name,
+        title=plain(sheet.title, "title", limit=ANSWER_LIMIT),
+        question=plain(sheet.question, "question", limit=2000),
+        choices=choices,
+        aliases=tuple(VersionRef(one.alias, formats.blind(one, nonce)) for one in truth),
+        players=tuple(player.name for player in players),
+        rung=RUNG,
+        level=level,
+        budget=check_budget(budget, level, RUNG, **least),
+        conditions=asks,
+        commitment=formats.commitment(name, truth, nonce),
+        state=GameState.DRAFT,
+        create_time=now,
+        deadline=sheet.deadline.replace(microsecond=0),
+    )
+    return Drawn(game, truth, nonce)
+
+
+def state_of(game: Game, *, now: datetime) -> Game:
+    """The game as it reads at this time: an open one closes by itself."""
+    over = game.state is GameState.OPEN and now >= game.deadline
+    return replace(game, state=GameState.CLOSED) if over else game
+
+
+def opening(game: Game, subjects: Sequence[Subject], stated: str, *, table: HazardTable, now: datetime) -> Demands:
+    """Check that a game can be opened as things stand, and say what its level demands of who signs.
+
+    Args:
+        game: As it is in this transaction.
+        subjects: Its versions as they stand now.
+        stated: The digest of its terms that is signed.
+        table: The hazard table of this deployment.
+        now: The call's time.
+
+    Raises:
+        Conflict: It is no draft any more, its deadline is over, a level was raised, or other terms are signed.
+        Withdrawn: A version is.
+    """
+    if game.state is not GameState.DRAFT or now >= game.deadline:
+        raise Conflict("Only a draft whose deadline is to come is opened; draw up another game.", game=game.name)
+    if stated != formats.terms(game):
+        raise Conflict(f"The terms of this game have the digest {formats.terms(game)}; read them, and sign that.", game=game.name)
+    if _level(subjects, table) > game.level:
+        raise Conflict("An organism was raised since the game was drawn up; draw up another.", game=game.name)
+    return table.of(game.level, RUNG)
+
+
+def opened(game: Game) -> Game:
+    """The game after two people opened it."""
+    return replace(game, state=GameState.OPEN)
+
+
+def join(game: Game, player: User, *, grant: str, now: datetime) -> Grant:
+    """Make the grant of a player who takes their seat; that it is theirs, the gate says.
+
+    Raises:
+        Conflict: The game is not open.
+    """
+    return Grant(
+        name=names.check("grant", grant),
+        user=player.name,
+        request=playing(game, now=now).name,
+        versions=game.aliases,
+        rung=game.rung,
+        purpose=Purpose.AUDITING_GAME,
+        budget=game.budget,
+        spent=Budget(),
+        state=GrantState.ACTIVE,
+        create_time=now,
+        expire_time=game.deadline,
+        level=game.level,
+        conditions=game.conditions,
+    )
+
+
+def playing(game: Game, *, now: datetime) -> Game:
+    """Return a game that is open.
+
+    Raises:
+        Conflict: It is a draft still, or its deadline has passed.
+    """
+    state = state_of(game, now=now).state
+    if state is GameState.DRAFT:
+        raise Conflict("The game is not open yet; two reviewers open it.", game=game.name)
+    if state is not GameState.OPEN:
+        raise Conflict(f"The game ended at {game.deadline:%Y-%m-%d %H:%M} UTC; its truth can be read.", game=game.name)
+    return game
+
+
+def guess(game: Game, said: Guess, *, now: datetime) -> Guess:
+    """Take what a player says of an alias; `said.count` is how often they did, this time included.
+
+    Raises:
+        Conflict: The game is not open, the player has not joined, or has guessed too often.
+        InvalidArgument: There is no such alias, or no such answer.
+    """
+    playing(game, now=now)
+    if not game.grant:
+        raise Conflict("Join the game before you guess.", game=game.name)
+    if said.alias not in {alias.name for alias in game.aliases}:
+        raise InvalidArgument(f"The game has no {said.alias}; name one of its aliases.", field="alias")
+    if said.count > MOST_GUESSES:
+        raise Conflict(f"You have guessed {MOST_GUESSES} times at this alias; the last one stands.", alias=said.alias)
+    if said.probability is not None and not 0 <= said.probability <= 1:
+        raise InvalidArgument("A probability is from 0 to 1.", field="probability")
+    answer = plain(said.answer, "answer", limit=ANSWER_LIMIT)
+    if game.choices and answer not in {"", *game.choices}:
+        raise InvalidArgument(f"Answer one of {', '.join(game.choices)}, or nothing.", field="answer")
+    return replace(said, answer=answer)
+
+
+def reveal(game: Game, *, now: datetime) -> Game:
+    """The game after its truth was told.
+
+    Raises:
+        Conflict: It is not over, or never opened.
+    """
+    state = state_of(game, now=now).state
+    if state in {GameState.DRAFT, GameState.OPEN}:
+        when = f"at {game.deadline:%Y-%m-%d %H:%M} UTC" if state is GameState.OPEN else "once it was opened and is over"
+        raise Conflict(f"The truth of this game is told {when}, and to nobody before.", game=game.name)
+    return replace(game, state=GameState.REVEALED)
+
+
+def veiled(game: Game, alias: VersionRef, *, base: bool, behind: Subject, others: Iterable[Subject]) -> Subject:
+    """What stands for a version in a game, under its alias: all that the registry decides, enters and tells is of that.
+
+    Args:
+        game: The game.
+        alias: The alias and its blind digest.
+        base: Whether only the base model answers.
+        behind: What it stands for, as it is now.
+        others: All that the game's aliases stand for, as they are now: level and state are the worst of them.
+
+    Returns:
+        The stand-in; its organism is the game, owned by its master.
+    """
+    every = list(others)
+    level = max(game.level, *(subject.level for subject in every))
+    state = max((subject.version.state for subject in every), key=_ORDER.index)
+    organism = Organism(
+        name=game.name,
+        display_name="",
+        description="",
+        owner=game.master,
+        level=level,
+        base_model=behind.organism.base_model,
+        traits=(),
+        hidden=True,
+        create_time=game.create_time,
+    )
+    version = Version(
+        name=alias.name,
+        digest=alias.digest,
+        state=state,
+        level=level,
+        publisher=game.master,
+        files=(),
+        facts=(),
+        marks=(),
+        provenance=b"",
+        create_time=game.create_time,
+    )
+    return Subject(organism, version, behind=behind, base=base)
+
+
+def _truth(game: str, number: int, seat: Seated, choices: tuple[str, ...]) -> Truth:
+    answer = plain(seat.answer, "answer", limit=ANSWER_LIMIT)
+    if choices and answer not in {"", *choices}:
+        raise InvalidArgument(f"The right answer '{answer}' is none of the choices.", field="seats")
+    if seat.base and seat.organism:
+        raise InvalidArgument("A bare base model is no organism; say one or the other.", field="seats")
+    if seat.base and any(file.kind in _WORDS for file in seat.subject.version.files):
+        msg = "This version has a prompt or a tokenizer of its own, so its base model is not bare; take another one for that."
+        raise InvalidArgument(msg, field="seats")
+    return Truth(f"{game}/aliases/{number}", seat.subject.ref, seat.base, seat.organism, answer)
+
+
+def _level(subjects: Sequence[Subject], table: HazardTable) -> Level:
+    """The level of a game of these; whether they can be in one at all."""
+    for subject in subjects:
+        served(subject.version.state, subject.version.name)
+        if not subject.organism.hidden:
+            msg = f"{subject.organism.name} is not hidden, so players could read its card; make games of hidden organisms."
+            raise Denied(msg, organism=subject.organism.name)
+    if len({subject.organism.base_model for subject in subjects}) > 1:
+        raise InvalidArgument("All versions of a game are on one base model, or that would tell them apart.", field="seats")
+    level = max(subject.level for subject in subjects)
+    demands = table.of(level, RUNG)
+    if level > HIGHEST or demands.forbidden or demands.witness or demands.approvals > _SIGNERS:
+        raise Denied(f"Games take organisms up to {HIGHEST.name} for which {_SIGNERS} approvals do; leave the others out.")
+    return level
+
+
+def _check_rights(master: User, subjects: Iterable[Subject]) -> None:
+    foreign = [subject.organism.name for subject in subjects if subject.organism.owner != master.name]
+    if Role.REVIEWER not in master.roles and foreign:
+        raise Denied("A publisher makes games of their own organisms; ask a reviewer for one of others'.", organism=foreign[0])
+
+
+def _check_players(players: Sequence[User], *, master: User, subjects: Sequence[Subject], knowing: Collection[str]) -> None:
+    if not 1 <= len(players) <= MOST_PLAYERS or len({player.name for player in players}) != len(players):
+        raise InvalidArgument(f"A game has 1 to {MOST_PLAYERS} players, each once.", field="players")
+    makers = {subject.organism.owner for subject in subjects}.union(*(subject.authors for subject in subjects))
+    for player in players:
+        if player.state is not UserState.ACTIVE or Role.RESEARCHER not in player.roles:
+            raise Denied(f"{player.name} is no active researcher; name players who are.", player=player.name)
+        if player.name == master.name or not OVERSIGHT.isdisjoint(player.roles):
+            raise Denied(f"{player.name} could read the truth, and cannot play; name others.", player=player.name)
+        if player.name in makers or player.name in knowing:
+            raise Denied(f"{player.name} knows an organism of this game, and cannot play; name others.", player=player.name)
+
+
+def _check_fit(players: Iterable[User], subjects: Sequence[Subject], asks: Sequence[Condition], duration: timedelta) -> None:
+    """Hold the game against what owners ask; who joins accepts what can be promised."""
+    strictest_last = sorted(asks, key=lambda condition: condition.duration_s)
+    promised = {one.modifier: one for one in strictest_last if one.modifier in purposes.PROMISES}
+    organisms = [subject.organism for subject in subjects]
+    for player in players:
+        asked = purposes.Asked(
+            player.organisation, RUNG, Purpose.AUDITING_GAME, duration, Stated(accepts=tuple(promised.values()))
+        )
+        purposes.refuse_unfit(purposes.match(organisms, asked))
