@@ -33,7 +33,7 @@ def test_every_event_makes_an_entry_and_is_found_again_by_its_type(event):
     entry = fitting(event)
     assert audit.BY_TYPE[entry.type] is event
     assert (entry.actor, entry.time) == ("users/ada", NOW)
-    rooms = {"registry", "identity", "organisms", "access", "keys", "motions", "policies", "sandbox", "gate"}
+    rooms = {"registry", "identity", "organisms", "access", "keys", "motions", "policies", "sandbox", "games", "gate"}
     assert entry.type.split(".")[0] in rooms
 
 

@@ -23,6 +23,7 @@ FACTS = {
     MotionKind.ADOPT_POLICIES: ("registry", {"from": "ab" * 32, "to": "cd" * 32}),
     MotionKind.REPLACE_KEYS: ("users/ada", {"key": "0123456789abcdef"}),
     MotionKind.APPOINT: ("users/new", {"display_name": "New", "organisation": "organisations/lab-n", "roles": "reviewer"}),
+    MotionKind.OPEN_GAME: ("games/" + "0" * 26, {"terms": "ab" * 32}),
 }
 SIGNS = {
     MotionKind.LOWER_LEVEL: {Role.REVIEWER},
@@ -30,6 +31,7 @@ SIGNS = {
     MotionKind.ADOPT_POLICIES: {Role.ADMIN},
     MotionKind.REPLACE_KEYS: {Role.ADMIN},
     MotionKind.APPOINT: {Role.ADMIN},
+    MotionKind.OPEN_GAME: {Role.REVIEWER},
 }
 BOTH = (Role.ADMIN, Role.REVIEWER)
 ONE, OTHER = user("one", *BOTH, organisation="lab-1"), user("other", *BOTH, organisation="lab-2")
