@@ -9,6 +9,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.gate import Conditions, Gate, PolicySet, entities
 
 from tests.domain.cast import call, grant, opaque, organism, request, session, user, version
+from tests.domain.test_games import opened
 from tests.domain.test_motions import drawn
 
 UP = Conditions(ledger=True, jail=True, witness=True)
@@ -23,11 +24,12 @@ OTHERS = {
     "request": entities.request(request(), owners=["users/pat"], authors=["users/pat"]),
     "grant": entities.grant(grant(), owners=["users/pat"]),
     "session": entities.session(session(), OPEN, version(OPEN)),
+    "game": entities.game(opened()),
 } | {kind.value: entities.motion(drawn(kind, name=opaque("motions"), proposer="users/pat")) for kind in MotionKind}
 """Other people's things, at the level that asks for least."""
 
 EVERYBODY = {"list registry", "describe organism", "describe version"}
-OVERSEES = {"viewRequest request", "viewGrant grant", "viewSession session", "readLedger ledger"}
+OVERSEES = {"viewRequest request", "viewGrant grant", "viewSession session", "readLedger ledger", "viewGame game"}
 OVERSEES |= {"viewHolders version", "viewUsers registry", "viewUsers account", *(f"viewMotion {kind}" for kind in MotionKind)}
 STOPS = {"withdrawVersion version", "quarantineVersion version", "revokeGrant grant", "killSession session"}
 STOPS |= {"watchSession session"}
@@ -41,9 +43,10 @@ MAY = {
     Role.RESEARCHER: {"attest version", "request version"},
     Role.REVIEWER: OVERSEES
     | STOPS
-    | signs("lower-level", "destroy-key")
+    | signs("lower-level", "destroy-key", "open-game")
+    | {"createGame registry", "viewTruth game"}
     | {"attest version", "setLevel organism", "releaseVersion version", "addErratum version", "review request"},
-    Role.PUBLISHER: {"attest version", "createOrganism registry"},
+    Role.PUBLISHER: {"attest version", "createOrganism registry", "createGame registry"},
     Role.AUDITOR: OVERSEES,
     Role.ADMIN: OVERSEES
     | STOPS

@@ -23,6 +23,7 @@ from model_organisms_registry.gate import entities
 from model_organisms_registry.gate.entities import RUNG_OF
 from model_organisms_registry.gate.remedies import Lack, Whose
 from model_organisms_registry.gate.table import SHAPES
+from model_organisms_registry.storage.catalog import games as game_rows
 from model_organisms_registry.storage.catalog import grants as grant_rows
 from model_organisms_registry.storage.catalog import motions as motion_rows
 from model_organisms_registry.storage.catalog import organisms as organism_rows
@@ -205,6 +206,10 @@ def _motion(tx: Connection, name: str, held: tuple[Grant, ...]) -> _Found:
     return _Found(entities.motion(motion_rows.motion(tx, name)), held)
 
 
+def _game(tx: Connection, name: str, held: tuple[Grant, ...]) -> _Found:
+    return _Found(entities.game(game_rows.game(tx, name)), held)
+
+
 _READERS = {
     "organism": _organism,
     "version": _version,
@@ -212,6 +217,7 @@ _READERS = {
     "grant": _grant,
     "request": _request,
     "motion": _motion,
+    "game": _game,
 }
 
 
