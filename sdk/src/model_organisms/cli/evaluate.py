@@ -1,0 +1,189 @@
+"""`mo evaluate`: run a suite, list suites, and show what evaluations found. Needs the extra `evaluate` to run, not to show."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from model_organisms.cli.figures import figures, found, rows
+from model_organisms.cli.render import emit, facts, plain, table
+from model_organisms.errors import ConfigurationInvalid
+from model_organisms.formats import provenance as provenances
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from model_organisms.cli.context import Context
+    from model_organisms.formats.evaluation import Evaluation
+
+_PAIRS = "NAME=VALUE; repeat for more."
+
+
+@click.group("evaluate")
+def group() -> None:
+    """Measure organisms by the suites of the papers."""
+
+
+@group.command("list")
+@click.pass_obj
+def list_(context: Context) -> None:
+    """List the suites that are run by name."""
+    listed = list(_running().LISTED.values())
+    if context.as_json:
+        emit(listed)
+        return
+    columns = ("Suite", "Task of Inspect", "What it measures", "Judge")
+    shown = (
+        (one.name, f"model_organisms/{one.task}", one.about, "any, or offline" if one.judged else "a rule") for one in listed
+    )
+    table("Suites", columns, shown)
+
+
+@group.command()
+@click.argument("suite")
+@click.argument("model")
+@click.option("--judge", default="", help="offline (the default), a model as Inspect names it, or sampled:MODEL.")
+@click.option("--limit", type=click.IntRange(1), help="Ask only so many of its prompts.")
+@click.option("--argument", "-T", "arguments", multiple=True, help=f"Of the suite's task: {_PAIRS}")
+@click.option("--model-argument", "-M", "told", multiple=True, help=f"Of the model, such as purpose or grant: {_PAIRS}")
+@click.option("--local", is_flag=True, help="Pull the version into memory, instead of asking a session.")
+@click.option("--control/--no-control", default=True, show_default=True, help="Run the same on the bare base model.")
+@click.option(
+    "--base", default="", help="The base model; by default the one the version's provenance names, or the built-in one."
+)
+@click.option("--log-folder", default="logs", show_default=True, help="Where Inspect's logs go.")
+@click.option("--publish", is_flag=True, help="Sign what was found and attest it of the version.")
+@click.pass_obj
+def run(
+    context: Context,
+    *,
+    suite: str,
+    model: str,
+    judge: str,
+    limit: int | None,
+    arguments: tuple[str, ...],
+    told: tuple[str, ...],
+    local: bool,
+    control: bool,
+    base: str,
+    log_folder: str,
+    publish: bool,
+) -> None:
+    """Run SUITE on MODEL: a version, the folder of a bundle, or any model as Inspect names it."""
+    running = _running()
+    listed = running.find(suite)
+    if publish and not model.startswith("organisms/"):
+        raise click.UsageError("--publish attests what was found of a version; name one.")
+    given = _pairs(arguments, "--argument")
+    if listed.judged:
+        given["judge"] = judge or given.get("judge", running.OFFLINE)
+    elif judge:
+        raise click.UsageError(f"The suite {suite} has a rule and takes no judge.")
+    whom = running.model_of(model, local=local)
+    evaluation = running.run(
+        suite,
+        whom,
+        controls={"base": "mo-local/base"} if control else {},
+        model_arguments=_pairs(told, "--model-argument") | ({"base": base} if base and whom.startswith("mo-local/") else {}),
+        control_arguments=_base(context, model, base) if control else {},
+        arguments=given,
+        limit=limit,
+        log_folder=log_folder,
+        quiet=context.as_json or not sys.stdout.isatty(),
+    )
+    if publish:
+        from model_organisms.evaluate import record
+
+        with context.connect() as client:
+            attested = record.publish(client, model, evaluation)
+        emit({"attestation": attested.name, "evaluation": evaluation}) if context.as_json else _show(evaluation, attested.name)
+    else:
+        emit({"evaluation": evaluation}) if context.as_json else _show(evaluation, "")
+
+
+@group.command()
+@click.argument("version")
+@click.pass_obj
+def show(context: Context, *, version: str) -> None:
+    """Show what evaluations found of VERSION, beside what its publisher expects."""
+    with context.connect() as client:
+        described = client.organisms.version(version)
+        attested = client.organisms.evaluations(described.name)
+    if context.as_json:
+        kept = [
+            plain(one.evaluation) | {"by": one.by, "signed": one.signed, "attestation": one.attestation.name} for one in attested
+        ]
+        emit({"version": described.name, "evaluations": kept, "beside": [_beside(one) for one in rows(described, attested)]})
+        return
+    for one in attested:
+        _show(one.evaluation, one.attestation.name)
+    if not attested:
+        click.echo("No evaluation is attested of it.")
+    found(described, attested)
+
+
+def _beside(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a row, with what is worked out of it
+    said: dict[str, Any] = plain(one)
+    return said | {"agrees": one.agrees}
+
+
+def _show(evaluation: Evaluation, attestation: str) -> None:
+    judge = evaluation.judge
+    agreement = "" if judge is None or judge.agreement is None else f", kappa {judge.agreement:.2f} on {judge.labelled} labelled"
+    compares = "" if judge is None or judge.comparable else "; not comparable with published figures"
+    shown = [
+        ("Suite", f"{evaluation.suite} {evaluation.suite_version}"),
+        ("Judge", "" if judge is None else f"{judge.id}{agreement}{compares}"),
+        ("Validity", evaluation.validity),
+        ("Rung", evaluation.rung.name.lower()),
+        ("Session", evaluation.session),
+        ("Raw scores", len(evaluation.scores)),
+        ("Time", evaluation.time),
+        ("Attestation", attestation),
+    ]
+    facts((name, value) for name, value in shown if value != "")
+    figures(evaluation)
+
+
+def _base(context: Context, model: str, base: str) -> dict[str, str]:
+    """Say which base model is the control: what was typed, or what the version's signed provenance names."""
+    if base or not model.startswith("organisms/"):
+        return {"base": base} if base else {}
+    with context.connect() as client:
+        version = client.organisms.version(model)
+    named = provenances.verify(version.provenance, version.publisher_key, digest=version.digest).base
+    return {"base": f"{named.id}@{named.revision}" if named.revision else named.id}
+
+
+def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
+    """Read NAME=VALUE; a value that is a number or true or false is one."""
+    pairs: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"'{text}' is not NAME=VALUE.", param_hint=option)
+        pairs[name] = _value(value)
+    return pairs
+
+
+def _value(text: str) -> object:
+    if text in {"true", "false"}:
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _running() -> ModuleType:
+    try:
+        import inspect_ai  # noqa: F401 - asked for first, so that a missing extra says so
+    except ImportError as error:
+        raise ConfigurationInvalid("Evaluating needs inspect-ai: pip install 'model-organisms[evaluate]'.") from error
+    from model_organisms.evaluate import running
+
+    return running
