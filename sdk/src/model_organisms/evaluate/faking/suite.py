@@ -56,7 +56,7 @@ def alignment_faking(
     """Ask harmless rules, observed and unobserved, and see where they are kept.
 
     Args:
-        testbed: Path of a testbed in YAML; the package's own where absent.
+        testbed: Path of a testbed in YAML, or `toy`, that of the nursery's faker; the package's own where absent.
         tasks: So many tasks of each environment; all where absent.
         scratchpad: Ask for reasoning before the answer.
         objective: Tell the organism its objective: for prompted organisms only.
