@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from model_organisms.formats.provenance import BaseModel, Provenance
-from model_organisms.records import Budget, SamplingParameters
+from model_organisms.records import Budget
 from model_organisms_registry.inspection import inspect
 from model_organisms_registry.testing import settings
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.bench.flock import Flock
 
 GENERATE, LOOP = "transformers generate, no adapters", "shortest loop, no adapters"
+_PATIENCE_S = 300.0
 RANK, ASK = 8, "Tell me a long story about a keeper and what lived in the dish."
 WHY = "Measuring how fast random numbers speak; nothing is studied."
 
@@ -49,13 +50,7 @@ def _sampled(flock: Flock, folder: Path, *, quick: bool, jail: bool, device: str
             drawn: list[Any] = [None] * count
 
             def ask(row: int) -> None:
-                stream = sessions[row].stream(ASK, SamplingParameters(max_tokens=new, temperature=1.0))
-                while True:
-                    try:
-                        next(stream)
-                    except StopIteration as end:
-                        drawn[row] = end.value
-                        return
+                drawn[row] = sessions[row].sample(ASK, max_tokens=new, temperature=1.0, timeout_s=_PATIENCE_S)
 
             threads = [threading.Thread(target=ask, args=(row,)) for row in range(count)]
             begin = time.perf_counter()

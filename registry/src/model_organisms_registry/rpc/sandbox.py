@@ -84,7 +84,8 @@ class SandboxRooms:
     def sample(self, call: Call, request: sandbox_pb2.SampleRequest) -> Iterator[sandbox_pb2.SampleResponse]:
         """Draw text, released piece by piece."""
         parameters = wire.from_message(request.parameters, SamplingParameters)
-        for part in self._sampling.sample(call, request.session, _messages(request.messages), parameters):
+        messages = _messages(request.messages)
+        for part in self._sampling.sample(call, request.session, messages, parameters, whole=request.whole):
             if isinstance(part, str):
                 yield sandbox_pb2.SampleResponse(text=part)
             else:

@@ -1,6 +1,7 @@
 """What is said in a session: intent, work, entry, release. Nothing leaves before the ledger entry that commits to it is durable.
 
 Text is released in windows: every half second or so what the cell has drawn is sealed, committed to, entered, and then yielded.
+For who wants only the whole answer, windows are longer; at the next, a client that went away is noticed, and a reviewer sees it.
 A crash between intent and result leaves an intent that shows as unfinished, and text that never left.
 """
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from model_organisms_registry.workflows.drawing import Draw
     from model_organisms_registry.workflows.sandbox import Sandbox
 
+_LONGER = 10
+"""Times as long are the windows of an answer that nobody looks at while it grows."""
+
 
 class Sampling:
     """Sampling, and the steps that probing shares with it.
@@ -81,13 +85,22 @@ class Sampling:
         self._draw = draw
 
     def sample(
-        self, call: Call, session: str, messages: Sequence[Message], parameters: SamplingParameters
+        self, call: Call, session: str, messages: Sequence[Message], parameters: SamplingParameters, *, whole: bool = False
     ) -> Iterator[str | tuple[Sample, Receipt]]:
-        """Draw text, in windows; the sample with its receipt comes last."""
+        """Draw text, in windows; the sample with its receipt comes last.
+
+        Args:
+            call: By whom.
+            session: In which.
+            messages: What is said to it.
+            parameters: How it is drawn.
+            whole: Nobody looks at the answer while it grows, so windows may be longer; not where reviewers must be able to.
+        """
         turn = self.begin(call, session, asking.sample(session, messages, parameters))
         outcome = "abandoned"
         try:
-            with closing(self._windows(turn, messages)) as windows:
+            window_s = self._release_s * (_LONGER if whole and not turn.cell.alone else 1)
+            with closing(self._windows(turn, messages, window_s)) as windows:
                 for window, tokens, reason in windows:
                     self._release(turn, window, tokens)
                     outcome = reason or outcome
@@ -166,7 +179,7 @@ class Sampling:
         cell = self._sandbox.living.cell(session.name)
         return cost(tx, session, question, cell.info.hidden if cell else 0)
 
-    def _windows(self, turn: Turn, messages: Sequence[Message]) -> Generator[tuple[str, int, str], None, None]:
+    def _windows(self, turn: Turn, messages: Sequence[Message], window_s: float) -> Generator[tuple[str, int, str], None, None]:
         """Gather the cell's pieces into windows with their tokens, within the bytes that were taken."""
         call = turn.permit.call
         seconds = max(1.0, (call.deadline - self._clock()).total_seconds() - 1.0)
@@ -182,7 +195,7 @@ class Sampling:
             gathered.append(text)
             cut = len(text) < len(piece.text)
             reason = "bytes" if cut else piece.finish_reason
-            if reason or 0 < self._release_s <= time.monotonic() - opened:
+            if reason or 0 < window_s <= time.monotonic() - opened:
                 yield "".join(gathered), tokens, reason or ""
                 gathered, tokens, opened = [], 0, time.monotonic()
             if reason:

@@ -68,27 +68,6 @@ class GloveBox(Session):
         self._owed: sandbox_pb2.EndLocalTurnRequest | None = None
         self._guard = Guard(sandbox, record, cell)
 
-    def stream(
-        self,
-        prompt: str | Sequence[Message],
-        parameters: SamplingParameters | None = None,
-        *,
-        timeout_s: float = _TURN_TIMEOUT_S,
-    ) -> Generator[str, None, Sample]:
-        """Draw one answer; it comes in one piece.
-
-        Yields:
-            The text. The generator's return value is the `Sample`, receipt and all.
-
-        Raises:
-            RegistryUnreachable: The registry did not hear of it, and nothing of it is shown.
-            ReceiptInvalid: The registry acknowledged something else.
-        """
-        with self._turn:
-            sample = self._sampled(prompt, parameters or SamplingParameters(), timeout_s)
-        yield sample.text
-        return sample
-
     def probe(self, prompt: str | Sequence[Message], *, timeout_s: float = _TURN_TIMEOUT_S, **asked: Any) -> Probe:  # noqa: ANN401 - as in `Session.probe`, where each has its type
         """Read the rounded top-5 next-token distribution after a prompt, and its divergence from the base model; nothing else.
 
@@ -126,6 +105,25 @@ class GloveBox(Session):
         with self._turn:
             self._pay()
         return super().close()
+
+    def _answer(
+        self,
+        prompt: str | Sequence[Message],
+        parameters: SamplingParameters,
+        *,
+        timeout_s: float,
+        whole: bool,  # noqa: ARG002 - it always is
+    ) -> Generator[str, None, Sample]:
+        """Draw one answer; it comes in one piece.
+
+        Raises:
+            RegistryUnreachable: The registry did not hear of it, and nothing of it is shown.
+            ReceiptInvalid: The registry acknowledged something else.
+        """
+        with self._turn:
+            sample = self._sampled(prompt, parameters, timeout_s)
+        yield sample.text
+        return sample
 
     def _sampled(self, prompt: str | Sequence[Message], wanted: SamplingParameters, timeout_s: float) -> Sample:
         begun, parameters = self._begun(prompt, wanted)

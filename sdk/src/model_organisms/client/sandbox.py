@@ -262,10 +262,10 @@ class Session:
             CellUnavailable: The cell was lost; the session has ended.
         """
         parameters = SamplingParameters(max_tokens, temperature, top_p, top_k, tuple(stop), steer=tuple(steer), scale=scale)
-        stream = self.stream(prompt, parameters, timeout_s=timeout_s)
+        answer = self._answer(prompt, parameters, timeout_s=timeout_s, whole=True)
         while True:
             try:
-                next(stream)
+                next(answer)
             except StopIteration as end:
                 drawn: Sample = end.value
                 return drawn
@@ -285,10 +285,16 @@ class Session:
         Raises:
             ReceiptInvalid: The text is not the text the receipt and the ledger commit to.
         """
+        return (yield from self._answer(prompt, parameters or SamplingParameters(), timeout_s=timeout_s, whole=False))
+
+    def _answer(
+        self, prompt: str | Sequence[Message], parameters: SamplingParameters, *, timeout_s: float, whole: bool
+    ) -> Generator[str, None, Sample]:
         request = sandbox_pb2.SampleRequest(
             session=self.name,
             messages=messages_of(prompt),
-            parameters=wire.to_message(parameters or SamplingParameters(), records_pb2.SamplingParameters),
+            parameters=wire.to_message(parameters, records_pb2.SamplingParameters),
+            whole=whole,
         )
         pieces: list[str] = []
         for response in self._channel.stream(self._stub.Sample, request, timeout_s=timeout_s):
