@@ -14,7 +14,7 @@ from model_organisms.records import Budget
 from model_organisms_registry.inspection import inspect
 from model_organisms_registry.testing import settings
 
-from tests.bench.flock import EVERY
+from tests.bench.flock import DOWN, EVERY, SPREADS
 from tests.bench.loops import generated, plain
 from tests.bench.measure import OURS, Goal, Row, interleaved
 from tests.support.serving import serving
@@ -29,20 +29,25 @@ if TYPE_CHECKING:
 
 GENERATE, LOOP = "transformers generate, no adapters", "shortest loop, no adapters"
 _PATIENCE_S = 300.0
-RANK, ASK = 8, "Tell me a long story about a keeper and what lived in the dish."
+LIGHT, HEAVY = (1, DOWN), (8, EVERY)
+"""Rank and spread: as most published organisms of one trait are, and as heavy ones are."""
+ASK = "Tell me a long story about a keeper and what lived in the dish."
 WHY = "Measuring how fast random numbers speak; nothing is studied."
 
 
 def sampled(flock: Flock, folder: Path, *, quick: bool, whole: bool, device: str) -> list[Row]:
-    """One row with the jail; where all is asked for, one more without it."""
-    jails = (True, False) if whole else (True,)
-    return [_sampled(flock, folder / f"jail-{jail}", quick=quick, jail=jail, device=device) for jail in jails]
+    """One row of light organisms in the jail; where all is asked for, one without it, and one of heavy organisms."""
+    wanted = [(LIGHT, True), (LIGHT, False), (HEAVY, True)] if whole else [(LIGHT, True)]
+    return [
+        _sampled(flock, folder / str(number), weight=weight, quick=quick, jail=jail, device=device)
+        for number, (weight, jail) in enumerate(wanted)
+    ]
 
 
-def _sampled(flock: Flock, folder: Path, *, quick: bool, jail: bool, device: str) -> Row:
+def _sampled(flock: Flock, folder: Path, *, weight: tuple[int, str], quick: bool, jail: bool, device: str) -> Row:
     count, new, rounds = (8, 24, 2) if quick else (32, 64, 5)
     folder.mkdir(parents=True)
-    with _sessions(flock, folder, count, jail=jail, device=device) as (registry, sessions):
+    with _sessions(flock, folder, count, weight=weight, jail=jail, device=device) as (registry, sessions):
         lengths: list[int] = []
         receipts: list[Any] = []
 
@@ -86,12 +91,15 @@ def _sampled(flock: Flock, folder: Path, *, quick: bool, jail: bool, device: str
         f"{count} sessions in {cells} process(es)": cells >= 1,
     }
     where = "jailed" if jail else "without a jail"
-    what = f"{count} sessions at once, each its own organism, {new} tokens, {where}; prompts included"
+    kind = f"rank {weight[0]}, {SPREADS[weight[1]]}"
+    what = f"{count} sessions at once, each its own organism ({kind}), {new} tokens, {where}; prompts included"
     return Row("M12", what, "tokens/s", found, (Goal(0.95, GENERATE),), checks)
 
 
 @contextmanager
-def _sessions(flock: Flock, folder: Path, count: int, *, jail: bool, device: str) -> Iterator[tuple[Any, list[Any]]]:
+def _sessions(
+    flock: Flock, folder: Path, count: int, *, weight: tuple[int, str], jail: bool, device: str
+) -> Iterator[tuple[Any, list[Any]]]:
     """Serve a registry whose cell has the base model, and open the sessions."""
     config = settings(folder / "data")
     name = "bench/served"
@@ -102,17 +110,17 @@ def _sessions(flock: Flock, folder: Path, count: int, *, jail: bool, device: str
     people = (("pia", "publisher"), ("rosa", "researcher"))
     with serving(config, folder, *people, tables=tables) as registry, ExitStack() as stack:
         pia, rosa = (stack.enter_context(_connected(folder, who)) for who in ("pia", "rosa"))
-        versions = _published(pia, rosa, flock, name, count)
+        versions = _published(pia, rosa, flock, name, count=count, weight=weight)
         yield registry, [rosa.sandbox.open(version, purpose="replication") for version in versions]
 
 
-def _published(pia: Client, rosa: Client, flock: Flock, base: str, count: int) -> list[str]:
+def _published(pia: Client, rosa: Client, flock: Flock, base: str, *, count: int, weight: tuple[int, str]) -> list[str]:
     stated = Provenance(BaseModel(base, digest=flock.base.digest))
     versions = []
     for number in range(count):
         organism = f"organisms/served-{number}"
         pia.organisms.create(organism, level="CL1", base_model=base)
-        files = flock.files(RANK, EVERY, 4000 + number)
+        files = flock.files(*weight, 4000 + number)
         version = pia.organisms.publish(organism, files, provenance=stated, progress_bar=False).name
         flock.made.clear()
         budget = Budget(tokens=1_000_000, sessions=100, output_bytes=16 << 20)
