@@ -12,16 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from model_organisms import names
-from model_organisms.errors import (
-    CellElsewhere,
-    CellUnavailable,
-    Conflict,
-    GrantRevoked,
-    ModelOrganismsError,
-    NotFound,
-    Suspended,
-)
+from model_organisms import errors, names
+from model_organisms.errors import CellElsewhere, CellUnavailable, Conflict, ModelOrganismsError, NotFound
 from model_organisms.records import Budget, Page, Role, Rung, SessionState
 
 from model_organisms_registry.domain import sandbox as rules
@@ -159,7 +151,7 @@ class Sandbox:
 
     def grant_revoked(self, grant: str, now: datetime) -> None:
         """End what runs under a grant that was taken back."""
-        self._end_where(lambda session: session.grant == grant, SessionState.KILLED, rules.FALLEN[GrantRevoked], now)
+        self._end_where(lambda session: session.grant == grant, SessionState.KILLED, rules.FALLEN[errors.GrantRevoked], now)
 
     def version_stopped(self, version: str, why: str, now: datetime) -> None:
         """End what runs on a version that is out of service."""
@@ -167,7 +159,7 @@ class Sandbox:
 
     def user_suspended(self, user: str, now: datetime) -> None:
         """End what somebody runs whose account was stopped."""
-        self._end_where(lambda session: session.user == user, SessionState.KILLED, rules.FALLEN[Suspended], now)
+        self._end_where(lambda session: session.user == user, SessionState.KILLED, rules.FALLEN[errors.Suspended], now)
 
     def keys_replaced(self, user: str, now: datetime) -> None:
         """End what runs under keys that were lost."""

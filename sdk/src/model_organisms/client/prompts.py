@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from model_organisms import wire
 from model_organisms.errors import InvalidArgument
 from model_organisms.records import Message
-from model_organisms.v1 import sandbox_pb2
+from model_organisms.v1 import records_pb2, sandbox_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from model_organisms.records import SamplingParameters
 
 _FLOAT_MAX = 3.4e38
 
@@ -23,6 +25,14 @@ def turns_of(prompt: str | Sequence[Message]) -> Sequence[Message]:
 def messages_of(prompt: str | Sequence[Message]) -> list[sandbox_pb2.Message]:
     """A conversation, to be sent."""
     return [sandbox_pb2.Message(role=wire.text(turn.role), content=wire.text(turn.content)) for turn in turns_of(prompt)]
+
+
+def sample_request(
+    session: str, prompt: str | Sequence[Message], parameters: SamplingParameters, *, whole: bool
+) -> sandbox_pb2.SampleRequest:
+    """Ask for an answer; `whole` says that nobody looks at it while it grows."""
+    drawn = wire.to_message(parameters, records_pb2.SamplingParameters)
+    return sandbox_pb2.SampleRequest(session=session, messages=messages_of(prompt), parameters=drawn, whole=whole)
 
 
 def finite(vector: Sequence[float]) -> list[float]:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Self
 
 from model_organisms import names, wire
-from model_organisms.client.prompts import finite, messages_of
+from model_organisms.client.prompts import finite, messages_of, sample_request
 from model_organisms.client.watching import followed
 from model_organisms.errors import ModelOrganismsError, ReceiptInvalid
 from model_organisms.formats import sampled
@@ -290,12 +290,7 @@ class Session:
     def _answer(
         self, prompt: str | Sequence[Message], parameters: SamplingParameters, *, timeout_s: float, whole: bool
     ) -> Generator[str, None, Sample]:
-        request = sandbox_pb2.SampleRequest(
-            session=self.name,
-            messages=messages_of(prompt),
-            parameters=wire.to_message(parameters, records_pb2.SamplingParameters),
-            whole=whole,
-        )
+        request = sample_request(self.name, prompt, parameters, whole=whole)
         pieces: list[str] = []
         for response in self._channel.stream(self._stub.Sample, request, timeout_s=timeout_s):
             if response.HasField("done"):
