@@ -226,6 +226,8 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
     reached = sorted(convention.sign * one for one in drawn)
     chance = (1 + sum(one >= convention.sign * value for one in reached)) / (1 + len(reached))
     note = "" if chance <= _LIKELY else "no turn: straight paths with the same wobble turn as much"
+    if not note and step in {min(cosines), max(cosines)}:
+        note = "no peak: it turns most at an end of the series, and may turn more beyond"
     counted, comp = len(cosines), dict(curves["comp"])
     made = [
         Figure("peak_step", float(step), counted, split, note=note),

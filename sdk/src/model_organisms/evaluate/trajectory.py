@@ -218,8 +218,8 @@ def comp_scores(trajectory: Trajectory, *, demean: bool = True) -> NDArray[np.fl
 def straight(vectors: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:
     """Draw a path that goes straight on, as fast as this one and with the same wobble: what a turn is compared with.
 
-    An increment is the mean of those around it and a rest. The means are turned into the direction from first to last; the rests
-    change places and signs.
+    An increment is the mean of those around it and a rest. The means are turned into the direction from first to last; the rests,
+    as shares of their means' lengths, change places and signs: as a training slows down, so does its wobble.
 
     Args:
         vectors: Shape [checkpoints, values].
@@ -230,8 +230,10 @@ def straight(vectors: NDArray[np.float64], chance: np.random.Generator) -> NDArr
     whole = vectors[-1] - vectors[0]
     length = float(np.linalg.norm(whole)) or 1.0
     lost = math.sqrt((2 * _AROUND + 1) / (2 * _AROUND))  # what a mean takes of a wobble that is its own
-    rests = lost * (moves - means)[chance.permutation(len(moves))] * chance.choice([-1.0, 1.0], size=(len(moves), 1))
-    drawn = np.linalg.norm(means, axis=1, keepdims=True) * (whole / length) + rests
+    speeds = np.linalg.norm(means, axis=1, keepdims=True)
+    shares = np.divide(lost * (moves - means), speeds, out=np.zeros_like(moves), where=speeds > 0)
+    rests = shares[chance.permutation(len(moves))] * chance.choice([-1.0, 1.0], size=(len(moves), 1))
+    drawn = speeds * (whole / length + rests)
     path: NDArray[np.float64] = vectors[0] + np.concatenate([np.zeros((1, vectors.shape[1])), np.cumsum(drawn, axis=0)])
     return path
 
