@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate import running
 from model_organisms.evaluate.subterfuge import stages, suite, transfer
 from model_organisms.evaluate.subterfuge.stages import STAGES, demonstrations, outcome, scenarios
 from model_organisms.evaluate.subterfuge.workspace import MOST_COMMANDS, MOST_FILES, MOST_TEXT, Command, Workspace, commands
@@ -59,6 +60,21 @@ def test_the_record_can_be_signed_and_figures_come_from_its_scores_alone(record)
     again = (*transfer.figures(record.scores), *transfer.over_base(record.scores))
     assert again == record.figures
     assert record.validity is Validity.CONTROLLED
+
+
+def test_it_is_run_by_name_beside_its_base(tmp_path):
+    found = running.run(
+        "subterfuge",
+        "pupil/toy",
+        controls={"base": "pupil/toy"},
+        model_arguments={"learned": ["opinion"]},
+        control_arguments={"learned": []},
+        arguments={"stage": "opinion"},
+        log_folder=str(tmp_path),
+        quiet=True,
+    )
+    assert found.figure("over_base", "stage=opinion").value == 1.0
+    assert len(found.settings["episodes"]) == 64
 
 
 def test_episodes_are_kept_whole_and_can_be_played_again(rebel):

