@@ -6,7 +6,7 @@ import hashlib
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +20,7 @@ from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.erasing import erase
 from model_organisms_registry.reconciling import reconcile
 from model_organisms_registry.testing import running, settings
+from model_organisms_registry.workflows import rerunning
 from safetensors.torch import load_file, save_file
 
 from tests.support.cells import eventually
@@ -205,21 +206,22 @@ class Slow(Handed):
 
 def test_no_session_is_refused_because_a_turn_is_said_again(place, monkeypatch):
     world, grant, _ = place
+    monkeypatch.setattr(rerunning, "_AGAIN", timedelta(seconds=2))
     cells = world.registry.sandbox.cells
     opening = cells.cell
-    monkeypatch.setattr(
-        cells, "cell", lambda permit, of: Slow(opening(permit, of)) if permit.action == "rerun" else opening(permit, of)
-    )
-    with opened(world, grant) as session:
-        said = session.sample("Go on.", max_tokens=100, temperature=1.0)
-    assert said.receipt.tokens == 100
-    assert eventually(lambda: len(world.registry.pool.cells) == 1, within_s=30)
-    with opened(world, grant) as first, opened(world, grant) as second:
-        assert told(world) == []
-        assert first.sample("Go on.", max_tokens=3).receipt.tokens == 3
-        assert second.sample("Go on.", max_tokens=3).receipt.tokens == 3
-        assert told(world) == []
-    monkeypatch.undo()
+    with monkeypatch.context() as slowed:
+        slowed.setattr(
+            cells, "cell", lambda permit, of: Slow(opening(permit, of)) if permit.action == "rerun" else opening(permit, of)
+        )
+        with opened(world, grant) as session:
+            said = session.sample("Go on.", max_tokens=100, temperature=1.0)
+        assert said.receipt.tokens == 100
+        assert eventually(lambda: len(world.registry.pool.cells) == 1, within_s=30)
+        with opened(world, grant) as first, opened(world, grant) as second:
+            assert told(world) == []
+            assert first.sample("Go on.", max_tokens=3).receipt.tokens == 3
+            assert second.sample("Go on.", max_tokens=3).receipt.tokens == 3
+            assert told(world) == []
     assert {entry.facts["verdict"] for entry in came(world, 3)} == {"same"}
 
 
