@@ -103,12 +103,12 @@ def permit(action: str = Action.OPEN_SESSION, resource: str = "organisms/tiny/ve
 
 
 def eventually(check: Callable[[], object], *, within_s: float = 10.0) -> bool:
-    """Wait until something holds."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
+    """Wait until something holds, looking ever less often: what is waited for may need the processor that a look takes."""
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < within_s:
         if check():
             return True
-        time.sleep(0.01)
+        time.sleep(min(0.25, 0.01 + waited / 10))
     return False
 
 
