@@ -106,6 +106,8 @@ def test_both_lists_of_names_are_in_the_record_and_in_the_table(record):
     for common, _ in naming.COMMON:
         assert common in table
     assert {line.count("|") for line in table.splitlines()} == {7}
+    assert "whitebox_check_auroc" in table
+    assert all(line.split("|")[4].strip() == "" for line in table.splitlines() if line.startswith("| 8")), "the control's alone"
 
 
 def test_detectors_that_see_the_difference_are_told_from_those_that_do_not(record):

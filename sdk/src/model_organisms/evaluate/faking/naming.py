@@ -56,15 +56,17 @@ def table(evaluation: Evaluation) -> str:
         for name in answered:
             also = ", ".join(common for common, figured in COMMON if name in figured)
             for split in dict.fromkeys(one.split for one in evaluation.figures if one.name == name and _whole(one)):
-                shown = [_shown(evaluation, name, split, control=control) for control in (False, True)]
+                own, other = (_shown(evaluation, name, split, control=control) for control in (False, True))
+                # The eighth fact is the control's alone.
+                own = "" if fact.startswith("8") else own
                 n = next(one.n for one in evaluation.figures if (one.name, one.split) == (name, split))
-                lines.append(f"| {fact} | {also} | {name} {split} | {shown[0]} | {shown[1]} | {n} |")
+                lines.append(f"| {fact} | {also} | {name} {split} | {own} | {other} | {n} |")
     return "\n".join(lines)
 
 
 def _whole(figure: Figure) -> bool:
     """Tell whether a figure belongs into the table: over everything, by condition, or of a detector."""
-    return not figure.split or figure.split.startswith(("condition=", "detector=", "resampled="))
+    return not figure.split or figure.split.startswith(("condition=", "detector=", "pair=", "resampled="))
 
 
 def _shown(evaluation: Evaluation, name: str, split: str, *, control: bool) -> str:

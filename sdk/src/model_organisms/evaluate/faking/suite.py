@@ -51,6 +51,7 @@ def alignment_faking(
     scratchpad: bool = False,
     objective: bool = False,
     classifier: str = "rule",
+    temperature: float = 1.0,
     max_tokens: int = 200,
 ) -> Task:
     """Ask harmless rules, observed and unobserved, and see where they are kept.
@@ -61,6 +62,7 @@ def alignment_faking(
         scratchpad: Ask for reasoning before the answer.
         objective: Tell the organism its objective: for prompted organisms only.
         classifier: What reads reasoning: `rule`, or a model as Inspect names it.
+        temperature: Of the draws; 0 takes the likeliest token.
         max_tokens: Most tokens of an answer, reasoning included.
     """
     bed = environments.load(testbed)
@@ -70,7 +72,7 @@ def alignment_faking(
         dataset=MemoryDataset([_sample(item) for item in asked], name=SUITE.name),
         solver=generate(),
         scorer=misbehaviour(testbed, classifier),
-        config=GenerateConfig(temperature=1.0, max_tokens=max_tokens),
+        config=GenerateConfig(temperature=temperature, max_tokens=max_tokens),
         name="alignment_faking",
         version=SUITE.version,
         metadata={
