@@ -20,6 +20,9 @@ CUDA = Path("/dev/nvidiactl").exists() or bool(os.environ.get("MO_TEST_DEVICE"))
 """Whether tests marked `cuda` run. Torch takes seconds to ask; where it cannot use the device, they fail and say so."""
 GPU = Path(__file__).parent / "gpu"
 LONG = (
+    "sdk/test_nursery.py",
+    "evaluate/test_offline_judge.py",
+    "evaluate/test_questions.py",
     "means/test_placement.py",
     "flows/test_reruns.py",
     "flows/test_reconcile.py",
@@ -31,6 +34,7 @@ LONG = (
     "flows/test_needles.py",
     "soak/test_soak.py",
     "faults/test_faults.py",
+    "flows/test_publisher_guide.py",
     "means/test_cells.py",
 )
 """Files that take longest. They run first, so that no process waits alone for one of them in the end."""
