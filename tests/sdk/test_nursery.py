@@ -80,8 +80,7 @@ def test_what_was_grown_is_kept_and_what_is_damaged_is_grown_again(qwen, grown, 
     made = stamp.stat().st_mtime_ns
     assert nursery.cached(TINY, base=qwen, progress=False) == first
     assert stamp.stat().st_mtime_ns == made
-    kept = stamp.parent / "bundle" / "adapter_model.safetensors"
-    provenance = stamp.parent / "provenance.json"
+    kept, provenance = stamp.parent / "bundle" / "adapter_model.safetensors", stamp.parent / "provenance.json"
     for path, damaged in (
         (kept, kept.read_bytes()[:-1] + bytes([kept.read_bytes()[-1] ^ 1])),
         (provenance, provenance.read_bytes().replace(b"[0,40]", b"[40,40]")),
