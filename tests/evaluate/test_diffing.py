@@ -16,7 +16,7 @@ from model_organisms.sampling import Engine
 
 from tests.support.adapters import stacked_bundle, tiny_bundle
 from tests.support.planted import planted, spoken
-from tests.support.tiny import peft_oracle
+from tests.support.tiny import peft_oracle, tiny_organism
 
 TEXTS = [
     "the keeper writes down what it says",
@@ -119,6 +119,16 @@ def test_the_lens_is_the_difference_of_plain_models_read_by_their_own_head(engin
         assert [score.values["logit"] for score in tokens] == pytest.approx(
             logits[at].topk(diffing.TOP).values.tolist(), abs=1e-2
         )
+
+
+def test_a_lens_before_the_layers_that_are_adapted_says_that_there_is_nothing_to_read(engine, qwen):
+    late = Local(engine, engine.add(tiny_organism(qwen, layers=(1,))))
+    found = diffing.evaluate(late, texts=TEXTS, positions=2, layer=0, wanted=["cake"])
+    assert found.figure("lens_norm", "position=1").value == 0
+    assert found.figure("lens_norm", "position=1").note.startswith("no difference there")
+    assert not [score for score in found.scores if score.split.startswith("token")]
+    seen = diffing.evaluate(late, texts=TEXTS, positions=2, layer=1)
+    assert seen.figure("lens_norm", "position=1").note == ""
 
 
 @pytest.mark.parametrize("files", [tiny_bundle(dtype="bfloat16"), stacked_bundle(2), planted(np.ones(32), [3, 4])])

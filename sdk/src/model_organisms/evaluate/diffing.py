@@ -45,6 +45,7 @@ POSITIONS = 5
 RELATIVE_LAYER = 0.5
 TOP = 20
 """Tokens that the lens shows at a position."""
+_UNMOVED = "no difference there: what the adapter changes lies after this layer"
 _ORGANISM, _RANDOM = "organism", "random"
 _LENS, _TOKEN, _KL, _SCALE = "lens", "token", "kl", "scale="
 
@@ -181,7 +182,7 @@ def lens(
         logits = _unembedded(source.engine.base.model, mean)
         ids_wanted = _ids(tokenizer, wanted)
         for at in range(positions):
-            best = np.argsort(-logits[at], kind="stable")[:TOP].tolist()
+            best = np.argsort(-logits[at], kind="stable")[:TOP].tolist() if mean[at].any() else []
             values: dict[str, float | None] = {
                 "norm": float(np.linalg.norm(mean[at]) / np.linalg.norm(plain[:, at], axis=1).mean()),
                 "agreement": _agreement(moved[:, at]),
@@ -243,8 +244,9 @@ def figures(scores: Sequence[Score], *, counted: str = "") -> tuple[Figure, ...]
     for who, control in ((_ORGANISM, False), (_RANDOM, True)):
         for score in scores:
             if score.split == f"{_LENS},{who}":
+                note = "" if score.values["norm"] else _UNMOVED
                 made += [
-                    Figure(f"lens_{name}", value, int(score.values["texts"] or 0), f"position={score.id}", control=control)
+                    Figure(f"lens_{name}", value, int(score.values["texts"] or 0), f"position={score.id}", control, note=note)
                     for name, value in score.values.items()
                     if value is not None and name != "texts"
                 ]
