@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_organisms import loading
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import InvalidArgument, NotFound
 from model_organisms.evaluate import features, pictures, probes
 from model_organisms.evaluate.probes import Example
 from model_organisms.evaluate.sources import Local, Pooling
@@ -156,7 +156,7 @@ def test_a_probe_of_an_organism_finds_its_planted_direction_and_random_labels_do
     tossed = [Example(one.conversation, coin.random() < 0.5, one.question) for one in conversations()]
     null = probes.evaluate(source, tossed, layer=0, pooling=Pooling.ANSWER, randoms=100)
     assert null.figure("auroc").note == "no better than chance"
-    with pytest.raises(KeyError):
+    with pytest.raises(NotFound):
         null.figure("auroc", "distractor", control=True)
     assert pictures.draw(probes.panels(found)) != pictures.draw(probes.panels(null))
 
