@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model_organisms.evaluate.collateral import collateral
 from model_organisms.evaluate.emergent import emergent
 from model_organisms.evaluate.faking.suite import alignment_faking
 from model_organisms.evaluate.models import mo, mo_local
@@ -12,6 +13,7 @@ from model_organisms.evaluate.subterfuge.suite import subterfuge
 
 __all__ = [
     "alignment_faking",
+    "collateral",
     "emergent",
     "mo",
     "mo_local",

