@@ -164,7 +164,7 @@ def test_who_looks_on_and_notices_first_gives_the_same_reason(world, version, ro
     before(monkeypatch, cells.living, "every", look)
     deed(world, version=version, grant=grant)
     ended = world.person("rena").sandbox.get(session.name)
-    assert (ended.state, ended.reason, len(looks)) == (SessionState.KILLED, reason, 1)
+    assert (ended.state, ended.reason, bool(looks)) == (SessionState.KILLED, reason, True)
 
 
 def deny(world: World, **_: object) -> None:
