@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 from model_organisms import names
 from model_organisms.errors import InvalidProvenance, NotFound
@@ -294,12 +294,12 @@ def _number(raw: object) -> float:
     return float(raw)  # type: ignore[arg-type] # just looked at
 
 
-def _count(raw: object) -> bool:
+def _count(raw: object) -> TypeGuard[int]:
     return type(raw) is int and 0 <= raw <= _MAX_COUNT
 
 
 def _counted(raw: object) -> int:
-    if type(raw) is not int or not 0 <= raw <= _MAX_COUNT:
+    if not _count(raw):
         raise _malformed("a count in it is none")
     return raw
 
