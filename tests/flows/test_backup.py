@@ -72,7 +72,7 @@ def test_a_copy_of_a_registry_at_work_is_whole(world, tmp_path):
         stop.set()
         for worker in workers:
             worker.join()
-    assert sizes == sorted(set(sizes))
+    assert sizes == sorted(sizes)  # two may be alike: a busy machine gives the writers no turn in between
 
 
 def test_what_was_destroyed_does_not_come_back_with_an_older_copy(world, tmp_path):
