@@ -67,6 +67,20 @@ def test_a_long_prompt_is_read_in_chunks_and_keeps_nobody_waiting(fresh, qwen_fi
     assert whole == engine.base.tokenizer.decode(greedy(qwen_oracle, long_prompt, 6), skip_special_tokens=True)
 
 
+def test_a_crowd_that_comes_at_once_is_answered_in_a_few_steps(fresh, qwen_files):
+    engine = fresh(rows=32)
+    organism = engine.add(qwen_files)
+    first = engine.submit(organism, [9, 8, 7], SamplingParameters(max_tokens=30, temperature=0))
+    engine.step()
+    crowd = {engine.submit(organism, [3 + at % 50] * 40, SamplingParameters(max_tokens=20, temperature=0)) for at in range(30)}
+    begun = []
+    for _ in range(6):
+        told = dict(engine.step())
+        assert first in told  # who is answered gets a token every step all the same
+        begun.append(len(crowd & told.keys()))
+    assert begun == [12, 24, 28, 29, 30, 30]  # 512 tokens a step while many wait, 192 for the last six, then 64
+
+
 def test_a_chunked_prompt_survives_its_neighbours_coming_and_going(fresh, qwen_files, qwen_oracle):
     engine = fresh(rows=6)
     organism = engine.add(qwen_files)

@@ -3,6 +3,8 @@
 - Slots are given in order of arrival; who cannot have one yet is waited for, so a large request is never passed for ever.
 - Prompts that fit one step are read together, in order. A longer one is read a chunk at a time, one long prompt after the
   other, taking turns with the short ones: neither kind waits for the other to run out.
+- The more short prompts wait, the more are read in a step, so that a crowd which comes at once is through in a few: what each of
+  those who are answered waits longer for one token, each of the crowd waits less for its first.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from model_organisms.sampling.answering import Answer
 
 IDLE = 8
-"""So many chunks are read in a step while nobody is answered, and so nobody is kept waiting."""
+"""So many chunks are read in a step while nobody is answered, and so nobody is kept waiting; and at most, where many wait."""
 
 
 class Line:
@@ -27,7 +29,8 @@ class Line:
 
         Args:
             rows: Slots there may be.
-            chunk: Tokens of prompts that are read in a step beside answers; more than two a row are read in any case.
+            chunk: Tokens of prompts that are read in a step beside answers; more where many prompts wait, and two a row in any
+                case.
             fits: Whether so many slots of so many tokens fit the cache.
         """
         self._rows, self._chunk, self._fits = rows, chunk, fits
@@ -78,7 +81,8 @@ class Line:
         """
         tokens = max(self._chunk, 2 * answered) if answered else IDLE * self._chunk
         long = self.long or next((answer for answer in self.joining if answer.unread > tokens), None)
-        shorts = self._shorts(tokens)
+        crowd = min(IDLE, max(1, len(self.joining) // 2)) if answered else 1
+        shorts = self._shorts(tokens, crowd * tokens)
         if long and not (shorts and self._shorts_turn):
             self._shorts_turn = True
             if long is not self.long:
@@ -90,15 +94,15 @@ class Line:
             self.joining.remove(answer)
         return [(answer, answer.unread) for answer in shorts]
 
-    def _shorts(self, tokens: int) -> list[Answer]:
-        """Collect the first of those who fit together; shorter ones are filled up to the longest."""
+    def _shorts(self, tokens: int, together: int) -> list[Answer]:
+        """Collect the first of those of so many tokens each that fit together; shorter ones are filled up to the longest."""
         chosen: list[Answer] = []
         longest = 0
         for answer in self.joining:
             if answer.unread > tokens:
                 continue
             longest = max(longest, answer.unread)
-            if longest * (len(chosen) + 1) > tokens:
+            if longest * (len(chosen) + 1) > together:
                 break
             chosen.append(answer)
         return chosen
