@@ -66,10 +66,25 @@ def newcombe(hits: int, trials: int, other_hits: int, other_trials: int, *, z: f
     other_low, other_high = wilson(other_hits, other_trials, z=z)
     if not trials or not other_trials:
         return -1.0, 1.0
-    rate, other = hits / trials, other_hits / other_trials
-    lower = rate - other - math.hypot(rate - low, other_high - other)
-    upper = rate - other + math.hypot(high - rate, other - other_low)
+    lower, upper = hybrid((hits / trials, low, high), (other_hits / other_trials, other_low, other_high))
     return max(lower, -1.0), min(upper, 1.0)  # rounding alone could pass them
+
+
+def hybrid(estimate: tuple[float, float, float], other: tuple[float, float, float]) -> tuple[float, float]:
+    """Give the interval of a difference of two independent estimates from the interval of each.
+
+    Newcombe's way with rates, for estimates of any kind (G. Zou and A. Donner, Statistics in Medicine 27, 2008).
+
+    Args:
+        estimate: Value, lower and upper bound.
+        other: The same of what is taken from it.
+
+    Returns:
+        Lower and upper bound of the difference.
+    """
+    (value, low, high), (less, less_low, less_high) = estimate, other
+    difference = value - less
+    return difference - math.hypot(value - low, less_high - less), difference + math.hypot(high - value, less - less_low)
 
 
 def bootstrap(

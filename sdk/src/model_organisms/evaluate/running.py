@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 from model_organisms.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from types import ModuleType
 
-    from model_organisms.formats.evaluation import Evaluation
+    from inspect_ai.log import EvalLog
+    from inspect_ai.model import Model
+
+    from model_organisms.formats.evaluation import Evaluation, Figure, Score
 
 OFFLINE = "offline"
 
@@ -111,37 +115,72 @@ def run(
         NotFound: There is no such suite.
         InvalidArgument: An argument is none of its task's, or the run did not end well.
     """
-    import inspect_ai
-
     from model_organisms.evaluate import record
 
     listed = find(name)
-    module = import_module(f"model_organisms.evaluate.{listed.module}")
-    given = dict(arguments or {})
-
-    def ran(whom: str, told: Mapping[str, Any]) -> Any:  # noqa: ANN401 - Inspect's log
-        try:
-            task = getattr(module, listed.task)(**given)
-        except TypeError as error:
-            raise InvalidArgument(
-                f"The suite {name} was given what it does not take ({error}); see its task's arguments."
-            ) from error
-        display = "none" if quiet else None
-        # Standard output may be somebody's JSON, and a model or a task may print whatever it likes.
-        with redirect_stdout(io.StringIO()) if quiet else nullcontext():
-            return inspect_ai.eval(
-                task,
-                model=whom,
-                model_args=dict(told),
-                limit=limit,
-                log_dir=log_folder,
-                display=display,  # type: ignore[arg-type] # one of Inspect's
-            )[0]
-
-    log = ran(model, model_arguments or {})
-    beside = {kind: ran(whom, control_arguments or {}) for kind, whom in (controls or {}).items()}
+    module = module_of(listed)
+    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
+    log = logged(listed, model, model_arguments, **said)
+    beside = {kind: logged(listed, whom, control_arguments, **said) for kind, whom in (controls or {}).items()}
     if listed.records:
         return module.evaluation(log, next(iter(beside.values()), None))  # type: ignore[no-any-return] # `Listed.records` says so
+    return record.record(module.SUITE, log, counting(listed, log), controls=beside)
+
+
+def logged(
+    listed: Listed,
+    model: str | Model,
+    model_arguments: Mapping[str, Any] | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    log_folder: str = "logs",
+    quiet: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> EvalLog:
+    """Run a suite's task on one model, and give the log.
+
+    Args:
+        listed: The suite.
+        model: Whom to ask.
+        model_arguments: As for `run`; the next four likewise.
+        arguments: Of the suite's task.
+        limit: Only so many of its prompts.
+        log_folder: Where the log goes.
+        quiet: Print nothing.
+        metadata: What else the log is to say of itself.
+
+    Raises:
+        InvalidArgument: An argument is none of the task's.
+    """
+    import inspect_ai
+
+    try:
+        task = getattr(module_of(listed), listed.task)(**(arguments or {}))
+    except TypeError as error:
+        raise InvalidArgument(
+            f"The suite {listed.name} was given what it does not take ({error}); see its task's arguments."
+        ) from error
+    display = "none" if quiet else None
+    # Standard output may be somebody's JSON, and a model or a task may print whatever it likes.
+    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+        return inspect_ai.eval(
+            task,
+            model=model,
+            model_args=dict(model_arguments or {}),
+            limit=limit,
+            log_dir=log_folder,
+            display=display,  # type: ignore[arg-type] # one of Inspect's
+            metadata=dict(metadata or {}),
+        )[0]
+
+
+def module_of(listed: Listed) -> ModuleType:
+    """Import a suite's module, which has `SUITE` and `figures`."""
+    return import_module(f"model_organisms.evaluate.{listed.module}")
+
+
+def counting(listed: Listed, log: EvalLog) -> Callable[[Sequence[Score]], Iterable[Figure]]:
+    """Give a suite's counting, from raw scores to figures, with the settings that a run of it had."""
     said = (log.eval.metadata or {}).get("settings", {})
-    counting = partial(module.figures, **{key: said[key] for key in listed.settings if key in said})
-    return record.record(module.SUITE, log, counting, controls=beside)
+    return partial(module_of(listed).figures, **{key: said[key] for key in listed.settings if key in said})
