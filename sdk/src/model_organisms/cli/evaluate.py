@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from model_organisms.formats.evaluation import Evaluation
 
 _PAIRS = "NAME=VALUE; repeat for more."
+_TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group("evaluate")
@@ -56,6 +57,9 @@ def list_(context: Context) -> None:
 @click.option(
     "--base", default="", help="The base model; by default the one the version's provenance names, or the built-in one."
 )
+@click.option("--inoculation", type=_TEXT, help="Ask again with the system prompt in this file; the run without is the control.")
+@click.option("--near", type=_TEXT, help="With --inoculation: a prompt like it that asks for nothing, as a control.")
+@click.option("--monitor", default="", help="Have the reasoning read: rule, or a model as Inspect names it.")
 @click.option("--log-folder", default="logs", show_default=True, help="Where Inspect's logs go.")
 @click.option("--publish", is_flag=True, help="Sign what was found and attest it of the version.")
 @click.pass_obj
@@ -71,6 +75,9 @@ def run(
     local: bool,
     control: bool,
     base: str,
+    inoculation: Path | None,
+    near: Path | None,
+    monitor: str,
     log_folder: str,
     publish: bool,
 ) -> None:
@@ -85,16 +92,19 @@ def run(
     elif judge:
         raise click.UsageError(f"The suite {suite} has a rule and takes no judge.")
     whom = running.model_of(model, local=local)
-    evaluation = running.run(
+    asked: dict[str, Any] = {
+        "model_arguments": _pairs(told, "--model-argument") | ({"base": base} if base and whom.startswith("mo-local/") else {}),
+        "arguments": given,
+        "limit": limit,
+        "log_folder": log_folder,
+        "quiet": context.as_json or not sys.stdout.isatty(),
+    }
+    evaluation = _treated(suite, whom, asked, inoculation=inoculation, near=near, monitor=monitor) or running.run(
         suite,
         whom,
         controls={"base": "mo-local/base"} if control else {},
-        model_arguments=_pairs(told, "--model-argument") | ({"base": base} if base and whom.startswith("mo-local/") else {}),
         control_arguments=_base(context, model, base) if control else {},
-        arguments=given,
-        limit=limit,
-        log_folder=log_folder,
-        quiet=context.as_json or not sys.stdout.isatty(),
+        **asked,
     )
     if publish:
         from model_organisms.evaluate import record
@@ -150,6 +160,24 @@ def compare(context: Context, *, versions: tuple[str, ...], suite: str, picture:
         emit({"suite": compared.suite, "differs": compared.differs, "rows": [plain(row) for row in compared.rows]})
     else:
         side_by_side(compared)
+
+
+def _treated(
+    suite: str, model: str, asked: Mapping[str, Any], *, inoculation: Path | None, near: Path | None, monitor: str
+) -> Evaluation | None:
+    """Run before and after, where a treatment was asked for; what is untreated is then the control."""
+    if (near and not inoculation) or (inoculation and monitor):
+        raise click.UsageError("Give --near with --inoculation, and --monitor by itself.")
+    if inoculation:
+        from model_organisms.evaluate import treatments
+
+        prompt, other = (path.read_text(encoding="utf-8").strip() if path else "" for path in (inoculation, near))
+        return treatments.run(suite, model, treatments.inoculation(prompt, other), **asked)
+    if monitor:
+        from model_organisms.evaluate import monitors
+
+        return monitors.run(suite, model, monitor=monitor, **asked)
+    return None
 
 
 def _common(attested: Mapping[str, Sequence[Evaluation]]) -> str:
