@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from model_organisms.sampling import Engine
 
 from tests.bench import agreement, loops, roofline
@@ -34,6 +35,8 @@ WHOLE = tuple((count, rank, spread) for count in (32, 8, 1, 128) for spread in (
 _LARGE = 128
 """A batch of which one run of one side takes minutes, so it is timed less often, without sides that explain others."""
 _GOALS = {(32, 1, DOWN): 0.97, (32, 1, EVERY): 0.90, (32, 8, EVERY): 0.83}
+_FLOAT, _COPIES = 4, 5
+"""Bytes of a number, and how often a row's adapters lie in memory: bundles, our bank and tables, PEFT's layers, vLLM's slots."""
 _VLLM_FEW = ((32, 8, EVERY),)
 
 
@@ -65,6 +68,13 @@ def many(
         if (counts and count not in counts) or (ranks and rank not in ranks):
             continue
         print(f"  {count} organisms, rank {rank}, {SPREADS[spread]} ...", file=sys.stderr, flush=True)
+        if (needed := _COPIES * count * rank * flock.widths(spread) * _FLOAT) > psutil.virtual_memory().available:
+            print(
+                f"  not measured: all sides together need about {needed >> 30} GiB, which are not free",
+                file=sys.stderr,
+                flush=True,
+            )
+            continue
         asked = Asked.of(count, quick=quick, whole=whole)
         python = vllm if whole or (count, rank, spread) in _VLLM_FEW else ""
         where = folder / f"{count}-{rank}-{spread}"
