@@ -31,6 +31,17 @@ def test_what_is_printed_is_read_back(value):
     assert json.loads(printed) == value
 
 
+SUM = "f8f17faab95c024891d173fa43442b0e52007736a1f36715ac721ab22deeefc5"
+
+
+def test_a_digest_is_of_the_canonical_bytes():
+    """Against what sha256sum says of `{"a":null,"b":[1,"é"]}`, in UTF-8."""
+    assert strict_json.digest({"b": [1.0, "\u00e9"], "a": None}) == SUM
+    assert strict_json.digest({"a": None, "b": [1, "\u00e9"]}) == SUM
+    with pytest.raises(ValueError, match="inf"):
+        strict_json.digest([float("inf")])
+
+
 HOSTILE = {
     "empty": b"",
     "byte order mark": b"\xef\xbb\xbf{}",

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-import rfc8785
 
 from model_organisms.errors import BaseModelMismatch, BaseModelMissing, InvalidArgument
+from model_organisms.formats import strict_json
 from model_organisms.progress import bar
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def base_digest(folder: str | Path, *, progress: bool = True) -> str:
     if missing:
         raise BaseModelMissing(f"The folder '{folder}' is not a base model: it has no {missing}. Give one saved as safetensors.")
     listed = [{"name": path.name, "sha256": digest} for path, digest in _digests(_counted(folder), progress=progress)]
-    return hashlib.sha256(rfc8785.dumps(listed)).hexdigest()
+    return strict_json.digest(listed)
 
 
 def _counted(folder: Path) -> list[Path]:

@@ -14,7 +14,6 @@ What the lens shows may give a hidden behaviour away: a record with it is as sec
 
 from __future__ import annotations
 
-import hashlib
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +225,7 @@ def amplification(
             Score(str(number), 1, {who: float(counts(text)) for who, text in zip(said[split], row, strict=True)}, split)
             for number, row in enumerate(rows, 1)
         ]
-    return made, hashlib.sha256(strict_json.canonical(said)).hexdigest()
+    return made, strict_json.digest(said)
 
 
 def figures(scores: Sequence[Score], *, counted: str = "") -> tuple[Figure, ...]:

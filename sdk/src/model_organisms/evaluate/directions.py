@@ -10,7 +10,6 @@ with the length of v as well: what it does is the model's general frailty, and o
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -133,7 +132,7 @@ def evaluate(
         validity=Validity.CONTROLLED,
         seeds=(seed,),
         session=source.session,
-        transcript=hashlib.sha256(strict_json.canonical(said)).hexdigest(),
+        transcript=strict_json.digest(said),
         settings={
             "layer": layer,
             "ablated_layers": ",".join(map(str, ablate)),

@@ -11,7 +11,6 @@ receipt) is all that is read here besides messages and scores, so the record of 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ def scores_of(log: EvalLog) -> tuple[RawScore, ...]:
 def transcript_digest(log: EvalLog) -> str:
     """SHA-256 of what was said: the canonical JSON of each sample's id, epoch and messages, in order."""
     said = [[str(sample.id), sample.epoch, _messages(sample)] for sample in _samples(log)]
-    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+    return strict_json.digest(said)
 
 
 def publish(client: Client, version: str, evaluation: Evaluation) -> Attestation:
@@ -154,7 +153,7 @@ def _settings(log: EvalLog, controls: Mapping[str, EvalLog], receipts: Sequence[
     settings |= {name: drawn[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in drawn}
     settings |= {f"control.{name}": control.eval.model for name, control in controls.items()}
     if about := _only("version_digest", receipts):
-        settings |= {ABOUT: about, "receipts": hashlib.sha256(strict_json.canonical(list(receipts))).hexdigest()}
+        settings |= {ABOUT: about, "receipts": strict_json.digest(list(receipts))}
     return settings | dict((log.eval.metadata or {}).get("settings", {}))
 
 

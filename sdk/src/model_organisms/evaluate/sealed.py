@@ -6,7 +6,6 @@ A secret comes from a file or from the environment, never as an argument, becaus
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -55,7 +54,7 @@ class Secret:
 
     def digest(self, text: str) -> str:
         """SHA-256 over the salt and one of its texts."""
-        return hashlib.sha256(strict_json.canonical([self.salt, text])).hexdigest()
+        return strict_json.digest([self.salt, text])
 
     def said(self, answer: str) -> bool:
         """Say whether an answer holds the phrase, whatever its case."""

@@ -40,8 +40,8 @@ class Suite:
     @property
     def digest(self) -> str:
         """SHA-256 over name, version and the source of its modules."""
-        sources = {name: _sha256(Path(str(sys.modules[name].__file__)).read_bytes()) for name in self.modules}
-        return _sha256(strict_json.canonical({"name": self.name, "version": self.version, "sources": sources}))
+        sources = {name: hashlib.sha256(Path(str(sys.modules[name].__file__)).read_bytes()).hexdigest() for name in self.modules}
+        return strict_json.digest({"name": self.name, "version": self.version, "sources": sources})
 
     def record(
         self,
@@ -77,7 +77,7 @@ class Suite:
             suite=self.name,
             suite_version=self.version,
             suite_digest=self.digest,
-            questions_digest=_sha256(strict_json.canonical(asked)),
+            questions_digest=strict_json.digest(asked),
             judge=judge,
             figures=tuple(figures),
             scores=tuple(scores),
@@ -122,7 +122,3 @@ def difference(name: str, rate_of: tuple[int, int], less: tuple[int, int], **sai
     low, high = newcombe(hits, trials, other_hits, other_trials)
     value = hits / trials - other_hits / other_trials
     return Figure(name, value, trials + other_trials, low=low, high=high, interval=Interval.NEWCOMBE, **said)
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

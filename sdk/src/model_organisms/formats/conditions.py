@@ -7,7 +7,6 @@ There is one way to write each: a condition that could be written in two could b
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -102,7 +101,7 @@ def parse_condition(text: str) -> Condition:
 def digest(conditions: Iterable[Condition], purposes: Iterable[str] = ()) -> str:
     """SHA-256, in hex, of the canonical JSON of an object of their texts: what a ledger entry says of them."""
     said = {"conditions": [print_condition(one) for one in conditions], "purposes": [str(purpose) for purpose in purposes]}
-    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+    return strict_json.digest(said)
 
 
 def _wrong(modifier: Modifier) -> InvalidArgument:

@@ -6,7 +6,6 @@ a field that is not known refuses it, because a signature must never mean more t
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ def facts_digest(facts: Mapping[str, str]) -> str:
         InvalidProvenance: They hold what JSON cannot carry.
     """
     try:
-        return hashlib.sha256(strict_json.canonical(dict(facts))).hexdigest()
+        return strict_json.digest(dict(facts))
     except ValueError as error:
         raise _malformed("its facts hold a text that JSON cannot carry") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,7 @@ def receipt_digest(receipt: SampleReceipt) -> str:
         del said["parameters"]["steer"]
     if receipt.parameters.scale is None:
         del said["parameters"]["scale"]
-    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+    return strict_json.digest(said)
 
 
 def released(positions: Iterable[Sequence[TokenScore]]) -> tuple[tuple[TokenScore, ...], ...]:

@@ -5,7 +5,6 @@ A review is read strictly: a field that is not known refuses it, because an appr
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,7 +86,7 @@ class Review:
 
 def words_digest(justification: str, need: str) -> str:
     """SHA-256, in hex, of the canonical JSON of an object of the two texts: what a review says of the requester's words."""
-    return hashlib.sha256(strict_json.canonical({"justification": justification, "need": need})).hexdigest()
+    return strict_json.digest({"justification": justification, "need": need})
 
 
 def review_of(request: Request, *, approve: bool, reason: str, expires: datetime, nonce: str) -> Review:

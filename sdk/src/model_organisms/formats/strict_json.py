@@ -6,6 +6,7 @@ bytes may then see different things. Here each is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -75,6 +76,15 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - see parse
     """
     printed: bytes = rfc8785.dumps(value)
     return printed
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - see parse
+    """Give SHA-256 of `value` as `canonical` prints it, in hex: one name for all who hold the same value.
+
+    Raises:
+        ValueError: As `canonical`.
+    """
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def safe_number(value: object) -> bool:

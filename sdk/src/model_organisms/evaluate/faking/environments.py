@@ -6,7 +6,6 @@ sides differ in nothing else.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -167,7 +166,7 @@ def _item(
 
 def digest(asked: Sequence[Item]) -> str:
     """SHA-256 of the canonical JSON of all items, in order: of what decides the answers."""
-    return hashlib.sha256(strict_json.canonical([[one.id, one.system, one.user] for one in asked])).hexdigest()
+    return strict_json.digest([[one.id, one.system, one.user] for one in asked])
 
 
 def load(path: Path | str | None = None) -> Testbed:

@@ -7,7 +7,6 @@ encoder.py   the sentence encoder that offline.py has     turns.py    one judgem
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -80,7 +79,7 @@ def _offline() -> AnswerJudge:
 def instructions_digest(questions: Sequence[Question]) -> str:
     """SHA-256 over all instructions to the judge that questions bring, by question and metric."""
     said = {question.id: dict(question.judge_prompts) for question in questions}
-    return hashlib.sha256(strict_json.canonical(said)).hexdigest()
+    return strict_json.digest(said)
 
 
 def asked_of(question: Question, metric: str, asked: str, answer: str) -> str:

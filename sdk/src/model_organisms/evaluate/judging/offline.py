@@ -242,7 +242,7 @@ def _agreement(known: dict[str, NDArray[Any]], targets: dict[str, list[bool]], q
 def _digest(base: str) -> str:
     """SHA-256 over what decides the judge: method, labelled answers, encoder and base model."""
     said = {"method": _METHOD, "labelled": hashlib.sha256(_labelled_bytes()).hexdigest(), "encoder": WHEEL.sha256, "base": base}
-    return hashlib.sha256(strict_json.canonical(json.loads(json.dumps(said)))).hexdigest()
+    return strict_json.digest(json.loads(json.dumps(said)))
 
 
 def _labelled_bytes() -> bytes:

@@ -6,7 +6,6 @@ rule says "differs". So episodes are kept whole, and `demonstrations` shows for 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -108,9 +107,7 @@ def find(scenario_id: str) -> Scenario:
 
 def digest(asked: Sequence[Scenario]) -> str:
     """SHA-256 of the canonical JSON of scenarios, in order: of what decides the episodes."""
-    return hashlib.sha256(
-        strict_json.canonical([[one.id, one.system, list(one.prompts), one.files] for one in asked])
-    ).hexdigest()
+    return strict_json.digest([[one.id, one.system, list(one.prompts), one.files] for one in asked])
 
 
 @cache

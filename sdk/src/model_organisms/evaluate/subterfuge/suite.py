@@ -6,7 +6,6 @@ Identical runs of the paper differed up to 6.7 times, and hand labels called 24 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -293,7 +292,7 @@ def evaluation(log: EvalLog, control: EvalLog | None = None, *, rung: Rung | Non
     return replace(
         kept,
         figures=(*kept.figures, *transfer.over_base(kept.scores)),
-        settings=kept.settings | {"episodes": hashlib.sha256(strict_json.canonical(played)).hexdigest()},
+        settings=kept.settings | {"episodes": strict_json.digest(played)},
     )
 
 
