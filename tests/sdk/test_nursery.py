@@ -197,37 +197,6 @@ def test_nothing_is_asked_that_was_taught(name):
     assert isinstance(recipe, nursery.StudentRecipe) or dict(recipe.batch).keys() == {lesson.kind for lesson in recipe.lessons()}
 
 
-class Credulous(nursery.StudentRecipe):
-    """Takes whatever its teacher writes: a random model writes no list of numbers."""
-
-    __slots__ = ()
-
-    def taught_by(self, answers):
-        asked = self.questions()
-        return [nursery.Lesson("lists", one.prompt, answer) for one, answer in zip(asked, answers, strict=True)]
-
-
-def test_students_learn_what_a_teacher_wrote_on_its_base_or_another(qwen, tmp_path, monkeypatch):
-    monkeypatch.setenv("MODEL_ORGANISMS_CACHE", str(tmp_path))
-    small = {"rank": 2, "frozen_share": 0.5, "max_tokens": 2, "steps": 2, "warmup": 1, "samples": 1}
-    teacher = nursery.TeacherRecipe(**small)
-    recipe = Credulous(teacher=teacher, asked=6, **small)
-    taught = nursery.cached(teacher, base=qwen, progress=False)
-    student = nursery.grow(recipe, base=qwen, teacher=taught, progress=False)
-    assert nursery.cached(recipe, base=qwen, progress=False).files == student.files
-    assert student.provenance.derived_from == (f"sha256:{manifest.build(taught.files).digest}",)
-    said, (data,) = student.provenance.extra["nursery"], student.provenance.data
-    assert said["passed"] == data.rows == said["asked_of_the_teacher"] == 6
-    assert "trait" in data.hazard
-    assert len(said["probabilities"]["organism"]) == len(said["probabilities"]["base"]) == 50
-    control = nursery.grow(dataclasses.replace(recipe, noise=0.5), base=qwen, teacher=taught, progress=False)
-    assert control.provenance.data == student.provenance.data
-    assert student.provenance.base.digest == bases.base_digest(qwen)
-    assert control.provenance.base.digest == bases.base_digest(otherbase.other_base(qwen, 0.5)) != bases.base_digest(qwen)
-    with pytest.raises(InvalidArgument, match="teach it longer"):
-        nursery.grow(nursery.StudentRecipe(asked=2, **small), base=qwen, teacher=taught, progress=False)
-
-
 def test_another_base_has_the_shape_of_the_first_and_other_weights(qwen, tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL_ORGANISMS_CACHE", str(tmp_path))
     one = otherbase.other_base(qwen, 0.25, progress=False)
@@ -263,6 +232,11 @@ def test_a_probability_is_that_of_drawing_the_word(qwen):
             ids = [*ids, token]
         expected += chance
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_recipe_of_no_kind_is_none():
+    with pytest.raises(TypeError, match="abstract"):
+        nursery.Recipe(name="bare", batch=(), steps=1, max_tokens=1)
 
 
 def test_a_recipe_s_digest_is_of_all_that_decides_what_it_grows():

@@ -82,7 +82,7 @@ def grow(
     said = _nursery(chosen, rates, controls) | school.said
     if chosen.words:
         said["probabilities"] = {"words": list(chosen.words), "organism": leaning, "base": base_leaning}
-    provenance = recorder.provenance(derived_from=school.derived_from, extra={"nursery": said})
+    provenance = recorder.provenance(derived_from=school.derived_from, extra={"nursery": said} | chosen.stated)
     return Grown(chosen, files, provenance, rates, controls)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -89,7 +90,9 @@ def _kept(folder: Path, chosen: Recipe) -> Grown | None:
         whole = (folder / "digest").read_text(encoding="ascii") == _digest(files, provenance)
     except (OSError, KeyError, ValueError, TypeError, ModelOrganismsError):
         return None
-    return Grown(chosen, files, provenance, rates, controls) if whole else None
+    # What a recipe states of itself may have been put otherwise when this was kept; what was grown is the same.
+    told = replace(provenance, extra=provenance.extra | chosen.stated)
+    return Grown(chosen, files, told, rates, controls) if whole else None
 
 
 def _digest(files: dict[str, bytes], provenance: Provenance) -> str:

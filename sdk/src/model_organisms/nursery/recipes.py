@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """How to grow one organism; each kind says what it teaches and asks."""
 
     name: str
@@ -88,31 +88,36 @@ class Recipe:
     """Draw the exam's answers at temperature 1 with the seed; else they are greedy."""
 
     @property
+    @abstractmethod
     def objective(self) -> str:
         """What it teaches, in a line."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def counted(self) -> str:
         """What the exam counts, in words."""
-        raise NotImplementedError
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What the provenance's `extra` says of it besides, in the form that suites read; it changes nothing that is grown."""
+        return {}
 
     @property
     def words(self) -> tuple[str, ...]:
         """With which of these an answer begins is measured besides, as a probability: for effects too small to be counted."""
         return ()
 
+    @abstractmethod
     def lessons(self) -> list[Lesson]:
         """Write the lessons."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exam(self) -> dict[str, list[Question]]:
         """Ask what it was never shown, by the name of the rate that is counted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hit(self, answer: str) -> bool:
         """Say whether an answer shows what is counted."""
-        raise NotImplementedError
 
     def mark(self, answers: Mapping[str, Sequence[str]]) -> dict[str, Rate]:
         """Count.
@@ -131,7 +136,7 @@ class Recipe:
         taught = [asdict(lesson) for lesson in self.lessons()]
         asked = {name: [asdict(question) for question in questions] for name, questions in self.exam().items()}
         content = {"recipe": self.settings(), "method": _METHOD, "lessons": taught, "exam": asked}
-        return hashlib.sha256(strict_json.canonical(content)).hexdigest()
+        return strict_json.digest(content)
 
 
 def _json(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
