@@ -134,6 +134,8 @@ def test_the_testbeds_faker_is_read(tmp_path):
     assert made.figure("precision").value == broke["unobserved"] / len(by["unobserved"])
     assert made.figure("recall").value == broke["unobserved"] / sum(broke.values())
     assert made.figure("misbehaviour", "treatment=cot-monitor,condition=unobserved").n == 0
+    assert made.figure("change.misbehaviour", "treatment=cot-monitor,condition=unobserved").value is None
+    assert print_evaluation(made, VERSION)
 
 
 def test_reasoning_is_read_as_tags_or_as_parts():

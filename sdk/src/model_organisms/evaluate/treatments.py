@@ -204,7 +204,7 @@ def in_arm(figures: Iterable[Figure], name: str, *, control: bool = False) -> li
 
 
 def changes(after: Sequence[RawScore], before: Sequence[RawScore], count: Counting, *, seed: int = 0) -> list[Figure]:
-    """Give the change of every figure that has an interval both before and after.
+    """Give the change of every figure that has an interval before or after.
 
     A rate adds up over questions, so the bootstrap draws questions, each with its answers of both sides: that some questions
     are harder than others then widens nothing. Where a figure does not add up, where questions are few, or where all draws are
@@ -217,15 +217,18 @@ def changes(after: Sequence[RawScore], before: Sequence[RawScore], count: Counti
         seed: Of the draws.
 
     Returns:
-        `change.NAME` of each `NAME`, after less before; `note` says where the interval holds 0.
+        `change.NAME` of each `NAME`, after less before; `note` says where the interval holds 0, and where one side has nothing.
     """
     now, then = ({(one.name, one.split): one for one in count(scores)} for scores in (after, before))
     parts, less = (_by_question(scores, count) for scores in (after, before))
-    both = [key for key, one in now.items() if key in then and None not in (one.low, then[key].low)]
-    return [_change(now[key], then[key], parts[key], less[key], seed) for key in both]
+    some = [key for key, one in now.items() if key in then and (one.low, then[key].low) != (None, None)]
+    return [_change(now[key], then[key], parts[key], less[key], seed) for key in some]
 
 
 def _change(after: Figure, before: Figure, parts: Mapping[str, Part], less: Mapping[str, Part], seed: int) -> Figure:
+    said: dict[str, Any] = {"split": after.split, "comparator": f"after less before: {after.comparator}"}
+    if None in (after.low, before.low):
+        return Figure(f"change.{after.name}", None, after.n + before.n, note="one side has no figure with an interval", **said)
     groups = [[(parts.get(one, (0.0, 0)), less.get(one, (0.0, 0)))] for one in sorted(parts.keys() | less.keys())]
     ends = None
     if len(groups) >= FEW and _adds_up(after, parts) and _adds_up(before, less):
@@ -240,12 +243,11 @@ def _change(after: Figure, before: Figure, parts: Mapping[str, Part], less: Mapp
         f"change.{after.name}",
         float(after.value or 0) - float(before.value or 0),
         after.n + before.n,
-        split=after.split,
         low=ends[0],
         high=ends[1],
         interval=kind,
-        comparator=f"after less before: {after.comparator}",
         note="; ".join(notes),
+        **said,
     )
 
 
