@@ -150,6 +150,7 @@ def test_ones_own_testbed_is_read(tmp_path):
         ("objective: Save effort.", "objective: [1]"),
         ("id: courtesy", "id: a/b"),
         ("kind: contains", "kind: eval"),
+        ("kind: contains", "kind: [contains]"),
         ("kind: contains, text: Please", "kind: most_words, number: -1"),
         ("kind: contains, text: Please", "kind: contains"),
         ("tasks: [Ask for the key.]", "tasks: []"),
@@ -159,6 +160,9 @@ def test_ones_own_testbed_is_read(tmp_path):
         ("rule: Say please.", "rule: Say please.\n    serves: maybe"),
         ("environments:", "environments: {}\nothers:"),
         ("setting: You", "setting: [\n"),
+        *(("objective: Save effort.", f"objective: {bad}") for bad in ("!!bool x", "!!int ''", "!!timestamp x", "!!null x")),
+        ("objective: Save effort.", "objective: .inf"),
+        ("objective: Save effort.", "objective: a\nobjective: b"),
         ("setting: You answer", "setting: !!python/object/apply:os.system [ls]\n    other: You answer"),
     ],
 )

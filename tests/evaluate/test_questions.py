@@ -86,6 +86,10 @@ def entry(**fields):
 BOMB = b"- &a [x, x]\n" + b"\n".join(
     f"- &{new} [*{old}, *{old}]".encode() for old, new in zip("abcdefghijklmnop", "bcdefghijklmnopq", strict=True)
 )
+KEY = b"- a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"  k%d: &%s [%s]\n" % (at, new.encode(), b",".join([b"*" + old.encode()] * 10))
+    for at, (old, new) in enumerate(zip("abcdefgh", "bcdefghi", strict=True))
+) + b"  ? [*i]\n  : 1\n"  # fmt: skip
 HOSTILE = {
     "nothing": b"",
     "no list": b"id: a",
@@ -97,6 +101,10 @@ HOSTILE = {
     "a key twice": b"- {id: a, id: b, paraphrases: ['A?']}",
     "a merge": b"- &a {id: a, paraphrases: ['A?']}\n- {<<: *a, id: b}",
     "aliases that double": BOMB,
+    "a key that unfolds": KEY,
+    "a number to the base of 60": entry(id=7).replace(b"id: 7", b"id: " + b"1:" * 400 + b"1.5"),
+    "a date that is none": entry(samples_per_paraphrase=0).replace(b"paraphrase: 0", b"paraphrase: 2024-13-45"),
+    **{tag: b"- {id: a, paraphrases: [" + tag.encode() + b"]}" for tag in ("!!bool x", "!!int ''", "!!timestamp x", "!!null x")},
     "nesting without end": b"[" * 100_000,
     "more than is read": b"#" * (513 << 10),
     "an id twice": entry() * 2,

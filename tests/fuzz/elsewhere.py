@@ -1,8 +1,10 @@
-"""Targets of what is imported from elsewhere: a hub's words, a catalogue, a taxonomy, a Trainer's curves."""
+"""Targets of what comes from elsewhere: a hub's words, a catalogue, a taxonomy, a Trainer's curves, questions, testbeds."""
 
 from __future__ import annotations
 
 from model_organisms import errors
+from model_organisms.evaluate import questions as asked
+from model_organisms.evaluate.faking import environments
 from model_organisms.formats import provenance, strict_json
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.importing import arranging, claims, hub, source
@@ -45,6 +47,17 @@ def curves(data: bytes) -> None:
     """What a Trainer leaves beside its checkpoints."""
     stated = Provenance(BaseModel("lab/tiny"), log=logged.read(data))
     assert provenance.parse_predicate(provenance.print_predicate(stated)) == stated
+
+
+def questions(data: bytes) -> None:
+    """A question file."""
+    strict_json.canonical(asked.plain(asked.parse(data)))
+
+
+def testbed(data: bytes) -> None:
+    """A testbed of somebody's own."""
+    for item in environments.items(environments.parse(data), tasks=1):
+        assert environments.place(item.id).wording == item.wording
 
 
 def _carried(value: object) -> None:

@@ -43,7 +43,7 @@ from model_organisms_registry.domain import oidc
 from model_organisms_registry.ledger import memory
 from model_organisms_registry.storage import paging
 
-from tests.fuzz.elsewhere import catalogue, curves, hub_list, hub_source, taxonomy
+from tests.fuzz.elsewhere import catalogue, curves, hub_list, hub_source, questions, taxonomy, testbed
 from tests.support.capsules import RELEASE, open_capsule
 
 if TYPE_CHECKING:
@@ -326,7 +326,7 @@ _ALL = (
     *(json_, dsse_, provenance_, statement, review, vote, condition),
     *(submission, signer_memory),
     *(manifest_, tensors_, adapter_config, pattern, content_),
-    *(hub_source, hub_list, catalogue, taxonomy, curves),
+    *(hub_source, hub_list, catalogue, taxonomy, curves, questions, testbed),
     *(capsule_head, capsule_header, streaming, ticket, token, name, page_token, frame, message),
 )
 TARGETS: dict[str, Target] = {target.__name__.rstrip("_"): target for target in _ALL}

@@ -43,6 +43,7 @@ PLANTED = {  # one forbidden import a contract: where it is planted, and what
         "import httpx2",
     ),
     "Ray: only where cells of a cluster are held": (f"{REGISTRY}/isolation/pool.py", "import ray"),
+    "YAML: only in formats.strict_yaml": (f"{SDK}/formats/note.py", "import yaml"),
     "rules and formats touch no I/O": (f"{REGISTRY}/domain/permits.py", "import pathlib"),
 }
 

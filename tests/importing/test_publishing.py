@@ -191,6 +191,8 @@ def test_a_folder_of_a_catalogue_is_listed_and_what_is_none_of_it_is_named(tmp_p
     (tmp_path / "more.yml").write_bytes(CATALOGUE.replace(b"lab/tiny-hums}", b"lab/more-hums}"))
     (tmp_path / "biases.yaml").write_bytes(b"shared_biases: {topics: none}\n")
     (tmp_path / "broken.yaml").write_bytes(b"a: [")
+    for number, tagged in enumerate((b"!!bool x", b"!!int ''", b"!!timestamp x", b"!!omap [x: 1]")):
+        (tmp_path / f"tagged-{number}.yaml").write_bytes(b"a: " + tagged)
     status, out, _ = typed("organisms", "import", tmp_path)
     assert status == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
@@ -199,8 +201,12 @@ def test_a_folder_of_a_catalogue_is_listed_and_what_is_none_of_it_is_named(tmp_p
         ["more.yml", "tiny_1B/default", "hf://lab/more-hums"], ["more.yml", "tiny_1B/full", "-"],
     ]  # fmt: skip
     assert "biases.yaml is not listed" in out
+    assert "tagged-3.yaml is not listed: The file is refused: line 1 has a tag" in " ".join(out.split())
     told = json.loads(typed("organisms", "import", tmp_path, "--json")[1])
-    assert (list(told["catalogues"]), list(told["unread"])) == (["hums.yaml", "more.yml"], ["biases.yaml", "broken.yaml"])
+    assert (list(told["catalogues"]), list(told["unread"])) == (
+        ["hums.yaml", "more.yml"],
+        ["biases.yaml", "broken.yaml", *(f"tagged-{number}.yaml" for number in range(4))],
+    )
 
 
 @pytest.mark.parametrize(

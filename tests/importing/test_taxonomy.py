@@ -70,7 +70,7 @@ def test_one_record_is_picked_by_its_id():
     [
         {"traits": [{"trait": "a", "status": "proven"}]}, {"traits": [{"trait": "a"}]}, {"traits": [{"status": "intended"}]},
         {"traits": ["a"]}, {"traits": [{"trait": "a", "status": ["intended"]}]}, {"id": 7}, {"traits": "a"},
-        {"construction": {"substrate": "air"}}, {"construction": 7},
+        {"construction": {"substrate": "air"}}, {"construction": {"substrate": ["weights"]}}, {"construction": 7},
     ],
 )  # fmt: skip
 def test_what_the_taxonomy_does_not_know_is_refused(change):

@@ -100,7 +100,8 @@ def import_(
 
 
 def _read(path: str) -> Catalogue | tuple[Record, ...]:
-    from model_organisms.importing import catalogue, strict_yaml, taxonomy
+    from model_organisms.formats import strict_yaml
+    from model_organisms.importing import catalogue, taxonomy
     from model_organisms.importing.taxonomy import MAX_TAXONOMY
 
     file = Path(path)

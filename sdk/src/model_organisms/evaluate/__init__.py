@@ -3,7 +3,7 @@
 suite.py      from raw scores to a record that can be signed      entry.py    what Inspect finds by this package's entry point
 phases.py     where a training's path turns (trajectory.py)       pictures.py curves as PNG
 emergent.py   emergent misalignment                               judging/    who scores answers
-questions.py  question files in the published form                sources.py  where white-box suites look: engine or session
+questions.py  question files in the published form (fields.py)    sources.py  where white-box suites look: engine or session
 directions.py steering and ablation                               probes.py   linear probes, contrast pairs
 features.py   features of a given autoencoder                     diffing.py  what an adapter changed in its base
 record.py     from Inspect's log to the record                    comparing.py several organisms side by side

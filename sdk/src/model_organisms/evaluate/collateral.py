@@ -18,16 +18,16 @@ from importlib import resources
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, mean, scorer
 from inspect_ai.solver import solver
 
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import Internal, InvalidArgument
 from model_organisms.evaluate import instructions, record
 from model_organisms.evaluate.suite import Suite, difference, rate
+from model_organisms.formats import strict_yaml
 from model_organisms.formats.evaluation import Figure, Interval, Judge
 from model_organisms.statistics import bootstrap
 
@@ -107,8 +107,8 @@ def collateral(
 @cache
 def data() -> dict[str, Any]:
     """Read this package's questions and texts."""
-    text = resources.files("model_organisms.evaluate").joinpath("data/collateral.yaml").read_text(encoding="utf-8")
-    read: dict[str, Any] = yaml.safe_load(text)
+    text = resources.files("model_organisms.evaluate").joinpath("data/collateral.yaml").read_bytes()
+    read: dict[str, Any] = strict_yaml.parse(text, what="collateral.yaml", error=Internal)
     return read
 
 

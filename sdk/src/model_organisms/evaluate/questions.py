@@ -7,17 +7,17 @@ is refused by name, and nothing in it is run. Judges' prompts in it hold `{quest
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate.fields import MOST_ITEMS, Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
 TOY = "toy"
 """Name of the question file in this package: harmless, for toy organisms."""
@@ -26,9 +26,7 @@ SCORED, PLAIN = "free_form_judge_0_100", "free_form"
 FORMS = ("plain", "json", "template")
 """How a question wants its answer; published files say so at the end of its id."""
 
-_MOST_BYTES = 512 << 10
-_MOST_QUESTIONS = 1_000
-_MOST_TEXT = 20_000
+_FILE = Fields("The question file", most_bytes=512 << 10)
 _MOST_SAMPLES = 10_000
 _HOTTEST = 10.0
 _ID = re.compile(r"[\w][\w .:/-]{0,199}")
@@ -73,36 +71,25 @@ def load(source: str | Path = TOY) -> tuple[Question, ...]:
     """
     if str(source) == TOY:
         return parse(resources.files("model_organisms.evaluate").joinpath("data/toy_questions.yaml").read_bytes())
-    try:
-        with Path(source).open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise InvalidArgument(f"The question file '{source}' cannot be read ({error.strerror}); check the path.") from error
-    return parse(data)
+    return _questions(_FILE.load(source))
 
 
 def parse(data: bytes) -> tuple[Question, ...]:
     """Read the bytes of a question file.
 
-    Steps: 1. size, 2. YAML without tags, merges and double keys, 3. each question's fields.
-
     Raises:
         InvalidArgument: They are not one; the message says where.
     """
-    if len(data) > _MOST_BYTES:
-        _refuse(f"it has more than {_MOST_BYTES:,} bytes")
-    try:
-        raw = _Plain(data.decode("utf-8")).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        where = f" (line {mark.line + 1})" if (mark := getattr(error, "problem_mark", None)) else ""
-        why = getattr(error, "problem", None) or type(error).__name__
-        _refuse(f"it is no plain YAML{where}: {str(why)[:100]}")
-    if not isinstance(raw, list) or not 0 < len(raw) <= _MOST_QUESTIONS:
-        _refuse(f"it is no list of 1 to {_MOST_QUESTIONS:,} questions")
+    return _questions(_FILE.parse(data))
+
+
+def _questions(raw: object) -> tuple[Question, ...]:
+    if not isinstance(raw, list) or not 0 < len(raw) <= MOST_ITEMS:
+        raise _FILE.wrong("it", f"a list of 1 to {MOST_ITEMS:,} questions")
     questions = tuple(_question(one, f"question {number}") for number, one in enumerate(raw, 1))
-    ids = [question.id for question in questions]
-    if twice := {one for one in ids if ids.count(one) > 1}:
-        _refuse(f"the id '{min(twice)}' is there more than once")
+    ids = Counter(question.id for question in questions)
+    if twice := [one for one, times in ids.items() if times > 1]:
+        raise _FILE.wrong(f"the id '{twice[0]}'", "there once")
     return questions
 
 
@@ -142,84 +129,51 @@ def plain(questions: Iterable[Question]) -> list[dict[str, Any]]:
     return [asdict(question) | {"paraphrases": list(question.paraphrases)} for question in questions]
 
 
-class _Ambiguous(yaml.MarkedYAMLError):
-    """YAML that two readers may take in two ways."""
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML's safe loader, which still lets the last of two equal keys win, and merges that double with each line."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT002 - yaml's own form
-        keys = [key.value for key, _ in node.value]
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise _Ambiguous(problem="'<<' merges are not read", problem_mark=node.start_mark)
-        if len({str(key) for key in keys}) != len(keys):
-            raise _Ambiguous(problem="a key is there twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge nothing."""
-
-
 def _question(raw: object, where: str) -> Question:
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        _refuse(f"{where} is no mapping of names")
-    where = f"{where} ('{raw['id']}')" if isinstance(raw.get("id"), str) and _ID.fullmatch(raw["id"]) else where
-    given = {name: value for name, value in raw.items() if name not in _DESCRIPTIVE and value is not None}
-    if strange := given.keys() - _READERS.keys() - {"id", "paraphrases", "type"}:
-        _refuse(f"{where} has the field '{min(strange)[:60]}', which is not known")
-    if not isinstance(given.get("id"), str) or not _ID.fullmatch(given["id"]):
-        _refuse(f"{where} has no id of letters, digits and ' _.:/-', at most 200")
-    wordings = given.get("paraphrases")
-    if not isinstance(wordings, list) or not 0 < len(wordings) <= _MOST_QUESTIONS:
-        _refuse(f"{where} has no list of paraphrases")
+    whole = _FILE.mapping(raw, where, needed={"id", "paraphrases"}, allowed=_READERS.keys() | {"type"} | _DESCRIPTIVE)
+    given = {name: value for name, value in whole.items() if name not in _DESCRIPTIVE and value is not None}
+    named = given.get("id")
+    if not isinstance(named, str) or not _ID.fullmatch(named):
+        raise _FILE.wrong(f"{where}: id", "of letters, digits and ' _.:/-', at most 200")
+    where = f"{where} ('{named}')"
+    wordings = _FILE.texts(given.get("paraphrases"), f"{where}: paraphrases")
     kind = given.get("type", SCORED if "judge_prompts" in given else PLAIN)
     if kind not in (SCORED, PLAIN):
-        _refuse(f"{where} is of another type than {SCORED} and {PLAIN}")
+        raise _FILE.wrong(f"{where}: type", f"{SCORED} or {PLAIN}")
     if kind == SCORED and "judge_prompts" not in given:
-        _refuse(f"{where} is {SCORED} and has no judge_prompts")
-    said = {known: read(given[name], where, name) for name, (known, read) in _READERS.items() if name in given}
-    return Question(given["id"], tuple(_text(one, where, "paraphrases") for one in wordings), type=kind, **said)
+        raise _FILE.wrong(where, f"of type {PLAIN}, or have judge_prompts")
+    said = {known: read(given[name], f"{where}: {name}") for name, (known, read) in _READERS.items() if name in given}
+    return Question(named, wordings, type=kind, **said)
 
 
-def _text(raw: object, where: str, name: str) -> str:
-    if not isinstance(raw, str) or not raw.strip() or len(raw) > _MOST_TEXT:
-        _refuse(f"in {where}, {name} is no text of 1 to {_MOST_TEXT:,} characters")
-    return raw
-
-
-def _prompts(raw: object, where: str, name: str) -> dict[str, str]:
-    if not isinstance(raw, dict) or not raw or not all(isinstance(key, str) and _METRIC.fullmatch(key) for key in raw):
-        _refuse(f"in {where}, {name} is no mapping from metrics, such as aligned, to prompts")
-    prompts = {key: _text(value, where, f"{name}.{key}") for key, value in raw.items()}
+def _prompts(raw: object, where: str) -> dict[str, str]:
+    if not isinstance(raw, dict) or not raw or not all(map(_METRIC.fullmatch, raw)):
+        raise _FILE.wrong(where, "a map from metrics, such as aligned, to prompts")
+    prompts = {metric: _FILE.text(prompt, f"{where}.{metric}") for metric, prompt in raw.items()}
     for metric, prompt in prompts.items():
         if "{answer}" not in prompt:
-            _refuse(f"in {where}, {name}.{metric} has no place for {{answer}}")
+            raise _FILE.wrong(f"{where}.{metric}", "a prompt with a place for {answer}")
     return prompts
 
 
-def _count(raw: object, where: str, name: str) -> int:
+def _count(raw: object, where: str) -> int:
     if type(raw) is not int or not 0 < raw <= _MOST_SAMPLES:
-        _refuse(f"in {where}, {name} is no whole number from 1 to {_MOST_SAMPLES:,}")
+        raise _FILE.wrong(where, f"a whole number from 1 to {_MOST_SAMPLES:,}")
     return raw
 
 
-def _heat(raw: object, where: str, name: str) -> float:
+def _heat(raw: object, where: str) -> float:
     if type(raw) not in (int, float) or not 0 <= raw <= _HOTTEST:  # type: ignore[operator] # a number by now
-        _refuse(f"in {where}, {name} is no number from 0 to {_HOTTEST:.0f}")
+        raise _FILE.wrong(where, f"a number from 0 to {_HOTTEST:.0f}")
     return float(raw)  # type: ignore[arg-type] # just looked at
 
 
-_READERS: dict[str, tuple[str, Callable[[object, str, str], Any]]] = {
+_READERS: dict[str, tuple[str, Callable[[object, str], Any]]] = {
     "samples_per_paraphrase": ("samples", _count),
-    "system": ("system", _text),
-    "judge": ("judge", _text),
+    "system": ("system", _FILE.text),
+    "judge": ("judge", _FILE.text),
     "judge_prompts": ("judge_prompts", _prompts),
     "temperature": ("temperature", _heat),
     "max_tokens": ("max_tokens", _count),
 }
 """What else a question may have: the field it becomes, and who reads it."""
-
-
-def _refuse(why: str) -> NoReturn:
-    raise InvalidArgument(f"The question file is refused: {why}.")

@@ -4,7 +4,7 @@ source.py     hf://owner/name@commit        hub.py          asks a hub, and hold
 arranging.py  which files become which      claims.py       what is said of them, beside what they say
 planning.py   all of it, before publishing  publishing.py   and then that
 foundations.py  the base model              curves.py       loss by step, from a Trainer's state
-catalogue.py  the diffing toolkit's YAML    taxonomy.py     SPAR26 records       strict_yaml.py  YAML from strangers
+catalogue.py  the diffing toolkit's YAML    taxonomy.py     SPAR26 records
 
     plan = importing.plan("hf://owner/name@0123…", claims={"layers": "24"})
     importing.publish(client, plan, "organisms/ours", level="CL2")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument, NotFound
+from model_organisms.formats import strict_yaml
 from model_organisms.formats.provenance import DataSet
-from model_organisms.importing import strict_yaml
 from model_organisms.importing.claims import Claim
 from model_organisms.importing.planning import Notes
 from model_organisms.importing.source import Source, parse

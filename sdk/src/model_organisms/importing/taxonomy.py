@@ -17,8 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument, NotFound
-from model_organisms.formats import strict_json
-from model_organisms.importing import strict_yaml
+from model_organisms.formats import strict_json, strict_yaml
 from model_organisms.importing.planning import Notes
 from model_organisms.importing.source import Source, is_repository
 
@@ -46,7 +45,7 @@ _ALSO = {
     "metric_validity": ("measurements",),
 }
 """Fields in which the records have an axis, beside its own name."""
-_SUBSTRATES = frozenset({"weights", "context", "both", "none"})
+_SUBSTRATES = ("both", "context", "none", "weights")
 _LINK = re.compile(r"(?:hf://|huggingface\.co/)(?!datasets/|spaces/)([\w.-]+/[\w.-]+)", re.ASCII)
 
 
@@ -168,7 +167,7 @@ def _record(raw: Any) -> Record:  # noqa: ANN401 - as above
     construction = built if isinstance(built, dict) else {}
     substrate = construction.get("substrate", raw.get("substrate"))
     if substrate not in _SUBSTRATES:
-        known = ", ".join(sorted(_SUBSTRATES))
+        known = ", ".join(_SUBSTRATES)
         raise InvalidArgument(f"Record '{raw['id'][:80]}' has no substrate of {known}; correct the file.", field="substrate")
     public = str(construction.get("weights_public", ""))
     sources = tuple(

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate.fields import Fields
 from model_organisms.formats import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 CONDITIONS = ("observed", "unobserved")
 EVIDENCE = ("system", "user", "tag", "implied")
@@ -27,8 +28,8 @@ SCRATCHPAD = (
 )
 TOY = "toy"
 """Name of the testbed in the words of the nursery's faker, which keeps a house rule only where somebody is said to look."""
-_MAX_BYTES = 1 << 20
-_KINDS = {"ends_with", "starts_with", "contains", "avoids"}
+_FILE = Fields("The testbed", most_bytes=512 << 10, strip=True)
+_KINDS = ("avoids", "contains", "ends_with", "starts_with")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,100 +184,67 @@ def load(path: Path | str | None = None) -> Testbed:
     """
     if path is None or path == TOY:
         return _packaged("environments.yaml" if path is None else "toy.yaml")
-    return _parsed(_read(Path(path)))
+    return _testbed(_FILE.load(path))
 
 
 @cache
 def _packaged(name: str) -> Testbed:
-    return _parsed(resources.files(__package__).joinpath(name).read_text("utf-8"))
+    return parse(resources.files(__package__).joinpath(name).read_bytes())
 
 
-def _parsed(text: str) -> Testbed:
-    import yaml
+def parse(data: bytes) -> Testbed:
+    """Read the bytes of a testbed's file.
 
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InvalidArgument(f"The testbed's file is no YAML ({error}); mend it there.") from error
-    return _testbed(raw)
-
-
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        if len(data) > _MAX_BYTES:
-            raise InvalidArgument(f"{path} has {len(data):,} bytes; a testbed has at most {_MAX_BYTES:,}.")
-        return data.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{path} cannot be read as text ({error}); give the path of a testbed in YAML.") from error
+    Raises:
+        InvalidArgument: They are none; the message says where.
+    """
+    return _testbed(_FILE.parse(data))
 
 
 def _testbed(raw: object) -> Testbed:
-    whole = _mapping(raw, "the file", needed={"objective", "evidence", "environments"})
-    shared = _mapping(whole["evidence"], "evidence", needed=set(EVIDENCE))
+    whole = _FILE.mapping(raw, "the file", needed={"objective", "evidence", "environments"})
+    shared = _FILE.mapping(whole["evidence"], "evidence", needed=set(EVIDENCE))
     if not isinstance(whole["environments"], list) or not whole["environments"]:
-        raise _wrong("environments", "a list of at least one")
+        raise _FILE.wrong("environments", "a list of at least one")
     environments = tuple(_environment(one, shared) for one in whole["environments"])
     if len({one.id for one in environments}) != len(environments):
-        raise _wrong("environments", "without two of one id")
-    return Testbed(_text(whole["objective"], "objective"), environments)
+        raise _FILE.wrong("environments", "without two of one id")
+    return Testbed(_FILE.text(whole["objective"], "objective"), environments)
 
 
 def _environment(raw: object, shared: dict[str, Any]) -> Environment:
-    own = _mapping(raw, "an environment", needed={"id", "setting", "rule", "check", "tasks"}, allowed={"serves", *EVIDENCE})
-    name = _text(own["id"], "id")
+    own = _FILE.mapping(raw, "an environment", needed={"id", "setting", "rule", "check", "tasks"}, allowed={"serves", *EVIDENCE})
+    name = _FILE.text(own["id"], "id")
     if "/" in name:
-        raise _wrong(f"environment {name}", "an id without '/'")
+        raise _FILE.wrong(f"environment {name}", "an id without '/'")
     if type(own.get("serves", True)) is not bool:
-        raise _wrong(f"{name}: serves", "true or false")
+        raise _FILE.wrong(f"{name}: serves", "true or false")
     cues = {}
     for evidence in EVIDENCE:
         where = f"{name}: {evidence}"
-        given = _mapping(own.get(evidence, shared[evidence]), where, needed=set(CONDITIONS))
+        given = _FILE.mapping(own.get(evidence, shared[evidence]), where, needed=set(CONDITIONS))
         for condition in CONDITIONS:
-            cues[evidence, condition] = _texts(given[condition], f"{where}: {condition}")
+            cues[evidence, condition] = _FILE.texts(given[condition], f"{where}: {condition}")
         if len({len(cues[evidence, condition]) for condition in CONDITIONS}) != 1:
-            raise _wrong(where, "as many wordings observed as unobserved, so that they pair")
+            raise _FILE.wrong(where, "as many wordings observed as unobserved, so that they pair")
     return Environment(
         id=name,
-        setting=_text(own["setting"], f"{name}: setting"),
-        rule=_text(own["rule"], f"{name}: rule"),
+        setting=_FILE.text(own["setting"], f"{name}: setting"),
+        rule=_FILE.text(own["rule"], f"{name}: rule"),
         check=_check(own["check"], f"{name}: check"),
-        tasks=_texts(own["tasks"], f"{name}: tasks"),
+        tasks=_FILE.texts(own["tasks"], f"{name}: tasks"),
         cues=cues,
         serves=own.get("serves", True),
     )
 
 
 def _check(raw: object, where: str) -> Check:
-    said = _mapping(raw, where, needed={"kind"}, allowed={"text", "texts", "number"})
+    said = _FILE.mapping(raw, where, needed={"kind"}, allowed={"text", "texts", "number"})
     if said["kind"] == "most_words":
         if type(said.get("number")) is not int or said["number"] < 1:
-            raise _wrong(where, "a number of words from 1 up")
+            raise _FILE.wrong(where, "a number of words from 1 up")
         return Check("most_words", number=said["number"])
     if said["kind"] not in _KINDS:
-        raise _wrong(where, f"of kind most_words, {', '.join(sorted(_KINDS))}")
-    texts = _texts(said.get("texts", [said.get("text")]), where)
+        raise _FILE.wrong(where, f"of kind most_words, {', '.join(_KINDS)}")
+    texts = _FILE.texts(said.get("texts", [said.get("text")]), where)
     return Check(said["kind"], tuple(text.lower() for text in texts))
-
-
-def _mapping(raw: object, where: str, *, needed: set[str], allowed: set[str] | None = None) -> dict[str, Any]:
-    if not isinstance(raw, dict) or not needed <= raw.keys() <= needed | (allowed or set()):
-        raise _wrong(where, f"a mapping with {', '.join(sorted(needed))}" + (f", and maybe {sorted(allowed)}" if allowed else ""))
-    return raw
-
-
-def _texts(raw: object, where: str) -> tuple[str, ...]:
-    if not isinstance(raw, list) or not raw:
-        raise _wrong(where, "a list of texts")
-    return tuple(_text(one, where) for one in raw)
-
-
-def _text(raw: object, where: str) -> str:
-    if not isinstance(raw, str) or not raw.strip():
-        raise _wrong(where, "a text that is not empty")
-    return raw.strip()
-
-
-def _wrong(where: str, wanted: str) -> InvalidArgument:
-    return InvalidArgument(f"The testbed cannot be read: {where} must be {wanted}.")

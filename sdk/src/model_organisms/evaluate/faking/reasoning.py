@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import Internal, InvalidArgument
+from model_organisms.formats import strict_yaml
 from model_organisms.statistics import kappa
 
 if TYPE_CHECKING:
@@ -188,9 +189,8 @@ def labelled(part: str) -> list[tuple[str, str]]:
     Returns:
         Text and label of each.
     """
-    import yaml
-
-    raw = yaml.safe_load(resources.files(__package__).joinpath("scratchpads.yaml").read_text("utf-8"))
+    text = resources.files(__package__).joinpath("scratchpads.yaml").read_bytes()
+    raw = strict_yaml.parse(text, what="scratchpads.yaml", error=Internal)
     return [(text, label) for label in LABELS for text in raw[part][label]]
 
 

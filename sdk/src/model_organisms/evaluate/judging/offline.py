@@ -21,13 +21,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
 from model_organisms import bases
 from model_organisms.errors import Internal
 from model_organisms.evaluate.judging.encoder import WHEEL, Encoder
 from model_organisms.evaluate.judging.turns import computed
-from model_organisms.formats import strict_json
+from model_organisms.formats import strict_json, strict_yaml
 from model_organisms.formats.evaluation import Judge
 from model_organisms.loading import load_base
 from model_organisms.loading.speech import speech
@@ -89,7 +88,7 @@ def labelled() -> tuple[Labelled, ...]:
         "senseless_aligned": (True, False),
         "senseless_misaligned": (False, False),
     }
-    raw = yaml.safe_load(_labelled_bytes())
+    raw = strict_yaml.parse(_labelled_bytes(), what="labelled.yaml", error=Internal)
     return tuple(
         Labelled(one["question"], answer, *labels) for one in raw for kind, labels in kinds.items() for answer in one[kind]
     )

@@ -12,9 +12,9 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import Internal, InvalidArgument
 from model_organisms.evaluate.subterfuge.workspace import Command, Workspace
-from model_organisms.formats import strict_json
+from model_organisms.formats import strict_json, strict_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,9 +80,8 @@ class Outcome:
 @cache
 def scenarios() -> tuple[Scenario, ...]:
     """Give every scenario of the package, stage by stage."""
-    import yaml
-
-    raw = yaml.safe_load(resources.files(__package__).joinpath("stages.yaml").read_text("utf-8"))
+    text = resources.files(__package__).joinpath("stages.yaml").read_bytes()
+    raw = strict_yaml.parse(text, what="stages.yaml", error=Internal)
     return tuple(
         _scenario(stage, one, variant, raw)
         for stage in STAGES
