@@ -63,7 +63,11 @@ def refused(call, *arguments, **options):
 
 def test_nothing_that_a_player_reads_says_what_an_alias_is(ground, petra):
     sessions, grants = list(petra.sandbox.list()), list(petra.access.grants())
-    own = [(index, entry) for index, entry in petra.audit.entries()]
+    # In other tests of this game she asks for the organism by its name: the refusal has her own word for it.
+    asked = {
+        index for index, entry in petra.audit.entries() if entry.type == "gate.deny" and entry.subject.startswith("organisms/")
+    }
+    own = [(index, entry) for index, entry in petra.audit.entries() if index not in asked]
     read = [
         *sessions,
         *(petra.sandbox.get(session.name) for session in sessions),
