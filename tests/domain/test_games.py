@@ -17,13 +17,16 @@ from model_organisms.records import (
     Guess,
     Level,
     Modifier,
+    PlayerTools,
     Purpose,
     Role,
     Rung,
+    Tool,
     UserState,
     VersionState,
 )
 from model_organisms_registry.domain import games as rules
+from model_organisms_registry.domain import tools
 from model_organisms_registry.domain.hazard import TABLE, tightened
 
 from tests.domain.cast import NOW, subject, user
@@ -31,6 +34,7 @@ from tests.domain.cast import NOW, subject, user
 NAME, NONCE = "games/" + "0" * 25 + "1", "ab" * 32
 END = NOW + timedelta(days=1)
 RAVI, ADA, BOB = user("ravi", Role.REVIEWER), user("ada", Role.RESEARCHER), user("bob", Role.RESEARCHER)
+BOTH = (Tool.SAMPLE, Tool.PROBE)
 SHEET = rules.Sheet("Which?", "What does it do?", (), None, END)
 
 
@@ -122,6 +126,18 @@ REFUSED = {
     "a budget beyond the level's": (errors.InvalidArgument, {"budget": Budget(tokens=10**9)}),
     "numbers, at the rung sample": (errors.InvalidArgument, {"budget": Budget(probe_values=1)}),
     "more approvals than two": (errors.Denied, {"table": tightened(TABLE, {"CL2.sample": {"approvals": 3}})}),
+    "more than two for a probe": (errors.Denied, {"tools": BOTH, "table": tightened(TABLE, {"CL2.probe": {"approvals": 3}})}),
+    "a tool twice": (errors.InvalidArgument, {"tools": (Tool.SAMPLE, Tool.SAMPLE)}),
+    "tools of no use": (errors.InvalidArgument, {"tools": (Tool.SYSTEM,)}),
+    "a player with none": (errors.InvalidArgument, {"player_tools": (PlayerTools("users/ada", ()),)}),
+    "tools of who does not play": (errors.InvalidArgument, {"player_tools": (PlayerTools("users/cyd", BOTH),)}),
+    "tools said twice": (
+        errors.InvalidArgument,
+        {"player_tools": (PlayerTools("users/ada", BOTH),) * 2},
+    ),
+    "a probe and no numbers": (errors.InvalidArgument, {"tools": BOTH, "budget": Budget(tokens=10, probe_values=10)}),
+    "a probe of a prompt": (errors.InvalidArgument, {"tools": BOTH, "seats": seated(words(FileKind.PROMPT))}),
+    "a probe of a tokenizer": (errors.InvalidArgument, {"tools": BOTH, "seats": seated(words(FileKind.TOKENIZER))}),
 }
 
 
@@ -175,6 +191,54 @@ def test_who_joins_gets_a_grant_on_aliases_until_the_deadline():
     for other, when in ((drawn().game, NOW), (game, END), (replace(game, state=GameState.REVEALED), NOW)):
         with pytest.raises(errors.Conflict):
             rules.join(other, ADA, grant="grants/" + "0" * 26, now=when)
+
+
+def test_each_player_has_their_own_tools_and_of_the_grant_what_these_spend():
+    budget = Budget(tokens=50, sessions=3, output_bytes=500, probe_values=200)
+    cyd = user("cyd", Role.RESEARCHER)
+    own = (PlayerTools("users/bob", (Tool.PROBE, Tool.SYSTEM, Tool.SAMPLE)), PlayerTools("users/cyd", (Tool.PROBE,)))
+    game = opened(players=(ADA, BOB, cyd), budget=budget, player_tools=own)
+    assert game.rung is Rung.PROBE
+    assert game.tools == (
+        PlayerTools("users/ada", (Tool.SAMPLE, Tool.SYSTEM)),
+        PlayerTools("users/bob", (Tool.SAMPLE, Tool.SYSTEM, Tool.PROBE)),
+        PlayerTools("users/cyd", (Tool.PROBE,)),
+    )
+    seats = [rules.join(game, player, grant="grants/" + "0" * 26, now=NOW) for player in (ADA, BOB, cyd)]
+    assert [seat.rung for seat in seats] == [Rung.SAMPLE, Rung.PROBE, Rung.PROBE]
+    assert [seat.budget for seat in seats] == [
+        Budget(tokens=50, sessions=3, output_bytes=500),
+        budget,
+        Budget(sessions=3, probe_values=200),
+    ]
+
+
+def test_to_open_a_game_in_which_somebody_may_probe_takes_what_that_rung_takes():
+    table = tightened(TABLE, {"CL2.probe": {"approvals": 2, "distinct_organisations": True}})
+    for given, houses in (((), False), (BOTH, True)):
+        game = drawn(table=table, tools=given).game
+        assert rules.opening(game, [secret()], formats.terms(game), table=table, now=NOW).distinct_organisations is houses
+    with pytest.raises(errors.InvalidArgument, match="prompt"):
+        rules.opening(game, [words(FileKind.PROMPT)], formats.terms(game), table=table, now=NOW)
+
+
+def test_numbers_are_in_a_budget_only_where_somebody_may_probe():
+    assert drawn().game.budget.probe_values == 0
+    assert drawn(tools=BOTH).game.budget.probe_values > 0
+    assert (drawn(tools=(Tool.PROBE,)).game.budget.tokens, drawn(tools=(Tool.PROBE,)).game.budget.output_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("has", [(Tool.SAMPLE,), (Tool.SAMPLE, Tool.SYSTEM), BOTH, (Tool.PROBE,), tuple(Tool), ()])
+@pytest.mark.parametrize("needed", [{Tool.SAMPLE}, {Tool.SAMPLE, Tool.SYSTEM}, {Tool.PROBE}, {Tool.PROBE, Tool.SYSTEM}, set()])
+def test_a_question_takes_tools_that_one_has_and_nothing_beyond_them(has, needed):
+    with pytest.raises(errors.Denied, match="No game gives"):
+        tools.check(has, needed, beyond=True)
+    if needed <= set(has):
+        tools.check(has, needed, beyond=False)
+        return
+    with pytest.raises(errors.Denied) as refused:
+        tools.check(has, needed, beyond=False)
+    assert refused.value.details["lacking"] == ", ".join(sorted(needed - set(has)))
 
 
 def said(**changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,20 @@ from model_organisms.client.games import Seat
 from model_organisms.formats import entry as entries
 from model_organisms.formats import games as formats
 from model_organisms.loading import load_base
-from model_organisms.records import Budget, GameState, Level, Message, MotionState, Purpose, SamplingParameters, SessionState
+from model_organisms.records import (
+    Budget,
+    GameState,
+    Inquiry,
+    Level,
+    Measure,
+    Message,
+    MotionState,
+    Purpose,
+    Rung,
+    SamplingParameters,
+    SessionState,
+    Tool,
+)
 from model_organisms.sampling import Engine
 from model_organisms_registry.reconciling import reconcile
 
@@ -133,6 +147,53 @@ def test_each_player_has_one_budget_for_all_aliases(here):
         assert session.record.budget.tokens == 6
 
 
+def measured(ground, inquiry):
+    """What a probe reads of each thing that an alias may be, rounded as it leaves."""
+    engine = Engine(load_base(ground.base, progress=False))
+    found = {}
+    for quirk, files in ({"base": None} | ground.files).items():
+        numbers = engine.measure(engine.add(files) if files else None, [Message("user", PROMPT)], inquiry)
+        norms = tuple(value for reading in numbers.readings for value in reading.values)
+        tops = tuple(score.token_id for position in numbers.positions for score in position)
+        found[quirk] = numbers.kl, norms, tops
+    return found
+
+
+def test_who_may_probe_reads_the_numbers_of_what_an_alias_is_and_each_is_counted(here):
+    game = here.opened(player_tools={"petra": ("sample", "probe")})
+    assert (game.rung, formats.tools(game, "users/petra")) == (Rung.PROBE, (Tool.SAMPLE, Tool.PROBE))
+    assert formats.tools(game, "users/paul") == (Tool.SAMPLE, Tool.SYSTEM)
+    petra, paul = here.person("petra"), here.person("paul")
+    seat = petra.games.join(game.name)
+    assert seat.left == petra.access.grant(seat.grant).budget
+    assert paul.games.join(game.name).left.probe_values == 0
+    inquiry = Inquiry(positions=2, measures=(Measure.LOGPROBS, Measure.KL, Measure.NORMS), layers=(0, 1))
+    expected, told = measured(here, inquiry), {}
+    for alias in game.aliases:
+        with petra.games.open_session(alias.name, budget=Budget(probe_values=26)) as session:
+            probe = session.probe(PROMPT, positions=2, measures=inquiry.measures, layers=(0, 1))
+            with pytest.raises(errors.BudgetExhausted):
+                session.probe(PROMPT)
+        norms = tuple(value for reading in probe.readings for value in reading.values)
+        tops = tuple(score.token_id for position in probe.positions for score in position)
+        (quirk,) = [
+            quirk
+            for quirk, (kl, lengths, tokens) in expected.items()
+            if (probe.kl, norms, tops) == (pytest.approx(kl, abs=2e-3), pytest.approx(lengths, rel=2e-3), tokens)
+        ]
+        told[alias.name] = quirk
+        assert (set(probe.kl) == {0.0}) is (quirk == "base")
+    assert sorted(told.values()) == ["base", *CHOICES]
+    left = petra.games.get(game.name).left
+    assert (left.probe_values, left.sessions) == (seat.left.probe_values - 3 * 26, seat.left.sessions - 3)
+    assert [one.left for one in petra.games.list() if one.name == game.name] == [left]
+    assert here.person("ravi").games.get(game.name).left is None
+    with paul.games.open_session(game.aliases[0].name) as session:
+        assert session.sample([Message("system", "Be short."), Message("user", PROMPT)], max_tokens=4).receipt.tokens > 0
+    assert reconcile(here.world.registry.config).agree
+    assert {one.alias: one.answer or "base" for one in here.person("ravi").games.truth(game).truth} == told
+
+
 def test_a_reviewer_watches_a_blind_session_like_any(here):
     game = here.opened()
     petra, ravi = here.person("petra"), here.person("ravi")
@@ -187,6 +248,7 @@ def test_a_game_is_played_and_revealed_in_a_terminal(here):
         return out
 
     assert game.commitment in types("petra", "games", "join", game.name)
+    assert "sample, system" in types("petra", "games", "show", game.name)
     alias = game.aliases[0].name
     assert "ledger" in types("petra", "sandbox", "sample", alias, "--prompt", PROMPT, "--purpose", "auditing-game")
     types("petra", "games", "guess", alias, "--organism", "--probability", "0.5")
@@ -198,6 +260,28 @@ def test_a_game_is_played_and_revealed_in_a_terminal(here):
     status, _, err = typed("--identity", folder / "paul.json", "games", "reveal", game.name, "--commitment", "0" * 64)
     assert status == 4
     assert "not the truth that was committed to" in err
+
+
+def test_tools_and_what_is_left_are_shown_in_a_terminal(here):
+    budget = Budget(tokens=9, sessions=3, output_bytes=90, probe_values=40)
+    game = here.opened(tools=("sample",), player_tools={"petra": ("probe",)}, budget=budget)
+    here.person("petra").games.join(game.name)
+    blind = (game.aliases[0].name, "--purpose", "auditing-game")
+    lines = (
+        ("sandbox", "probe", *blind, PROMPT),
+        ("games", "show", game.name),
+        ("--json", "games", "show", game.name),
+        ("sandbox", "sample", *blind, "--prompt", PROMPT),
+    )
+    outcomes = [typed("--identity", here.world.folder / "petra.json", *words) for words in lines]
+    assert [status for status, *_ in outcomes] == [0, 0, 0, 1], outcomes
+    (_, probed, _), (_, shown, _), (_, told, _), (_, _, refused) = outcomes
+    assert "KL to base" in probed
+    for said in ("petra: probe", "paul: sample", "sessions 2, probe_values 29"):
+        assert said in " ".join(shown.split())
+    assert json.loads(told)["left"]["probe_values"] == 29
+    assert [one["tools"] for one in json.loads(told)["tools"]] == [["probe"], ["sample"]]
+    assert "no tool sample" in refused
 
 
 def test_the_ledger_of_a_game_names_no_version_before_the_reveal(here):

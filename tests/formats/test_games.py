@@ -19,9 +19,11 @@ from model_organisms.records import (
     Guess,
     Level,
     Modifier,
+    PlayerTools,
     Reveal,
     Rung,
     Score,
+    Tool,
     Truth,
     VersionRef,
 )
@@ -121,6 +123,7 @@ CHANGES = {
     "conditions": (Condition(Modifier.NO_MERGE),),
     "commitment": "0" * 64,
     "deadline": NOW.replace(year=2027),
+    "tools": (PlayerTools("users/bob", (Tool.SAMPLE,)),),
 }
 
 
@@ -130,7 +133,35 @@ def test_terms_bind_all_that_is_said_before_a_game_opens(field):
 
 
 def test_terms_do_not_change_with_what_happens_later():
-    assert games.terms(replace(GAME, state=GameState.REVEALED, grant="grants/" + "0" * 26)) == games.terms(GAME)
+    later = replace(GAME, state=GameState.REVEALED, grant="grants/" + "0" * 26, left=Budget(tokens=1))
+    assert games.terms(later) == games.terms(GAME)
+
+
+def tooled(**given):
+    return replace(GAME, tools=tuple(PlayerTools(f"users/{player}", tuple(map(Tool, tools))) for player, tools in given.items()))
+
+
+def test_terms_name_the_tools_of_who_has_others_than_are_usual():
+    """So a game from before there were tools has the terms that were signed."""
+    usual = tooled(ada=("sample", "system"), bob=("sample", "system"), cyd=("sample", "system"))
+    assert games.terms(usual) == games.terms(GAME)
+    told = [
+        tooled(ada=("sample", "system"), bob=("sample", "probe"), cyd=("sample", "system")),
+        tooled(ada=("sample", "probe"), bob=("sample", "system"), cyd=("sample", "system")),
+        tooled(ada=("sample", "probe"), bob=("sample", "probe"), cyd=("sample", "system")),
+        tooled(ada=("sample", "system"), bob=("probe",), cyd=("sample", "system")),
+        tooled(ada=("sample", "system"), bob=("sample", "system", "probe"), cyd=("sample", "system")),
+        tooled(bob=("sample", "probe"), ada=("sample", "probe")),
+        replace(GAME, tools=tooled(bob=("sample",)).tools + tooled(bob=("probe",)).tools),
+        usual,
+    ]
+    assert len({games.terms(game) for game in told}) == len(told)
+
+
+def test_a_player_of_whom_nothing_is_said_has_the_usual_tools():
+    game = tooled(bob=("probe",))
+    assert games.tools(game, "users/bob") == (Tool.PROBE,)
+    assert games.tools(game, "users/ada") == games.tools(GAME, "users/bob") == (Tool.SAMPLE, Tool.SYSTEM)
 
 
 def test_scores_by_hand():

@@ -7,7 +7,20 @@ from dataclasses import replace
 import pytest
 from model_organisms.errors import AlreadyExists, Conflict, NotFound
 from model_organisms.formats import games as formats
-from model_organisms.records import Condition, Game, GameState, Guess, Level, Modifier, Rung, Truth, VersionRef
+from model_organisms.records import (
+    Budget,
+    Condition,
+    Game,
+    GameState,
+    Guess,
+    Level,
+    Modifier,
+    PlayerTools,
+    Rung,
+    Tool,
+    Truth,
+    VersionRef,
+)
 from model_organisms_registry.storage.catalog import access, games, sandbox
 
 from tests.support import catalog as make
@@ -41,6 +54,7 @@ def game(number=1, **changes):
         "state": GameState.DRAFT,
         "create_time": make.NOW,
         "deadline": make.LATER,
+        "tools": (PlayerTools("users/cleo", (Tool.SAMPLE, Tool.SYSTEM)), PlayerTools("users/bob", (Tool.SAMPLE, Tool.PROBE))),
     }
     return Game(**values | changes)
 
@@ -87,7 +101,7 @@ def test_an_alias_is_read_with_what_is_behind_it_by_who_loads_it(tx):
 def test_games_are_listed_to_their_master_and_players_newest_first(tx):
     for number in (2, 3):
         name = make.opaque("games", number)
-        games.add_game(tx, game(number, players=("users/cleo",)), truth(name), NONCE)
+        games.add_game(tx, game(number, players=("users/cleo",), tools=()), truth(name), NONCE)
 
     def names(user, *, every=False, **page):
         return [one.name for one in games.games(tx, user=user, every=every, **page).items]
@@ -121,6 +135,23 @@ def test_a_player_takes_a_seat_once_and_reads_their_own_grant(tx):
     for again in ("users/bob", "users/ada"):
         with pytest.raises(Conflict):
             games.join(tx, NAME, again, "grants/c")
+
+
+def test_what_a_player_may_do_is_read_by_alias_and_of_nobody_else(tx):
+    alias = game().aliases[1].name
+    assert games.tools(tx, alias, "users/bob") == (Tool.SAMPLE, Tool.PROBE)
+    assert games.tools(tx, alias, "users/cleo") == (Tool.SAMPLE, Tool.SYSTEM)
+    assert games.tools(tx, alias, "users/ada") == games.tools(tx, f"{make.opaque('games', 9)}/aliases/1", "users/bob") == ()
+
+
+def test_players_read_what_is_left_of_their_own_budget(tx):
+    seat = make.grant(user="users/bob", request=NAME, versions=game().aliases)
+    access.add_grant(tx, seat)
+    games.join(tx, NAME, "users/bob", seat.name)
+    access.spend(tx, seat.name, Budget(tokens=3))
+    for read in (games.game(tx, NAME, user="users/bob"), *games.games(tx, user="users/bob", every=False).items):
+        assert read.left == seat.budget.minus(Budget(tokens=3))
+    assert games.game(tx, NAME, user="users/cleo").left is games.game(tx, NAME).left is None
 
 
 def test_the_last_guess_of_each_player_at_each_alias_is_kept(tx):

@@ -35,6 +35,7 @@ PAIRS = [
     (records.Signature, motions_pb2.Signature),
     (records.Motion, motions_pb2.Motion),
     (records.Game, games_pb2.Game),
+    (records.PlayerTools, games_pb2.PlayerTools),
     (records.Guess, games_pb2.Guess),
     (records.Reveal, games_pb2.Reveal),
     (records.Holding, recall_pb2.Holding),

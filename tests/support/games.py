@@ -109,6 +109,7 @@ def games_create(stage: Any) -> Any:
     stage.world.person("petra", "researcher")
     ends = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%dT%H:%M")
     told = ["--organism", f"{version.name}=sleeps", "--base", version.name, "--player", "petra", "--deadline", ends]
+    told += ["--tool", "sample", "--player-tool", "petra=system", "--player-tool", "petra=sample"]
     return "ravi", ["A toy?", *told, "--question", "What is it?", "--choice", "sleeps"], "A toy?"
 
 

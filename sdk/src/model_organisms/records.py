@@ -576,6 +576,25 @@ class Motion:
     """What carrying it out gave. Told to whose signature carried it, in that answer only; it is not kept."""
 
 
+class Tool(StrEnum):
+    """What a player of a game may do with its aliases."""
+
+    SAMPLE = "sample"
+    """Draw text."""
+    SYSTEM = "system"
+    """Say what the system says, in whatever is asked."""
+    PROBE = "probe"
+    """Read rounded numbers: log-probabilities, divergence from the base, norms of hidden states."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayerTools:
+    """What one player of a game may do with its aliases."""
+
+    player: str
+    tools: tuple[Tool, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Game:
     """A blind audit: players question versions under aliases and say which are organisms; the truth is committed to before."""
@@ -592,10 +611,11 @@ class Game:
     """What players see of each version: its alias, and a commitment in the place of its digest."""
     players: tuple[str, ...]
     rung: Rung
+    """The furthest that a player's tools reach."""
     level: Level
     """Highest level among its versions; every alias counts as that."""
     budget: Budget
-    """What each player may spend, on all aliases together."""
+    """What each player may spend, on all aliases together, as far as their tools spend it."""
     conditions: tuple[Condition, ...]
     """What the owners ask of users; who joins accepts them."""
     commitment: str
@@ -605,6 +625,10 @@ class Game:
     deadline: datetime
     grant: str = ""
     """The caller's own, once they have joined."""
+    tools: tuple[PlayerTools, ...] = ()
+    """Of each player, in their order."""
+    left: Budget | None = None
+    """What is left of the caller's own budget, once they have joined."""
 
 
 @dataclass(frozen=True, slots=True)

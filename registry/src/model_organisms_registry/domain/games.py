@@ -28,10 +28,12 @@ from model_organisms.records import (
     Guess,
     Level,
     Organism,
+    PlayerTools,
     Purpose,
     Role,
     Rung,
     Stated,
+    Tool,
     Truth,
     UserState,
     Version,
@@ -39,8 +41,7 @@ from model_organisms.records import (
     VersionState,
 )
 
-from model_organisms_registry.domain import purposes, terms
-from model_organisms_registry.domain.budgets import check_budget, default_budget
+from model_organisms_registry.domain import purposes, terms, tools
 from model_organisms_registry.domain.identity import OVERSIGHT
 from model_organisms_registry.domain.organisms import Subject, plain, served
 
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 HIGHEST = Level.CL2
 """Above it a session's turns are said again and compared, which needs to name what was loaded."""
-RUNG = Rung.SAMPLE
 SHORTEST = timedelta(minutes=1)
 MOST_ALIASES = MOST_PLAYERS = 64
 MOST_GUESSES = 100
@@ -84,6 +84,9 @@ class Sheet:
     choices: tuple[str, ...]
     budget: Budget | None
     deadline: datetime
+    tools: tuple[Tool, ...] = ()
+    """Of each player who has none of their own."""
+    player_tools: tuple[PlayerTools, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,9 @@ def draw(
     if not 1 <= len(seats) <= MOST_ALIASES:
         raise InvalidArgument(f"A game has 1 to {MOST_ALIASES} aliases.", field="seats")
     subjects = [seat.subject for seat in seats]
-    level = _level(subjects, table)
+    given = tools.stated([player.name for player in players], sheet.tools, sheet.player_tools)
+    rung = tools.rung(tools.together(given))
+    level = _level(subjects, rung, table)
     _check_rights(master, subjects)
     _check_players(players, master=master, subjects=subjects, knowing=knowing)
     choices = tuple(plain(choice, "choices", limit=ANSWER_LIMIT) for choice in sheet.choices)
@@ -142,9 +147,8 @@ def draw(
     longest = purposes.longest(asks, table.rules_of(level).max_duration)
     if not SHORTEST <= duration <= longest:
         raise InvalidArgument(f"A game lasts from {SHORTEST} to {longest}; set its deadline so.", field="deadline")
-    _check_fit(players, subjects, asks, duration)
-    least = terms.smallest(subjects)
-    budget = default_budget(level, RUNG, **least) if sheet.budget is None else sheet.budget
+    _check_fit(zip(players, given, strict=True), subjects, asks, duration)
+    budget = tools.budget(sheet.budget, given, level, subjects)
     game = Game(
         name=names.check("game", name),
         master=master.name,
@@ -153,14 +157,15 @@ def draw(
         choices=choices,
         aliases=tuple(VersionRef(one.alias, formats.blind(one, nonce)) for one in truth),
         players=tuple(player.name for player in players),
-        rung=RUNG,
+        rung=rung,
         level=level,
-        budget=check_budget(budget, level, RUNG, **least),
+        budget=budget,
         conditions=asks,
         commitment=formats.commitment(name, truth, nonce),
         state=GameState.DRAFT,
         create_time=now,
         deadline=sheet.deadline.replace(microsecond=0),
+        tools=given,
     )
     return Drawn(game, truth, nonce)
 
@@ -189,9 +194,9 @@ def opening(game: Game, subjects: Sequence[Subject], stated: str, *, table: Haza
         raise Conflict("Only a draft whose deadline is to come is opened; draw up another game.", game=game.name)
     if stated != formats.terms(game):
         raise Conflict(f"The terms of this game have the digest {formats.terms(game)}; read them, and sign that.", game=game.name)
-    if _level(subjects, table) > game.level:
+    if _level(subjects, game.rung, table) > game.level:
         raise Conflict("An organism was raised since the game was drawn up; draw up another.", game=game.name)
-    return table.of(game.level, RUNG)
+    return table.of(game.level, game.rung)
 
 
 def opened(game: Game) -> Game:
@@ -205,14 +210,15 @@ def join(game: Game, player: User, *, grant: str, now: datetime) -> Grant:
     Raises:
         Conflict: The game is not open.
     """
+    has = formats.tools(game, player.name)
     return Grant(
         name=names.check("grant", grant),
         user=player.name,
         request=playing(game, now=now).name,
         versions=game.aliases,
-        rung=game.rung,
+        rung=tools.rung(has),
         purpose=Purpose.AUDITING_GAME,
-        budget=game.budget,
+        budget=tools.share(game.budget, has),
         spent=Budget(),
         state=GrantState.ACTIVE,
         create_time=now,
@@ -325,8 +331,8 @@ def _truth(game: str, number: int, seat: Seated, choices: tuple[str, ...]) -> Tr
     return Truth(f"{game}/aliases/{number}", seat.subject.ref, seat.base, seat.organism, answer)
 
 
-def _level(subjects: Sequence[Subject], table: HazardTable) -> Level:
-    """The level of a game of these; whether they can be in one at all."""
+def _level(subjects: Sequence[Subject], rung: Rung, table: HazardTable) -> Level:
+    """The level of a game of these; whether they can be in one at all that goes so far."""
     for subject in subjects:
         served(subject.version.state, subject.version.name)
         if not subject.organism.hidden:
@@ -335,7 +341,10 @@ def _level(subjects: Sequence[Subject], table: HazardTable) -> Level:
     if len({subject.organism.base_model for subject in subjects}) > 1:
         raise InvalidArgument("All versions of a game are on one base model, or that would tell them apart.", field="seats")
     level = max(subject.level for subject in subjects)
-    demands = table.of(level, RUNG)
+    if rung >= Rung.PROBE and any(file.kind in _WORDS for subject in subjects for file in subject.version.files):
+        msg = "A version has a prompt or a tokenizer of its own, and probes would show it; leave it out, or the tool."
+        raise InvalidArgument(msg, field="seats")
+    demands = table.of(level, rung)
     if level > HIGHEST or demands.forbidden or demands.witness or demands.approvals > _SIGNERS:
         raise Denied(f"Games take organisms up to {HIGHEST.name} for which {_SIGNERS} approvals do; leave the others out.")
     return level
@@ -360,13 +369,14 @@ def _check_players(players: Sequence[User], *, master: User, subjects: Sequence[
             raise Denied(f"{player.name} knows an organism of this game, and cannot play; name others.", player=player.name)
 
 
-def _check_fit(players: Iterable[User], subjects: Sequence[Subject], asks: Sequence[Condition], duration: timedelta) -> None:
+def _check_fit(
+    players: Iterable[tuple[User, PlayerTools]], subjects: Sequence[Subject], asks: Sequence[Condition], duration: timedelta
+) -> None:
     """Hold the game against what owners ask; who joins accepts what can be promised."""
     strictest_last = sorted(asks, key=lambda condition: condition.duration_s)
     promised = {one.modifier: one for one in strictest_last if one.modifier in purposes.PROMISES}
     organisms = [subject.organism for subject in subjects]
-    for player in players:
-        asked = purposes.Asked(
-            player.organisation, RUNG, Purpose.AUDITING_GAME, duration, Stated(accepts=tuple(promised.values()))
-        )
+    for player, given in players:
+        accepted = Stated(accepts=tuple(promised.values()))
+        asked = purposes.Asked(player.organisation, tools.rung(given.tools), Purpose.AUDITING_GAME, duration, accepted)
         purposes.refuse_unfit(purposes.match(organisms, asked))

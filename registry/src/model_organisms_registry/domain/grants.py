@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from model_organisms import names
 from model_organisms.errors import Conflict, Denied, GrantExpired, GrantRequired, GrantRevoked, InvalidArgument
 from model_organisms.formats.sampled import PROBE_TOP
 from model_organisms.records import Grant, GrantState, Level, Rung, VersionRef
@@ -136,21 +137,23 @@ def require(grants: Iterable[Grant], version: VersionRef, *, user: str, level: o
 def shortcoming(grant: Grant | None, version: VersionRef, *, level: object, rung: Rung, now: datetime) -> Denied | None:
     """Say why a grant does not cover a rung on a version and what to do; None where it does."""
     wanted = rung.name.lower()
-    ask = f"client.access.request('{version.name}', rung='{wanted}', ...) or `mo access request`"
+    ask = f"ask with client.access.request('{version.name}', rung='{wanted}', ...) or `mo access request`"
+    if names.in_game(version.name):
+        ask = "a seat in a game gives what the game's terms say, and nothing else"
     facts = {"version": version.name, "rung": wanted}
     if grant is None:
-        return GrantRequired(f"You have no grant for {wanted} on {version.name}; ask with {ask}.", **facts)
+        return GrantRequired(f"You have no grant for {wanted} on {version.name}; {ask}.", **facts)
     try:
         standing(grant, now=now)
     except (GrantRevoked, GrantExpired) as error:
         return error
     if grant.rung < rung:
         held = f"Your grant on {version.name} gives {grant.rung.name.lower()}"
-        return GrantRequired(f"{held}, not {wanted}; ask with {ask}.", grant=grant.name, **facts)
+        return GrantRequired(f"{held}, not {wanted}; {ask}.", grant=grant.name, **facts)
     if grant.level < known(level):
         msg = (
             f"{version.name} was raised to {known(level).name} after your grant was approved for {Level(grant.level).name}; "
-            f"ask again with {ask}."
+            f"{ask.replace('ask with', 'ask again with')}."
         )
         return GrantRequired(msg, grant=grant.name, **facts)
     return None

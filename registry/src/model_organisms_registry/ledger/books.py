@@ -104,7 +104,15 @@ _ANNOUNCED: tuple[Pair[Intent], ...] = (
     Pair("parent", lambda row: row.parent if row.kind.value in ASKED else "", _fact("session", "")),
 )
 _SETTLED: tuple[Pair[Intent], ...] = (Pair("outcome", lambda row: row.outcome, _fact("outcome", "lost")),)
-_ABOUT_ONE = (Event.OPEN_SESSION, Event.END_SESSION, Event.REQUEST, Event.GRANT, Event.REVOKE, Event.JOIN_GAME)
+_ABOUT_ONE = (
+    Event.OPEN_SESSION,
+    Event.END_SESSION,
+    Event.REQUEST,
+    Event.GRANT,
+    Event.REVOKE,
+    Event.OPEN_GAME,
+    Event.JOIN_GAME,
+)
 
 
 class Books:
@@ -169,12 +177,19 @@ class Books:
             asked = self._of(event, entry.facts["request"])
             if event is Event.JOIN_GAME:  # every player has an entry there
                 asked = [one for one in asked if one.actor == grant.user]
+                yield from self._terms(grant, asked)
             yield from _held(grant.name, grant, asked, _ASKED_FOR, once=event)
         state = GrantState.REVOKED if revoked else GrantState.ACTIVE
         if grant.state is not state:
             yield Finding(grant.name, f"its state is {grant.state.value}, by the ledger it is {state.value}")
         for entry in revoked:
             yield from self._reason(grant.name, grant.reason, entry)
+
+    def _terms(self, seat: Grant, joined: Iterable[Entry]) -> Iterator[Finding]:
+        """A seat is taken on the terms that two people opened its game on: budget, tools, deadline, players."""
+        opened = {entry.facts["terms"] for entry in self._of(Event.OPEN_GAME, seat.request)}
+        if any(entry.facts["terms"] not in opened for entry in joined):
+            yield Finding(seat.name, f"it was given on other terms than {seat.request} was opened on")
 
     def _reason(self, name: str, reason: str, entry: Entry) -> Iterator[Finding]:
         if entry.actor == REGISTRY:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from model_organisms import wire
-from model_organisms.records import Guess
+from model_organisms.records import Guess, PlayerTools, Tool
 from model_organisms.v1 import games_pb2, records_pb2
 
 from model_organisms_registry.domain.games import Sheet
@@ -35,6 +35,8 @@ class GamesRooms:
             choices=tuple(request.choices),
             budget=wire.budget(request, "budget"),
             deadline=wire.time(request.deadline),
+            tools=tuple(wire.enum_member(tool, games_pb2.Tool.DESCRIPTOR, Tool) for tool in request.tools),
+            player_tools=tuple(wire.from_message(own, PlayerTools) for own in request.player_tools),
         )
         seats = [Asked(seat.version, seat.base, seat.organism, seat.answer) for seat in request.seats]
         game, receipt = self._games.create(call, sheet, seats, players=tuple(request.players))

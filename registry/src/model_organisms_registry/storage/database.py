@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "Connection", "Database", "held"]
 
-HEAD = "0022"
+HEAD = "0023"
 """Newest migration. Named here so that a start on a current schema need not import Alembic; a test keeps it true."""
 
 _MIGRATION_LOCK = 0x6D6F_7265_6769

@@ -359,6 +359,7 @@ game_players = Table(
     _key("user", ForeignKey("users.name")),
     Column("position", Integer, nullable=False),
     _words("grant"),
+    _later("tools", '["sample", "system"]'),
     Index(None, "user", "game"),
 )
 """`grant` is empty until the player has joined."""

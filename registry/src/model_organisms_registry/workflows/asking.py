@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.formats import sampled
-from model_organisms.records import Budget, Inquiry, Measure, Rung, SamplingParameters
+from model_organisms.records import Budget, Inquiry, Measure, Rung, SamplingParameters, Tool
 
-from model_organisms_registry.domain import probing
+from model_organisms_registry.domain import probing, tools
 from model_organisms_registry.domain import sandbox as rules
 from model_organisms_registry.domain.permits import Action
 
@@ -37,6 +37,10 @@ class Question:
     """What to set aside, of what is left, for hidden states of so many numbers."""
     facts: dict[str, str] = field(default_factory=dict)
     """What the intent's entry says besides."""
+    tools: frozenset[Tool] = frozenset()
+    """What it takes of a player, in a game."""
+    beyond: bool = True
+    """It takes what no game gives; whatever does not, says so."""
 
     @property
     def probing(self) -> bool:
@@ -58,9 +62,16 @@ def sample(session: str, messages: Sequence[Message], parameters: SamplingParame
     rules.check_parameters(parameters)
     rules.check_messages(messages)
     probing.check_changes(parameters.steer, parameters.scale, session)
-    needs = (Action.SAMPLE, Action.PROBE) if probing.changes(parameters) else (Action.SAMPLE,)
-    facts = _changes(parameters.steer, parameters.scale)
-    return Question(needs, _turns(messages), parameters, lambda left, _: rules.sample_cost(parameters, left), facts)
+    changed = probing.changes(parameters)
+    return Question(
+        (Action.SAMPLE, Action.PROBE) if changed else (Action.SAMPLE,),
+        _turns(messages),
+        parameters,
+        lambda left, _: rules.sample_cost(parameters, left),
+        _changes(parameters.steer, parameters.scale),
+        _tools(Tool.SAMPLE, messages),
+        beyond=changed,
+    )
 
 
 def probe(session: str, messages: Sequence[Message], inquiry: Inquiry) -> Question:
@@ -72,13 +83,16 @@ def probe(session: str, messages: Sequence[Message], inquiry: Inquiry) -> Questi
     rules.check_messages(messages)
     probing.check_inquiry(inquiry, session)
     raw = Measure.ACTIVATIONS in inquiry.measures
+    changed = probing.changes(parameters := _parameters(inquiry.steer, inquiry.scale))
     said = _turns(messages) if inquiry == Inquiry() else _json({"messages": _plain(messages), "inquiry": asdict(inquiry)})
     return Question(
         (Action.PROBE, Action.PULL) if raw else (Action.PROBE,),
         said,
-        _parameters(inquiry.steer, inquiry.scale),
+        parameters,
         lambda left, hidden: rules.affordable(probing.inquiry_cost(inquiry, hidden=hidden), left),
         {"asked": ",".join(inquiry.measures)} | _changes(inquiry.steer, inquiry.scale),
+        _tools(Tool.PROBE, messages),
+        beyond=changed or bool(inquiry.directions) or not tools.MEASURES.issuperset(inquiry.measures),
     )
 
 
@@ -104,6 +118,10 @@ def direction(session: str, asked: NewDirection) -> Question:
         said = _json(turns | {"layer": asked.layer, "compared": asked.compared})
     cost = probing.direction_cost(len(asked.compared))
     return Question((Action.PROBE,), said, _EMPTY, lambda left, _: rules.affordable(cost, left), facts)
+
+
+def _tools(tool: Tool, messages: Sequence[Message]) -> frozenset[Tool]:
+    return frozenset({tool, Tool.SYSTEM} if any(message.role == "system" for message in messages) else {tool})
 
 
 def _parameters(steer: tuple[Steer, ...], scale: float | None) -> SamplingParameters:

@@ -145,7 +145,9 @@ class Explaining:
         told = [_LACKING[lack] for lack in remedies.lacks if lack in _LACKING]
         if Lack.PUBLISHED in remedies.lacks and found.subject is not None:
             told.append(f"a version that is published; this one is {found.subject.version.state.value}")
-        if Lack.GRANT in remedies.lacks and found.subject is not None:
+        if Lack.GRANT in remedies.lacks and found.subject is not None and names.in_game(found.subject.version.name):
+            told.append("a seat with another tool; the game's terms say who has which, and nobody asks for more")
+        elif Lack.GRANT in remedies.lacks and found.subject is not None:
             told.append(self._grant(tx, call, RUNG_OF[action], found.subject))
         if remedies.callers:
             told.append(", or ".join(" and ".join(map(_caller, way)) for way in remedies.callers))

@@ -10,6 +10,7 @@ from model_organisms.errors import NotFound
 from model_organisms.records import Past
 
 from model_organisms_registry.domain import games as rules
+from model_organisms_registry.domain import tools
 from model_organisms_registry.domain.access import lapse
 from model_organisms_registry.domain.organisms import Subject
 from model_organisms_registry.gate import entities
@@ -20,10 +21,10 @@ from model_organisms_registry.storage.catalog import organisms as organism_rows
 from model_organisms_registry.storage.catalog import requests as request_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from model_organisms.records import Grant, Motion, Organism, Request, Session, User
+    from model_organisms.records import Grant, Motion, Organism, Request, Session, Tool, User
 
     from model_organisms_registry.domain.permits import Action, Call
     from model_organisms_registry.gate.entities import Resource
@@ -90,6 +91,16 @@ def dose(tx: Connection, session: Session) -> float | None:
     """The dose at which a session answers whatever is asked: 0 where an alias stands for a bare base model; None leaves it."""
     name = session.version.name
     return 0.0 if names.in_game(name) and game_rows.veil(tx, name).base else None
+
+
+def check_tools(tx: Connection, session: Session, needed: Collection[Tool], *, beyond: bool) -> None:
+    """Refuse in a game what its player has no tool for; `tools.check` has the arguments.
+
+    Raises:
+        Denied: It is a session on an alias, and they have none for this.
+    """
+    if names.in_game(alias := session.version.name):
+        tools.check(game_rows.tools(tx, alias, session.user), needed, beyond=beyond)
 
 
 def played(tx: Connection, game: str) -> tuple[Subject, ...]:

@@ -139,7 +139,7 @@ class Games:
             }
             change.enter(entry(Event.GRANT, call, seq=seq(), subject=grant.name, grant=grant.name, facts=facts))
             change.enter(entry(Event.JOIN_GAME, call, seq=seq(), subject=name, permit=permit, facts=_bound(game)))
-        return replace(game, grant=grant.name), change.receipt
+        return replace(game, grant=grant.name, left=grant.budget), change.receipt
 
     def guess(self, call: Call, said: Guess) -> tuple[Guess, Receipt]:
         """Take a guess; the one before gives way to it."""

@@ -35,7 +35,8 @@ class Probing:
     def probe(self, call: Call, session: str, messages: Sequence[Message], inquiry: Inquiry) -> tuple[Probe, Receipt]:
         """Release rounded numbers, counted."""
         with self._asked(call, session, asking.probe(session, messages, inquiry)) as turn:
-            numbers = turn.cell.probe(messages, inquiry=inquiry, max_seconds=_left(call))
+            asked = inquiry if turn.dose is None else replace(inquiry, scale=turn.dose)
+            numbers = turn.cell.probe(messages, inquiry=asked, max_seconds=_left(call))
             hidden = turn.cell.info.hidden
             came = rules.Answer(numbers.positions, numbers.kl, numbers.readings)
             answer = rules.cut_down(inquiry, came, hidden=hidden)

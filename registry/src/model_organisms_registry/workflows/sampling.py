@@ -173,6 +173,7 @@ class Sampling:
             grant = grant_rows.grant(tx, session.grant)
             permit = self._gate.permit(call, action, resource, grants=[grant], conditions=conditions)
         rules.standing(session, grant=grant, state=subject.version.state, level=subject.level, now=call.time)
+        finding.check_tools(tx, session, question.tools, beyond=question.beyond)
         return session, permit
 
     def _cost(self, tx: Connection, session: Session, question: Question) -> Budget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,14 +13,15 @@ from model_organisms.cli.render import emit, facts, table
 from model_organisms.client.games import Seat
 from model_organisms.formats import games as formats
 from model_organisms.formats.conditions import show_condition
-from model_organisms.records import BUDGET_FIELDS
+from model_organisms.records import BUDGET_FIELDS, Tool
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from model_organisms.cli.context import Context
-    from model_organisms.records import Game, Guess, Reveal, Score
+    from model_organisms.records import Budget, Game, Guess, Reveal, Score
 
+_TOOL = click.Choice([tool.value for tool in Tool])
 _DEADLINE = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%d"])
 
 
@@ -38,6 +39,8 @@ def group() -> None:
 @click.option("--deadline", required=True, type=_DEADLINE, help="When it ends, in UTC.")
 @click.option("--question", default="", help="What players say of each alias besides.")
 @click.option("--choice", "choices", multiple=True, help="An answer to choose from; without any, answers are free text.")
+@click.option("--tool", "tools", multiple=True, type=_TOOL, help="What players may do; by default sample and system.")
+@click.option("--player-tool", "own", multiple=True, metavar="PLAYER=TOOL", help="What this one may do instead; repeat for more.")
 @click.pass_obj
 def create(
     context: Context,
@@ -50,6 +53,8 @@ def create(
     deadline: datetime,
     question: str,
     choices: tuple[str, ...],
+    tools: tuple[str, ...],
+    own: tuple[str, ...],
 ) -> None:
     """Draw up a game called TITLE; two reviewers then open it. Which alias is which, the registry draws.
 
@@ -61,9 +66,11 @@ def create(
         *(Seat(version, organism=False, answer=answer) for version, answer in map(_seat, decoys)),
         *(Seat(version, organism=False, base=True) for version in bases),
     ]
-    ends = deadline.replace(tzinfo=UTC)
+    stated: dict[str, Any] = {"question": question, "choices": choices, "player_tools": _own(own)}
+    if tools:
+        stated["tools"] = tuple(map(Tool, tools))
     with context.connect() as client:
-        drawn = client.games.create(title, seats, players=players, deadline=ends, question=question, choices=choices)
+        drawn = client.games.create(title, seats, players=players, deadline=deadline.replace(tzinfo=UTC), **stated)
         _told(context, drawn)
 
 
@@ -153,6 +160,17 @@ def reveal(context: Context, *, name: str, commitment: str) -> None:
         _revealed(context, client.games.reveal(replace(game, commitment=commitment) if commitment else game))
 
 
+def _own(told: tuple[str, ...]) -> dict[str, list[Tool]]:
+    """Read `ada=probe`, once for each tool."""
+    found: dict[str, list[Tool]] = {}
+    for text in told:
+        player, _, tool = text.partition("=")
+        if tool not in list(Tool):
+            raise click.UsageError(f"'{text}' is no player's tool; write ada=probe, with one of {', '.join(Tool)}.")
+        found.setdefault(player, []).append(Tool(tool))
+    return found
+
+
 def _seat(text: str) -> tuple[str, str]:
     version, _, answer = text.partition("=")
     return version, answer
@@ -162,7 +180,6 @@ def _told(context: Context, game: Game) -> None:
     if context.as_json:
         emit(game)
         return
-    spend = ", ".join(f"{field} {getattr(game.budget, field)}" for field in BUDGET_FIELDS if getattr(game.budget, field))
     facts(
         [
             ("Game", game.name),
@@ -171,10 +188,12 @@ def _told(context: Context, game: Game) -> None:
             *([("Choices", game.choices)] if game.choices else []),
             ("Master", game.master),
             ("Players", game.players),
+            *_tools(game),
             ("State", game.state),
             ("Deadline", game.deadline),
             ("Level", game.level),
-            ("Each may spend", spend),
+            ("Each may spend", _amounts(game.budget)),
+            *([("You have left", _amounts(game.left) or "nothing")] if game.left else []),
             *([("Conditions", [show_condition(one) for one in game.conditions])] if game.conditions else []),
             ("Commitment", game.commitment),
             ("Terms", formats.terms(game)),
@@ -182,6 +201,18 @@ def _told(context: Context, game: Game) -> None:
             *(("Alias", alias.name) for alias in game.aliases),
         ]
     )
+
+
+def _tools(game: Game) -> list[tuple[str, object]]:
+    """What players may do: once where it is the same for all."""
+    told = {player: ", ".join(formats.tools(game, player)) for player in game.players}
+    if len(set(told.values())) == 1:
+        return [("Tools", told[game.players[0]])]
+    return [("Tools", f"{names.short(player)}: {tools}") for player, tools in told.items()]
+
+
+def _amounts(budget: Budget) -> str:
+    return ", ".join(f"{field} {getattr(budget, field)}" for field in BUDGET_FIELDS if getattr(budget, field))
 
 
 def _guesses(context: Context, found: tuple[Guess, ...]) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from model_organisms import names, wire
 from model_organisms.formats import games as formats
-from model_organisms.records import Game, Guess, MotionKind, Purpose, Reveal
+from model_organisms.records import Game, Guess, MotionKind, PlayerTools, Purpose, Reveal, Tool
 from model_organisms.v1 import games_pb2, games_pb2_grpc, records_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from model_organisms.client.audit import Audit
@@ -55,6 +55,8 @@ class Games:
         question: str = "",
         choices: Sequence[str] = (),
         budget: Budget | None = None,
+        tools: Sequence[Tool | str] = formats.TOOLS,
+        player_tools: Mapping[str, Sequence[Tool | str]] | None = None,
     ) -> Game:
         """Draw a game up; the caller becomes its master, and cannot play.
 
@@ -66,6 +68,9 @@ class Games:
             question: What players say of each alias besides whether it is an organism.
             choices: Answers to choose from; where absent, answers are free text.
             budget: What each player may spend on all aliases together; by default what the level gives.
+            tools: What players may do with aliases: `sample`, `system` (say what the system says), `probe` (read
+                log-probabilities, divergence from the base and norms, counted in `probe_values`; it tells a bare base at once).
+            player_tools: By player, where one may do something else.
 
         Returns:
             A draft. The registry drew which alias is which, and the ledger commits to it from here on.
@@ -82,6 +87,11 @@ class Games:
             players=[names.user(player) for player in players],
             budget=wire.to_message(budget, records_pb2.Budget) if budget else None,
             deadline=wire.timestamp(deadline),
+            tools=[wire.enum_value(Tool(tool), games_pb2.Tool.DESCRIPTOR) for tool in tools],
+            player_tools=[
+                wire.to_message(PlayerTools(names.user(player), tuple(map(Tool, own))), games_pb2.PlayerTools)
+                for player, own in (player_tools or {}).items()
+            ],
         )
         response = self._channel.call(self._stub.CreateGame, message)
         game = wire.from_message(response.game, Game)
@@ -128,7 +138,7 @@ class Games:
         return game
 
     def open_session(self, alias: str, *, budget: Budget | None = None) -> Session:
-        """Open a session on an alias; it is any session, and says nothing of what is behind it.
+        """Open a session on an alias; it says nothing of what is behind it, and does what one's tools do (`game.tools`).
 
         Args:
             alias: Such as `games/ID/aliases/3`.

@@ -19,13 +19,15 @@ from model_organisms import names
 from model_organisms.errors import VerificationFailed
 from model_organisms.formats import conditions, strict_json
 from model_organisms.formats.statements import TIME
-from model_organisms.records import BUDGET_FIELDS, Score
+from model_organisms.records import BUDGET_FIELDS, Score, Tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from model_organisms.records import Game, Guess, Reveal, SampleReceipt, Truth
 
+TOOLS = (Tool.SAMPLE, Tool.SYSTEM)
+"""What a player may do of whom nothing else is said."""
 NONCE_BYTES = 32
 _NONCE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -78,7 +80,14 @@ def terms(game: Game) -> str:
         "commitment": game.commitment,
         "deadline": game.deadline.astimezone(UTC).strftime(TIME),
     }
-    return _digest("terms", said)
+    # Left out where it is empty, as in the terms of games from before there were tools.
+    others = [[one.player, sorted(one.tools)] for one in game.tools if sorted(one.tools) != sorted(TOOLS)]
+    return _digest("terms", said | ({"tools": others} if others else {}))
+
+
+def tools(game: Game, player: str) -> tuple[Tool, ...]:
+    """What a player may do with the game's aliases."""
+    return next((one.tools for one in game.tools if one.player == player), TOOLS)
 
 
 def verify(game: Game, reveal: Reveal) -> Reveal:

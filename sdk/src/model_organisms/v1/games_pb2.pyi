@@ -42,6 +42,53 @@ GAME_STATE_CLOSED: GameState.ValueType  # 3
 GAME_STATE_REVEALED: GameState.ValueType  # 4
 Global___GameState: _TypeAlias = GameState  # noqa: Y015
 
+class _Tool:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tool.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_UNSPECIFIED: _Tool.ValueType  # 0
+    TOOL_SAMPLE: _Tool.ValueType  # 1
+    TOOL_SYSTEM: _Tool.ValueType  # 2
+    """The system's part in a conversation."""
+    TOOL_PROBE: _Tool.ValueType  # 3
+    """Log-probabilities, divergence from the base and norms, rounded and counted."""
+
+class Tool(_Tool, metaclass=_ToolEnumTypeWrapper):
+    """What a player may do with aliases."""
+
+TOOL_UNSPECIFIED: Tool.ValueType  # 0
+TOOL_SAMPLE: Tool.ValueType  # 1
+TOOL_SYSTEM: Tool.ValueType  # 2
+"""The system's part in a conversation."""
+TOOL_PROBE: Tool.ValueType  # 3
+"""Log-probabilities, divergence from the base and norms, rounded and counted."""
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class PlayerTools(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAYER_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    player: _builtins.str
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[Global___Tool.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        player: _builtins.str = ...,
+        tools: _abc.Iterable[Global___Tool.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["player", b"player", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlayerTools: _TypeAlias = PlayerTools  # noqa: Y015
+
 @_typing.final
 class Game(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -62,6 +109,8 @@ class Game(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     master: _builtins.str
     title: _builtins.str
@@ -91,6 +140,14 @@ class Game(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlayerTools]:
+        """Of each player."""
+
+    @_builtins.property
+    def left(self) -> _records_pb2.Budget:
+        """Of the caller's own budget; absent before they joined."""
+
     def __init__(
         self,
         *,
@@ -110,10 +167,12 @@ class Game(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         grant: _builtins.str = ...,
+        tools: _abc.Iterable[Global___PlayerTools] | None = ...,
+        left: _records_pb2.Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "deadline", b"deadline"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "create_time", b"create_time", "deadline", b"deadline", "left", b"left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "budget", b"budget", "choices", b"choices", "commitment", b"commitment", "conditions", b"conditions", "create_time", b"create_time", "deadline", b"deadline", "grant", b"grant", "level", b"level", "master", b"master", "name", b"name", "players", b"players", "question", b"question", "rung", b"rung", "state", b"state", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "budget", b"budget", "choices", b"choices", "commitment", b"commitment", "conditions", b"conditions", "create_time", b"create_time", "deadline", b"deadline", "grant", b"grant", "left", b"left", "level", b"level", "master", b"master", "name", b"name", "players", b"players", "question", b"question", "rung", b"rung", "state", b"state", "title", b"title", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,6 +362,8 @@ class CreateGameRequest(_message.Message):
     PLAYERS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    PLAYER_TOOLS_FIELD_NUMBER: _builtins.int
     title: _builtins.str
     question: _builtins.str
     @_builtins.property
@@ -317,6 +378,12 @@ class CreateGameRequest(_message.Message):
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[Global___Tool.ValueType]:
+        """Of each player who has none of their own; empty takes sample and system."""
+
+    @_builtins.property
+    def player_tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlayerTools]: ...
     def __init__(
         self,
         *,
@@ -327,10 +394,12 @@ class CreateGameRequest(_message.Message):
         players: _abc.Iterable[_builtins.str] | None = ...,
         budget: _records_pb2.Budget | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        tools: _abc.Iterable[Global___Tool.ValueType] | None = ...,
+        player_tools: _abc.Iterable[Global___PlayerTools] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "choices", b"choices", "deadline", b"deadline", "players", b"players", "question", b"question", "seats", b"seats", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "choices", b"choices", "deadline", b"deadline", "player_tools", b"player_tools", "players", b"players", "question", b"question", "seats", b"seats", "title", b"title", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

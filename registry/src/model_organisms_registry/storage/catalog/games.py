@@ -6,8 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from model_organisms import names
 from model_organisms.errors import Conflict, NotFound
-from model_organisms.records import Game, GameState, Guess, Level, Page, Rung, Truth, VersionRef
+from model_organisms.formats import games as formats
+from model_organisms.records import Game, GameState, Guess, Level, Page, PlayerTools, Rung, Tool, Truth, VersionRef
 from sqlalchemy import select, update
 
 from model_organisms_registry.storage import schema
@@ -16,8 +18,9 @@ from model_organisms_registry.storage.codecs import dump_conditions, dump_texts,
 from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from model_organisms.records import Budget
     from sqlalchemy import Connection, Row, Select
 
 
@@ -70,7 +73,10 @@ def add_game(tx: Connection, game: Game, truth: Sequence[Truth], nonce: str) -> 
         for number, (one, alias) in enumerate(zip(truth, game.aliases, strict=True), 1)
     ]
     rows.add_all(tx, schema.game_aliases, aliases)
-    players = [{"game": game.name, "user": user, "position": at, "grant": ""} for at, user in enumerate(game.players)]
+    players = [
+        {"game": game.name, "user": user, "position": at, "grant": "", "tools": dump_texts(formats.tools(game, user))}
+        for at, user in enumerate(game.players)
+    ]
     rows.add_all(tx, schema.game_players, players)
 
 
@@ -126,6 +132,13 @@ def join(tx: Connection, name: str, user: str, grant: str) -> None:
     statement = update(table).where(table.c.game == name, table.c.user == user, table.c.grant == "")
     if tx.execute(statement.values(grant=grant)).rowcount != 1:
         raise Conflict("You have joined this game already; go on with your grant.", game=name)
+
+
+def tools(tx: Connection, alias: str, user: str) -> tuple[Tool, ...]:
+    """Read what somebody may do with an alias; who is no player, nothing."""
+    table = schema.game_players
+    row = rows.find(tx, table, table.c.game == names.home_of(alias), table.c.user == user)
+    return () if row is None else _tools(row)
 
 
 def truth(tx: Connection, name: str) -> tuple[tuple[Truth, ...], str]:
@@ -196,19 +209,31 @@ def _guess(row: Row[Any]) -> Guess:
     return Guess(row.alias, row.player, bool(row.organism), probability, row.answer, row.times, row.create_time)
 
 
+def _tools(row: Row[Any]) -> tuple[Tool, ...]:
+    return tuple(map(Tool, load_texts(row.tools)))
+
+
+def _left(tx: Connection, grants: Iterable[str]) -> dict[str, Budget]:
+    """What is left of each of these grants."""
+    table = schema.grants
+    found = tx.execute(select(table).where(table.c.name.in_(list(grants))))
+    return {row.name: budgets.load("budget", row).minus(budgets.load("spent", row)) for row in found}
+
+
 def _read(tx: Connection, found: Sequence[Row[Any]], user: str) -> list[Game]:
-    """Turn rows into records; aliases and players of all of them come in one statement each."""
-    names = [row.name for row in found]
+    """Turn rows into records; aliases, players and grants of all of them come in one statement each."""
+    listed = [row.name for row in found]
     of, played = schema.game_aliases, schema.game_players
     aliases: dict[str, list[VersionRef]] = defaultdict(list)
-    for row in tx.execute(select(of).where(of.c.game.in_(names)).order_by(of.c.game, of.c.number)):
+    for row in tx.execute(select(of).where(of.c.game.in_(listed)).order_by(of.c.game, of.c.number)):
         aliases[row.game].append(VersionRef(row.alias, row.blind))
-    players: dict[str, list[str]] = defaultdict(list)
+    players: dict[str, list[PlayerTools]] = defaultdict(list)
     own: dict[str, str] = {}
-    for row in tx.execute(select(played).where(played.c.game.in_(names)).order_by(played.c.game, played.c.position)):
-        players[row.game].append(row.user)
-        if row.user == user:
+    for row in tx.execute(select(played).where(played.c.game.in_(listed)).order_by(played.c.game, played.c.position)):
+        players[row.game].append(PlayerTools(row.user, _tools(row)))
+        if row.user == user and row.grant:
             own[row.game] = row.grant
+    left = _left(tx, own.values()) if own else {}
     return [
         Game(
             name=row.name,
@@ -217,7 +242,7 @@ def _read(tx: Connection, found: Sequence[Row[Any]], user: str) -> list[Game]:
             question=row.question,
             choices=load_texts(row.choices),
             aliases=tuple(aliases[row.name]),
-            players=tuple(players[row.name]),
+            players=tuple(one.player for one in players[row.name]),
             rung=Rung(row.rung),
             level=Level(row.level),
             budget=budgets.load("budget", row),
@@ -227,6 +252,8 @@ def _read(tx: Connection, found: Sequence[Row[Any]], user: str) -> list[Game]:
             create_time=row.create_time,
             deadline=row.deadline,
             grant=own.get(row.name, ""),
+            tools=tuple(players[row.name]),
+            left=left.get(own.get(row.name, "")),
         )
         for row in found
     ]
