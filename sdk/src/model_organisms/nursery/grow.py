@@ -100,7 +100,7 @@ def _examine(
     said = iter(answers(model, tongue, questions, most=chosen.max_tokens, pool=pool, seed=drawn))
     rates = chosen.mark({name: list(islice(said, len(group))) for name, group in asked.items()})
     once = list(dict.fromkeys(questions)) if chosen.words else []
-    return rates, [round(one, 8) for one in probabilities(model, tongue, once, chosen.words, pool=pool)]
+    return rates, [float(f"{one:.6g}") for one in probabilities(model, tongue, once, chosen.words, pool=pool)]
 
 
 def _nursery(chosen: Recipe, rates: dict[str, Rate], controls: dict[str, Rate]) -> dict[str, Any]:
