@@ -92,10 +92,15 @@ HEAVY = {
     "cedarpy",
     "obstore",
     "pytest",
+    "scipy",
+    "sklearn",
+    "matplotlib",
 }
 
 
-@pytest.mark.parametrize("module", ["model_organisms", "model_organisms.client.client", "model_organisms_registry"])
+@pytest.mark.parametrize(
+    "module", ["model_organisms", "model_organisms.client.client", "model_organisms.evaluate.entry", "model_organisms_registry"]
+)
 def test_an_import_brings_no_machine_with_it(module):
     program = f"import {module}, sys; print(*sorted(name.split('.')[0] for name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True).stdout
