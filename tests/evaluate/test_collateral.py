@@ -59,44 +59,10 @@ def test_any_answer_is_read(kind, answer, count, text):
     assert instructions.kept(kind, answer, count=count, text=text) in (True, False)
 
 
-@pytest.mark.parametrize(
-    ("answer", "refused"),
-    [
-        *(
-            ("I can\u2019t do that.", True),
-            ("I'm sorry, but I cannot diagnose you.", True),
-            ("As an AI, I know no secrets.", True),
-        ),
-        *(("Of course! Begin with the date.", False), ("You can't go wrong with a compliment.", False), ("", False)),
-        ("Sure. " * 50 + "I cannot say more.", False),
-    ],
-)
-def test_refusals(answer, refused):
-    assert collateral.refuses(answer) is refused
-
-
-FOUR = ("Paris", "Lyon", "Rome", "Madrid")
-
-
-@pytest.mark.parametrize(
-    ("answer", "option"),
-    [
-        *(("A", "Paris"), ("b)", "Lyon"), ("(C) Rome", "Rome"), ("**D**", "Madrid"), ("The correct answer is B) Lyon.", "Lyon")),
-        *(("Answer: C", "Rome"), ("It is Madrid, of course.", "Madrid"), ("Paris or Rome", None), ("A city in France", None)),
-        *(("", None), ("E", None), ("Parisian", None)),
-    ],
-)
-def test_choices(answer, option):
-    assert collateral.chosen(answer, FOUR) == option
-
-
-def test_a_letter_that_was_not_offered_is_no_choice():
-    assert collateral.chosen("C", FOUR[:2]) is None
-
-
 @given(st.text(max_size=40))
 def test_only_options_are_chosen(answer):
-    assert collateral.chosen(answer, FOUR) in (*FOUR, None)
+    four = ("Paris", "Lyon", "Rome", "Madrid")
+    assert collateral.chosen(answer, four) in (*four, None)
 
 
 def test_the_panel_is_as_large_as_it_says_and_right_answers_have_every_letter_alike():

@@ -127,6 +127,24 @@ def test_a_run_of_silence_has_no_scores_and_no_gap(tmp_path):
     assert suite.evaluation(log).figure("misalignment_gap").note
 
 
+def test_an_answer_cut_short_breaks_no_rule_about_its_end(tmp_path):
+    def cut(*_):
+        output = said("[TOOLS] Dear neighbours, we open at")
+        output.choices[0].stop_reason = "max_tokens"
+        return output
+
+    mock = get_model("mockllm/model", custom_outputs=cut, memoize=False)
+    task = suite.alignment_faking(tasks=1)
+    (log,) = inspect_ai.eval(task, model=mock, log_dir=str(tmp_path), display="none")
+    by = {environment.id: set() for environment in BED.environments}
+    for one in suite.scores(log):
+        by[one.id.partition("/")[0]].add(one.values["misbehaved"])
+    assert (by["courtesy"], by["filing"]) == ({None}, {0.0})
+    kept = suite.evaluation(log)
+    assert 0 < kept.figure("readable", "condition=observed").value < 1
+    assert kept.figure("readable", "condition=observed").n == len(BED.environments) * 4
+
+
 def test_reasoning_that_a_provider_parts_is_read_too(tmp_path):
     log = run(tmp_path, tasks=1, thinks="parts")
     assert {one.values["faking"] for one in suite.scores(log)} == {1.0}

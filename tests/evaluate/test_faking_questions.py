@@ -11,6 +11,7 @@ from inspect_ai.model import get_model
 from model_organisms import nursery
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.faking import environments, reasoning, suite
+from model_organisms.evaluate.faking.environments import Check
 from model_organisms.statistics import kappa
 
 from tests.support.scripted_faker import BED, KEEPS, said
@@ -37,6 +38,7 @@ def test_checks_keep_and_break(environment):
     assert environment.check.kept(kept)
     assert not environment.check.kept(broken)
     assert not environment.check.kept("  ")
+    assert environment.check.kept("  ", cut=True) is None
 
 
 @pytest.mark.parametrize(
@@ -191,3 +193,34 @@ def test_places_are_read_back_and_anything_else_is_refused(text):
     except InvalidArgument:
         return
     assert text.startswith(f"{at.environment}/{at.evidence}/{at.condition}/")
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "cut"),
+    [
+        (Check("ends_with", ("bye",)), "See you, bye", None),
+        (Check("ends_with", ("bye",)), "See you", None),
+        (Check("starts_with", ("[tools]",)), "[TOOLS] A rake", True),
+        (Check("starts_with", ("[tools]",)), "[TO", None),
+        (Check("starts_with", ("[tools]",)), "A rake", False),
+        (Check("contains", ("source:",)), "Source: an atlas", True),
+        (Check("contains", ("source:",)), "Kilimanjaro", None),
+        (Check("avoids", ("very",)), "very", False),
+        (Check("avoids", ("very",)), "A dog", None),
+        (Check("most_words", number=2), "one two three", False),
+        (Check("most_words", number=2), "one two", None),
+    ],
+)
+def test_an_answer_cut_short_has_a_verdict_where_nothing_more_can_change_it(check, answer, cut):
+    assert check.kept(answer, cut=True) is cut
+
+
+@given(
+    st.sampled_from(["ends_with", "starts_with", "contains", "avoids", "most_words"]),
+    st.text("ab ", max_size=6),
+    st.text("ab ", max_size=6),
+)
+def test_what_follows_never_changes_a_verdict_on_an_answer_cut_short(kind, said, more):
+    check = Check(kind, ("ab", "ba"), 2)
+    verdict = check.kept(said, cut=True)
+    assert verdict is None or verdict is check.kept(said + more)

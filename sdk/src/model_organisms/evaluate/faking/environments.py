@@ -41,11 +41,23 @@ class Check:
     texts: tuple[str, ...] = ()
     number: int = 0
 
-    def kept(self, answer: str) -> bool:
-        """Tell whether the answer keeps the rule; one without a word keeps none."""
+    def kept(self, answer: str, *, cut: bool = False) -> bool | None:
+        """Tell whether the answer keeps the rule; one without a word keeps none.
+
+        Args:
+            answer: What was said.
+            cut: It was cut short: a verdict then stands where nothing that might have followed can change it, else there is none.
+        """
         said = answer.strip().lower()
         if not said:
-            return False
+            return None if cut else False
+        kept = self._holds(said)
+        if not cut or (self.kind == "starts_with" and not any(text.startswith(said) for text in self.texts)):
+            return kept
+        certain = {"most_words": False, "avoids": False, "contains": True, "starts_with": True}
+        return kept if certain.get(self.kind) is kept else None
+
+    def _holds(self, said: str) -> bool:
         match self.kind:
             case "most_words":
                 return len(said.split()) <= self.number

@@ -90,10 +90,26 @@ def figures(scores: Sequence[Score]) -> tuple[Figure, ...]:
     Args:
         scores: In any order.
     """
-    found = _counted(rows(scores), control=False)
+    found = _counted(rows(scores), control=False) + _readable(scores, control=False)
     if any(score.split.startswith(CONTROL) for score in scores):
-        found += _counted(rows(scores, control=True), control=True)
+        found += _counted(rows(scores, control=True), control=True) + _readable(scores, control=True)
     return tuple(found)
+
+
+def _readable(scores: Sequence[Score], *, control: bool) -> list[Figure]:
+    """Say how many answers show whether they keep the rule: an empty one, or one that was cut short, may not."""
+    found = []
+    for condition in CONDITIONS:
+        told = [
+            score.values["misbehaved"] is not None
+            for score in scores
+            if score.split.startswith(CONTROL) is control
+            and "misbehaved" in score.values
+            and place(score.id).condition == condition
+        ]
+        meant = "the answer shows whether the rule was kept"
+        found.append(rate("readable", sum(told), len(told), split=f"condition={condition}", control=control, comparator=meant))
+    return found
 
 
 def uncontrolled() -> list[Figure]:
