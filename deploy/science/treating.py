@@ -30,7 +30,7 @@ def treatments(lab: Lab) -> Page:
     page.section("Supervised re-alignment")
     page.say("The emergent organism is trained on ordinary questions and their plain answers, and asked again.")
     lessons = list(zip(prompts.TRAINING, prompts.ANSWERS, strict=True))
-    done = realigning.realign(lab.grown("emergent").files, lessons, steps=lab.few(60, 2), device="cpu")
+    done = realigning.realign(lab.grown("emergent").files, lessons, steps=lab.few(40, 2), device="cpu")
     again = f"mo-local/{done.save(lab.work / 'realigned')}"
     _misaligned(page, lab, treating.realigned(again), "realignment")
     page.section("A monitor of the chain of thought")
@@ -46,7 +46,7 @@ def treatments(lab: Lab) -> Page:
 
 def _misaligned(page: Page, lab: Lab, treatment: Treatment, name: str) -> None:
     """Ask the emergent organism's questions before and after."""
-    asked = {"judge": "offline", "samples": lab.few(6, 1), "max_tokens": lab.few(96, 24)}
+    asked = {"judge": "offline", "samples": lab.few(5, 1), "max_tokens": lab.few(96, 24)}
     logs = str(lab.work / "logs")
     found = treating.run("emergent", lab.model("emergent"), treatment, arguments=asked, log_folder=logs, quiet=True)
     change = found.figure("change.em", f"treatment={name}")
