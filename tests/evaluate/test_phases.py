@@ -165,12 +165,55 @@ def test_figures_count_again_what_scores_say_and_the_same_seed_gives_the_same():
 
 def test_a_straight_path_of_the_same_wobble_is_straight_as_long_and_as_fast():
     path = bent(20, 41, math.pi / 2)
-    drawn = straight(path, np.random.default_rng(0))
-    whole = path[-1] - path[0]
-    along = np.diff(drawn, axis=0) @ whole / np.linalg.norm(whole)
-    assert np.median(along) == pytest.approx(1.0, abs=0.01)
+    (drawn,) = straight(path, np.random.default_rng(0))
+    assert np.median(np.diff(drawn[:, 0])) == pytest.approx(1.0, abs=0.01)
     assert min(local_cosines(path, steps_of(path), 10).values()) == pytest.approx(-1)
     assert max(local_cosines(drawn, steps_of(path), 15).values()) < -0.7
+
+
+def wobbling(count, ratio, rng, *, angle=0.0, size=576, share=0.0):
+    """Make a path whose increments wobble, `ratio` times as long as they drift: shape [count, size]."""
+    wobble = rng.normal(size=(count - 1, size)) / math.sqrt(size)
+    for at in range(1, count - 1):
+        wobble[at] = share * wobble[at - 1] + math.sqrt(1 - share**2) * wobble[at]
+    moves = ratio * wobble
+    moves[: count // 2, 0] += 1
+    moves[count // 2 :, 0] += math.cos(angle)
+    moves[count // 2 :, 1] += math.sin(angle)
+    return np.concatenate([np.zeros((1, size)), np.cumsum(moves, axis=0)])
+
+
+def turns(count, ratio, *, runs=12, **said):
+    """Count by k how many paths turn more than all but 5 of 100 straight ones, of `runs`."""
+    found = dict.fromkeys(phases.KS, 0)
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        path = wobbling(count, ratio, rng, **said)
+        drawn = list(straight(compact(path), rng, 39))
+        for k in found:
+            mine, *others = (max(local_cosines(one, steps_of(path), k).values()) for one in (path, *drawn))
+            found[k] += 1 + sum(one >= mine for one in others) <= 0.05 * (1 + len(others))
+    return found
+
+
+@pytest.mark.parametrize(("count", "ratio", "share"), [(12, 2, 0), (12, 3, 0), (41, 1.5, 0), (41, 2, 0), (41, 1, 0.3)])
+def test_a_straight_path_is_rarely_called_a_turn_however_much_it_wobbles(count, ratio, share):
+    found = turns(count, ratio, share=share)
+    assert max(found.values()) <= 3, found  # 0.6 of 12 are due; four or more come in 3 of 1,000 such tests
+
+
+@pytest.mark.parametrize(("count", "ratio"), [(12, 1), (41, 2)])
+def test_a_right_angle_is_found_in_as_much_wobble(count, ratio):
+    found = turns(count, ratio, angle=math.pi / 2, runs=6)
+    assert min(found[10], found[15]) >= 5, found
+
+
+def test_of_few_checkpoints_no_verdict_is_given():
+    found = phases.evaluate(trajectory(bent(5, 11, math.pi / 2)))
+    assert found.figure("peak_step", "matrix=b,k=10").note.startswith("no verdict: ")
+    assert found.figure("peak_cosine", "matrix=b,k=10").value == pytest.approx(0, abs=1e-9)
+    assert found.figure("chance", "matrix=b,k=10").value is None
+    assert found.figure("chance", "matrix=b,k=10").note
 
 
 @given(st.integers(0, 2**20), st.integers(3, 12), st.integers(1, 40))
@@ -208,9 +251,19 @@ def test_comp_score_of_one_vector_is_its_cosine_and_of_several_a_share():
     cosines = abs(moved @ moved[-1]) / np.linalg.norm(moved, axis=1) / np.linalg.norm(moved[-1])
     assert comp_scores(trajectory(path)) == pytest.approx(cosines)
     two = Trajectory((1, 2, 3), {"m": (np.ones((3, 2, 1)), np.array([np.eye(2), [[0.0, 1], [1, 0]], np.eye(2)]))})
-    assert comp_scores(two, demean=False) == pytest.approx([math.sqrt(2) / 2] * 3)  # the same two vectors, whatever their order
+    assert comp_scores(two, demean=False) == pytest.approx([1] * 3)  # the same two vectors, whatever their order
     assert comp_scores(two, demean=True)[0] == pytest.approx(1)  # what is left is one vector
     assert comp_scores(trajectory(np.zeros((3, 2)))).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("modules", [1, 7])
+@pytest.mark.parametrize("rank", [1, 8])
+def test_comp_score_of_the_last_with_itself_is_one(modules, rank):
+    rng = np.random.default_rng(0)
+    moved = {f"m{at}": (np.ones((9, rank, 6)), np.cumsum(rng.normal(size=(9, 40, rank)), 0)) for at in range(modules)}
+    scores = comp_scores(Trajectory(tuple(range(9)), moved))
+    assert scores[-1] == pytest.approx(1)
+    assert (scores[:-1] < 1).all()
 
 
 def test_behaviour_is_measured_at_each_dose_and_says_which():

@@ -20,6 +20,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
 from model_organisms.evaluate.suite import Suite
 from model_organisms.evaluate.trajectory import (
+    ENOUGH,
     PAPER_THRESHOLD,
     Convention,
     Trajectory,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KS", "SCALES", "SUITE", "evaluate", "figures", "measure", "panels", "read", "scaled"]
 
-SUITE = Suite("phases", 1, ("model_organisms.evaluate.phases", "model_organisms.evaluate.trajectory"))
+SUITE = Suite("phases", 2, ("model_organisms.evaluate.phases", "model_organisms.evaluate.trajectory"))
 KS = (5, 10, 15)
 """Training steps that legs reach, in the paper."""
 SCALES = (1.0, 5.0, 10.0, 20.0)
@@ -53,6 +54,7 @@ DRAWS = 99
 _MATRICES = ("a", "b")
 _CHECKPOINT, _LOG, _STRAIGHT = "checkpoint", "log", "straight"
 _LIKELY = 0.05
+_AS_MUCH = "straight paths that turn as much"
 _LOGGED = 5000
 """Steps of a training log that are kept."""
 
@@ -87,13 +89,13 @@ def evaluate(
         InvalidArgument: A k that is no number of steps.
     """
     scores = measure(trajectory, log=log, ks=ks, threshold=threshold, convention=convention, seed=seed)
-    spacing = trajectory.spacing
+    found, spacing = figures(scores, convention=convention), trajectory.spacing
     return SUITE.record(
         asked={"steps": list(trajectory.steps), "modules": list(trajectory.factors)},
-        figures=(*figures(scores, convention=convention), *scaling),
+        figures=(*found, *scaling),
         scores=scores,
         rung=Rung.PULL,
-        validity=Validity.CONTROLLED,
+        validity=Validity.CONTROLLED if any(one.control for one in found) else Validity.UNVALIDATED,
         seeds=(seed,),
         settings={
             "k_steps": ",".join(map(str, ks)),
@@ -102,7 +104,7 @@ def evaluate(
             "threshold": threshold,
             "convention": convention.value,
             "straight_paths": DRAWS,
-            "comp_score": "columns, demeaned",
+            "comp_score": "columns, demeaned, 1 of the last",
         },
         time=time,
     )
@@ -134,13 +136,13 @@ def measure(
             curve[f"norm_{matrix}"] = float(np.linalg.norm(vectors[at]))
             curve[f"away_{matrix}"] = float(np.linalg.norm(vectors[at] - centre))
             curve[f"pc1_{matrix}"], curve[f"pc2_{matrix}"] = map(float, plane[at])
-        paths = [vectors, *(straight(vectors, chance) for _ in range(DRAWS))]
+        paths = [vectors, *(straight(vectors, chance, DRAWS) if len(vectors) >= ENOUGH else ())]
         for k in ks:
             name = f"cosine_{matrix}_{k}"
             found = [local_cosines(path, trajectory.steps, k, threshold=threshold, convention=convention) for path in paths]
             for step, curve in zip(trajectory.steps, curves, strict=True):
                 curve[name] = found[0].get(step)
-            for values, cosines in zip(drawn, found[1:], strict=True):
+            for values, cosines in zip(drawn, found[1:], strict=len(found) > 1):
                 peak = furthest(cosines, convention)
                 values[name] = peak[1] if peak else None
     scores = [Score(str(step), 1, curve, _CHECKPOINT) for step, curve in zip(trajectory.steps, curves, strict=True)]
@@ -157,7 +159,8 @@ def figures(scores: Sequence[Score], *, convention: Convention = Convention.STRA
 
     Returns:
         By matrix and k: where the path turns most and how much, the median, what straight paths with the same wobble reach in
-        95 of 100, and the share of these that turn as much; further norms, explained shares, and the peak of the gradient's norm.
+        95 of 100, and the share of these that turn as much (none of fewer than `ENOUGH` checkpoints); further norms, explained
+        shares, and the peak of the gradient's norm.
     """
     curves = {name: _curve(scores, _CHECKPOINT, name) for name in _names(scores, _CHECKPOINT)}
     made: list[Figure] = []
@@ -225,7 +228,8 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
     step, value = peak
     reached = sorted(convention.sign * one for one in drawn)
     chance = (1 + sum(one >= convention.sign * value for one in reached)) / (1 + len(reached))
-    note = "" if chance <= _LIKELY else "no turn: straight paths with the same wobble turn as much"
+    unknown = "" if reached else f"no verdict: no straight paths to compare with, which takes {ENOUGH} checkpoints"
+    note = unknown if chance <= _LIKELY or unknown else "no turn: straight paths with the same wobble turn as much"
     if not note and step in {min(cosines), max(cosines)}:
         note = "no peak: it turns most at an end of the series, and may turn more beyond"
     counted, comp = len(cosines), dict(curves["comp"])
@@ -234,7 +238,7 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
         Figure("peak_cosine", value, counted, split, comparator=convention.value, note=note),
         Figure("median_cosine", median(cosines.values()), counted, split, comparator=convention.value),
         Figure("comp_at_peak", comp[step], 1, split),
-        Figure("chance", chance, len(reached), split, comparator="straight paths that turn as much"),
+        Figure("chance", None if unknown else chance, len(reached), split, comparator=_AS_MUCH, note=unknown),
     ]
     if reached:
         most = convention.sign * reached[round(0.95 * (len(reached) - 1))]

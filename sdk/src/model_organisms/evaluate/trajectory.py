@@ -19,7 +19,7 @@ from model_organisms.formats import adapter
 from model_organisms.formats.paths import WEIGHTS, checkpoint_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,8 +31,13 @@ CODE_THRESHOLD = 0.002
 """The same, in the code published with it."""
 _NAME = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<half>[AB])(?:\.\w+)?(?:\.weight)?", re.ASCII)
 _FEWEST = 3
+ENOUGH = 12
+"""Checkpoints below which no path is set beside straight ones: their speed and wobble cannot be told apart well enough."""
 _AROUND = 2
-"""Increments on either side that make a local mean."""
+"""Increments on either side that make a local mean or median."""
+_MOST_DIMENSIONS = 512
+_MOST_SHARE = 0.6
+_STILL = 1e-9
 
 
 class Convention(StrEnum):
@@ -192,50 +197,79 @@ def principal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def comp_scores(trajectory: Trajectory, *, demean: bool = True) -> NDArray[np.float64]:
-    """Compare each checkpoint's B with the last one's: ||B(t)' B(end)|| / (||B(t)|| ||B(end)||), in Frobenius norms.
+    """Compare each checkpoint's B with the last one's, E: ||B' E|| / sqrt(||B' B|| ||E' E||), in Frobenius norms.
 
-    It is the "comp score" of the code published with arXiv:2506.11613, a dot product between sets of vectors. Vectors are
-    columns here, so one vector gives |cosine|. That code lays them in rows, and there one vector gives 1 whatever it is. Of
-    several modules, squares are summed.
+    After the "comp score" of the code published with arXiv:2506.11613, a dot product between sets of vectors. Vectors are columns
+    here, so one vector gives |cosine|. That code divides by ||B|| ||E||, by which a B of higher rank is not like itself.
+    Of several modules, squares are summed.
 
     Args:
         trajectory: The path.
         demean: Take the mean over checkpoints off first, as that code does.
 
     Returns:
-        Shape [checkpoints], 0 to 1; 0 where a B is zero.
+        Shape [checkpoints], 0 to 1, and 1 at the last; 0 where a B is zero.
     """
     shared, own = np.zeros(len(trajectory.steps)), np.zeros(len(trajectory.steps))
     for _, factor in trajectory.factors.values():
         moved = factor - factor.mean(0) if demean else factor
         shared += (np.einsum("tor,os->trs", moved, moved[-1]) ** 2).sum((1, 2))
-        own += (moved**2).sum((1, 2))
+        own += (np.einsum("tor,tos->trs", moved, moved) ** 2).sum((1, 2))
     scale = np.sqrt(own * own[-1])
-    scores: NDArray[np.float64] = np.divide(np.sqrt(shared), scale, out=np.zeros_like(scale), where=scale > 0)
-    return scores
+    scores: NDArray[np.float64] = np.sqrt(np.divide(shared, scale, out=np.zeros_like(scale), where=scale > 0))
+    return scores.clip(0, 1)
 
 
-def straight(vectors: NDArray[np.float64], chance: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a path that goes straight on, as fast as this one and with the same wobble: what a turn is compared with.
+def straight(vectors: NDArray[np.float64], chance: np.random.Generator, draws: int = 1) -> Iterator[NDArray[np.float64]]:
+    """Draw paths that go straight on, as fast as this one and with the same wobble: what a turn is compared with.
 
-    An increment is the mean of those around it and a rest. The means are turned into the direction from first to last; the rests,
-    as shares of their means' lengths, change places and signs: as a training slows down, so does its wobble.
+    An increment is a drift, the same way throughout, and a wobble, of which a share goes on into the next increment. Products of
+    increments tell them apart: with itself, one gives drift^2 + wobble^2, with the next drift^2 + share wobble^2, with the one
+    after drift^2 + share^2 wobble^2. Speeds are local, by medians, which a sharp turn leaves alone. The wobble is drawn normal
+    in half as many dimensions as a wobble alike in all of them would have, because that of a training is not alike in all.
 
     Args:
-        vectors: Shape [checkpoints, values].
-        chance: Of the draw.
+        vectors: Shape [checkpoints, values]; at least `ENOUGH` checkpoints.
+        chance: Of the draws.
+        draws: How many paths.
+
+    Yields:
+        Shape [checkpoints, 1 + dimensions of the wobble]; the drift goes along the first.
     """
     moves = np.diff(vectors, axis=0)
-    means = np.stack([moves[max(0, at - _AROUND) : at + _AROUND + 1].mean(0) for at in range(len(moves))])
-    whole = vectors[-1] - vectors[0]
-    length = float(np.linalg.norm(whole)) or 1.0
-    lost = math.sqrt((2 * _AROUND + 1) / (2 * _AROUND))  # what a mean takes of a wobble that is its own
-    speeds = np.linalg.norm(means, axis=1, keepdims=True)
-    shares = np.divide(lost * (moves - means), speeds, out=np.zeros_like(moves), where=speeds > 0)
-    rests = shares[chance.permutation(len(moves))] * chance.choice([-1.0, 1.0], size=(len(moves), 1))
-    drawn = speeds * (whole / length + rests)
-    path: NDArray[np.float64] = vectors[0] + np.concatenate([np.zeros((1, vectors.shape[1])), np.cumsum(drawn, axis=0)])
-    return path
+    energy = _near((moves**2).sum(1), len(moves), np.mean)
+    scaled = np.divide(moves, np.sqrt(energy)[:, None], out=np.zeros_like(moves), where=energy[:, None] > 0)
+    following, after = ((scaled[:-lag] * scaled[lag:]).sum(1) for lag in (1, 2))
+    wobble = 1 - float(np.median(following))  # less what the share takes of it
+    share = float(np.median(following) - np.median(after)) / wobble if wobble > _STILL else 0.0
+    share = min(_MOST_SHARE, max(-_MOST_SHARE, share))
+    drift = ((_near(after, len(moves), np.median) - share**2) / (1 - share**2)).clip(0, 1)
+    speeds, wobbles = np.sqrt(energy * drift), np.sqrt(energy * (1 - drift))
+    size = _dimensions(np.diff(scaled, axis=0))
+    for _ in range(draws):
+        rests = chance.normal(size=(len(moves), size)) / math.sqrt(size)
+        for at in range(1, len(moves)):
+            rests[at] = share * rests[at - 1] + math.sqrt(1 - share**2) * rests[at]
+        drawn = np.column_stack([speeds, wobbles[:, None] * rests])
+        yield np.concatenate([np.zeros((1, 1 + size)), np.cumsum(drawn, axis=0)])
+
+
+def _near(values: NDArray[np.float64], moves: int, middle: Callable[..., Any]) -> NDArray[np.float64]:
+    """Take the middle of the values around each move; there are fewer values than moves where they are of pairs."""
+    lag = moves - len(values)
+    starts = np.clip(np.arange(moves) - lag // 2 - _AROUND, 0, max(0, len(values) - 2 * _AROUND - 1))
+    return np.array([middle(values[start : start + 2 * _AROUND + 1]) for start in starts])
+
+
+def _dimensions(changes: NDArray[np.float64]) -> int:
+    """Say in how many dimensions the wobble is drawn, from changes of increments that have no increment in common.
+
+    The square of a cosine of two normal vectors is 1 / dimensions in the mean.
+    """
+    products = changes @ changes.T
+    apart = products[np.triu_indices(len(changes), 2)] ** 2
+    mean, own = float(apart.mean()), float(np.diag(products).mean()) ** 2
+    return max(1, min(_MOST_DIMENSIONS, round(own / mean / 2))) if mean > 0 else _MOST_DIMENSIONS
 
 
 def _checkpoints(
