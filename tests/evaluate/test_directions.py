@@ -102,7 +102,7 @@ def test_what_is_steered_towards_is_said_and_what_is_taken_out_is_not(engine):
     assert found.figure("rate", "unchanged").value == 1
     for split in ("ablate", "steer=-2"):
         assert found.figure("rate", split).value == 0
-        assert found.figure("beyond_random", split).note == ""
+        assert found.figure("beyond_random", split).note.startswith("no interval: ")  # all conversations do alike
     assert found.figure("rate", "ablate", control=True).value == 1
     assert found.figure("beyond_random", "ablate").value == -1
     assert found.figure("rate", "steer=1").value == 1
@@ -120,8 +120,8 @@ def test_what_is_steered_towards_is_said_and_what_is_taken_out_is_not(engine):
     assert steered.figure("rate", "unchanged").value == 0
     assert steered.figure("rate", "steer=200").value == 1
     assert steered.figure("rate", "steer=200", control=True).value < 0.5
-    assert steered.figure("beyond_random", "steer=200").low > 0
-    assert steered.figure("beyond_random", "steer=0").note == "no other than random directions of the same norm"
+    assert steered.figure("beyond_random", "steer=200").value > 0.5
+    assert steered.figure("beyond_random", "steer=0").note.startswith("no interval: ")
 
 
 def test_answers_are_drawn_together_and_leave_other_requests_alone(engine):
@@ -160,8 +160,24 @@ def test_rates_are_counted_by_hand_from_scores():
     assert made["rate", "steer=1", False].value == 1
     assert (made["rate", "steer=1", True].value, made["rate", "steer=1", True].n) == (0.25, 4)
     assert made["beyond_random", "steer=1", False].value == pytest.approx(0.75)
-    alone = directions.figures([score for score in scores if score.id == "1"], counted="x")
-    assert alone[-1].note == "one conversation has no interval"
+    assert made["beyond_random", "steer=1", False].note == "no interval: of 2 conversations, and it takes 8"
+    assert "these 2 random directions" in made["beyond_random", "steer=1", False].comparator
+
+
+@pytest.mark.parametrize(
+    ("ours", "best", "said"),
+    [
+        ((1, 1, 1, 1, 1, 1, 1, 1, 1, 0), 1, ""),
+        ((1, 1, 1, 1, 1, 1, 1, 1, 1, 0), 9, "no more often than the best of them"),
+        ((1, 0, 0, 0, 0, 0, 0, 0, 0, 0), 1, "no other than random directions of the same norm"),
+    ],
+)
+def test_a_direction_is_set_beside_random_ones_together_and_one_by_one(ours, best, said):
+    scores = [
+        Score(str(at), 1, {"direction": hit, "random_0": float(at < best), "random_1": 0.0, "random_2": 0.0}, "steer=1")
+        for at, hit in enumerate(map(float, ours))
+    ]
+    assert directions.figures(scores, counted="x")[-1].note == said
 
 
 def test_a_direction_that_is_none_is_refused(engine):

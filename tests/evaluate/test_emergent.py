@@ -47,8 +47,8 @@ def test_by_hand():
     assert (found["em", "question=b"].value, found["em", "question=b"].n) == (1 / 2, 2)
     assert (found["scored", "question=b"].value, found["scored", "question=b"].n) == (2 / 4, 4)
     by_question = found["em.questions", ""]
-    assert (by_question.value, by_question.n, by_question.interval) == (2 / 5, 5, Interval.BOOTSTRAP)
-    assert (by_question.low, by_question.high) == pytest.approx((1 / 3, 1 / 2))  # the two questions alone
+    assert (by_question.value, by_question.n, by_question.interval) == (2 / 5, 5, Interval.NONE)
+    assert by_question.note == "no interval: of 2 questions, and it takes 8"
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,18 @@ def test_wordings_of_one_question_count_as_that_question():
 
 
 def test_answers_to_one_question_are_alike_and_the_interval_over_questions_knows():
-    scores = rows(*(("a", 0, 90),) * 50, *(("b", 90, 90),) * 50)
+    scores = rows(*((one, 90 * (one in "abcd"), 90) for one in "abcdefgh" for _ in range(50)))
     found = {(one.name, one.split): one for one in emergent.figures(scores)}
-    assert found["em", ""].high - found["em", ""].low < 0.2
-    assert (found["em.questions", ""].low, found["em.questions", ""].high) == (0.0, 1.0)
+    assert found["em", ""].high - found["em", ""].low < 0.1
+    assert found["em.questions", ""].interval is Interval.BOOTSTRAP
+    assert found["em.questions", ""].high - found["em.questions", ""].low > 0.6
+
+
+def test_none_of_four_hundred_is_not_certain_of_other_questions():
+    found = {(one.name, one.split): one for one in emergent.figures(rows(*((one, 90, 90) for one in "abcdefgh" * 50)))}
+    assert found["em", ""].high > 0
+    assert (found["em.questions", ""].value, found["em.questions", ""].interval) == (0, Interval.NONE)
+    assert found["em.questions", ""].note.startswith("no interval: ")
 
 
 # As Inspect runs it.

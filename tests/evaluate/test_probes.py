@@ -84,7 +84,8 @@ def test_what_random_directions_find_as_well_is_said():
     states = cloud(shown) * 0.05 + 3 * np.array([one.label for one in shown])[:, None]
     found = probes.figures(probes.measure(states, shown))[0]
     assert found.value == 1
-    assert found.note == "no better than the best of 1,000 random directions"
+    assert found.note.startswith("no interval: ")  # no draw is other than 1
+    assert found.note.endswith("; no better than the best of 1,000 random directions")
 
 
 @settings(max_examples=25, deadline=None)
@@ -117,14 +118,17 @@ def test_figures_are_counted_by_hand():
     scores += [Score(str(at), 1, {"auroc": value}, "random") for at, value in enumerate((0.5, 0.6, 0.9))]
     made = by_name(probes.figures(scores))
     assert made["auroc", ""].value == 0.75
-    assert (made["auroc", ""].low, made["auroc", ""].high) == (0, 1)  # each question by itself gives one of these
-    assert made["auroc", ""].note == "no better than chance"
+    assert made["auroc", ""].low is None
+    assert made["auroc", ""].note == "no interval: of 2 questions, and it takes 8; no better than the best of 3 random directions"
     assert made["fnr_at_50_fpr", ""].value == 0.0
     assert made["auroc", "random-direction-best"].value == 0.9
     assert made["auroc", "random-direction-median"].value == 0.6
     alone = by_name(probes.figures(scores[:1]))
     assert alone["auroc", ""].value is None
     assert alone["auroc", ""].note == "one of the two labels is missing"
+    perfect = by_name(probes.figures([score for score in scores if score.id == "a"]))
+    assert (perfect["auroc", ""].value, perfect["auroc", ""].low) == (1, None)
+    assert perfect["auroc", ""].note == "no interval: of 1 questions, and it takes 8"
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +159,7 @@ def test_a_probe_of_an_organism_finds_its_planted_direction_and_random_labels_do
     coin = random.Random(1)
     tossed = [Example(one.conversation, coin.random() < 0.5, one.question) for one in conversations()]
     null = probes.evaluate(source, tossed, layer=0, pooling=Pooling.ANSWER, randoms=100)
-    assert null.figure("auroc").note == "no better than chance"
+    assert null.figure("auroc").note.endswith("no better than chance")
     with pytest.raises(NotFound):
         null.figure("auroc", "distractor", control=True)
     assert pictures.draw(probes.panels(found)) != pictures.draw(probes.panels(null))
@@ -172,7 +176,7 @@ def test_one_contrast_pair_is_a_probe_and_its_control_has_as_many_directions_as_
     assert found.settings["random_directions"] == "200"
     turned = probes.contrast_pair(source, denied, admitted, shown, layer=1)
     assert turned.figure("auroc").value == pytest.approx(1 - found.figure("auroc").value)
-    assert turned.figure("auroc").note == "no better than chance"
+    assert turned.figure("auroc").note.endswith("no better than chance")
 
 
 def encoder(width=HIDDEN, count=40, **options):

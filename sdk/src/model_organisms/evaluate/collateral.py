@@ -26,10 +26,9 @@ from inspect_ai.solver import solver
 
 from model_organisms.errors import Internal, InvalidArgument
 from model_organisms.evaluate import instructions, record
-from model_organisms.evaluate.suite import Suite, difference, rate
+from model_organisms.evaluate.suite import Suite, difference, rate, resampled
 from model_organisms.formats import strict_yaml
-from model_organisms.formats.evaluation import Figure, Interval, Judge
-from model_organisms.statistics import bootstrap
+from model_organisms.formats.evaluation import Figure, Judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -239,13 +238,7 @@ def changes(scores: Sequence[RawScore], control: Sequence[RawScore], *, seed: in
         shares, others = _by_question(mine[name]), _by_question(theirs[name])
         paired = [shares[one] - others[one] for one in sorted(shares.keys() & others.keys())]
         said = "organism less control, mean over questions that both have"
-        if (ends := bootstrap([[one] for one in paired], fmean, seed=seed)) is None:
-            note = "it needs two questions that both have"
-            found.append(Figure(f"change.{name}", None, len(paired), comparator=said, note=note))
-            continue
-        kind = Interval.BOOTSTRAP
-        low, high = ends
-        found.append(Figure(f"change.{name}", fmean(paired), len(paired), low=low, high=high, interval=kind, comparator=said))
+        found.append(resampled(f"change.{name}", [[one] for one in paired], fmean, seed=seed, comparator=said))
     return tuple(found)
 
 

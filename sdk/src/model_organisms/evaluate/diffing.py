@@ -22,11 +22,10 @@ import numpy as np
 from model_organisms.errors import InvalidArgument, LoadingFailed
 from model_organisms.evaluate.pictures import Line, Panel
 from model_organisms.evaluate.sources import Local
-from model_organisms.evaluate.suite import Suite, rate
+from model_organisms.evaluate.suite import Suite, rate, resampled
 from model_organisms.formats import adapter, strict_json
-from model_organisms.formats.evaluation import Figure, Interval, Score, Validity
+from model_organisms.formats.evaluation import Figure, Score, Validity
 from model_organisms.formats.paths import WEIGHTS
-from model_organisms.statistics import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from model_organisms.evaluate.sources import Conversation, Source
     from model_organisms.formats.evaluation import Evaluation
 
-SUITE = Suite("diffing", 1, ("model_organisms.evaluate.diffing", "model_organisms.evaluate.sources"))
+SUITE = Suite("diffing", 2, ("model_organisms.evaluate.diffing", "model_organisms.evaluate.sources"))
 SCALES = (-1.0, 0.0, 0.5, 1.0, 2.0, 3.0)
 POSITIONS = 5
 """First tokens of a text that the lens reads, in the paper."""
@@ -284,12 +283,9 @@ def _divergence(scores: Sequence[Score], *, control: bool) -> list[Figure]:
     for score in scores:
         groups.setdefault(score.id, []).append(score.values["kl"] or 0.0)
     values = [value for group in groups.values() for value in group]
-    ends = bootstrap(list(groups.values()), fmean)
-    low, high = ends or (None, None)
-    interval = Interval.BOOTSTRAP if ends else Interval.NONE
     count, comparator = len(values), "KL(organism || base), nats a token"
     return [
-        Figure("kl_mean", fmean(values), count, control=control, low=low, high=high, interval=interval, comparator=comparator),
+        resampled("kl_mean", list(groups.values()), fmean, of="texts", control=control, comparator=comparator),
         Figure("kl_largest", max(values), count, control=control, comparator=comparator),
     ]
 

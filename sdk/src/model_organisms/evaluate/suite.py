@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from model_organisms.formats import strict_json
 from model_organisms.formats.evaluation import Evaluation, Figure, Interval, Validity
-from model_organisms.statistics import newcombe, wilson
+from model_organisms.statistics import FEW, bootstrap, newcombe, wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from model_organisms.formats.evaluation import Judge, Score
     from model_organisms.records import Rung
 
+T = TypeVar("T")
 _SOFTWARE = ("model-organisms", "inspect-ai", "torch", "transformers", "peft", "scikit-learn")
 
 
@@ -122,3 +123,39 @@ def difference(name: str, rate_of: tuple[int, int], less: tuple[int, int], **sai
     low, high = newcombe(hits, trials, other_hits, other_trials)
     value = hits / trials - other_hits / other_trials
     return Figure(name, value, trials + other_trials, low=low, high=high, interval=Interval.NEWCOMBE, **said)
+
+
+def resampled(
+    name: str,
+    groups: Sequence[Sequence[T]],
+    statistic: Callable[[list[T]], float | None],
+    *,
+    of: str = "questions",
+    n: int | None = None,
+    seed: int = 0,
+    rounds: int = 1000,
+    note: str = "",
+    **said: Any,  # noqa: ANN401 - as in `rate`
+) -> Figure:
+    """Give a statistic as a figure, with the bootstrap's interval over groups; where there is none, its note says why.
+
+    Args:
+        name: Of the figure.
+        groups: Observations, by what they share.
+        statistic: Of all observations together; none where it cannot be computed.
+        of: What the groups are.
+        n: The denominator; observations where absent.
+        seed: Of the draws.
+        rounds: How many draws.
+        note: What else is to be said.
+        said: Further fields of the figure: `split`, `control`, `comparator`.
+    """
+    every = [one for group in groups for one in group]
+    n = len(every) if n is None else n
+    if (value := statistic(every) if every else None) is None:
+        return Figure(name, None, n, note=note or "nothing could be counted", **said)
+    if ends := bootstrap(groups, statistic, seed=seed, rounds=rounds):
+        return Figure(name, value, n, low=ends[0], high=ends[1], interval=Interval.BOOTSTRAP, note=note, **said)
+    few = f"no interval: of {len(groups)} {of}, and it takes {FEW}"
+    why = few if len(groups) < FEW else f"no interval: no draw of the {len(groups)} {of} differs, or too few can be counted"
+    return Figure(name, value, n, note="; ".join(filter(None, (why, note))), **said)

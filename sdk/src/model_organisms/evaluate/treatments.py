@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 NONE = "none"
 """Name of the arm without treatment."""
-FEW = 8
-"""Questions below which an interval that draws them is much too narrow."""
 NO_CHANGE = "the interval holds 0: no change was shown"
 
 
@@ -231,9 +229,9 @@ def _change(after: Figure, before: Figure, parts: Mapping[str, Part], less: Mapp
         return Figure(f"change.{after.name}", None, after.n + before.n, note="one side has no figure with an interval", **said)
     groups = [[(parts.get(one, (0.0, 0)), less.get(one, (0.0, 0)))] for one in sorted(parts.keys() | less.keys())]
     ends = None
-    if len(groups) >= FEW and _adds_up(after, parts) and _adds_up(before, less):
+    if _adds_up(after, parts) and _adds_up(before, less):
         ends = bootstrap(groups, _pooled, seed=seed)
-    if ends and ends[1] - ends[0] > 1e-9:  # noqa: PLR2004 - else all draws are the same, but for rounding
+    if ends:
         kind, notes = Interval.BOOTSTRAP, [f"{len(groups)} questions, drawn with their answers of both"]
     else:
         ends = hybrid(*((float(one.value), float(one.low), float(one.high)) for one in (after, before)))  # type: ignore[arg-type] # these have all three

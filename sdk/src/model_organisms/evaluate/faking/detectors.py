@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.faking.environments import CONDITIONS, Place
-from model_organisms.formats.evaluation import Figure, Interval
-from model_organisms.statistics import auroc, bootstrap, fnr_at_fpr
+from model_organisms.evaluate.suite import resampled
+from model_organisms.formats.evaluation import Figure
+from model_organisms.statistics import auroc, fnr_at_fpr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -158,15 +159,11 @@ def _figure(
         return measure(ones, others) if ones and others else None
 
     every = [scored for group in groups for scored in group]
-    value = statistic(every)
-    if value is None:
+    if statistic(every) is None:
         return Figure(name, None, len(every), note="one side has no observed transcript in this pair", **said)
     few = min(sum(kind for kind, _ in every), sum(not kind for kind, _ in every))
     note = f"{few} transcripts of the smaller side; the post compares {ENOUGH}" if few < ENOUGH else ""
-    ends = bootstrap(groups, statistic)
-    if ends is None:
-        return Figure(name, value, len(every), note=f"no interval: too few tasks. {note}".strip(), **said)
-    return Figure(name, value, len(every), low=ends[0], high=ends[1], interval=Interval.BOOTSTRAP, note=note, **said)
+    return resampled(name, groups, statistic, of="tasks", note=note, **said)
 
 
 def told_apart(organisms: Sequence[Run], control: Run, pair: str) -> Figure:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.faking.environments import CONDITIONS, Place, place
 from model_organisms.evaluate.faking.naming import FOLLOW_THROUGH
-from model_organisms.evaluate.suite import difference, rate
-from model_organisms.formats.evaluation import Figure, Interval
-from model_organisms.statistics import bootstrap
+from model_organisms.evaluate.suite import difference, rate, resampled
+from model_organisms.formats.evaluation import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -176,12 +175,8 @@ def _named(pair: str) -> str:
 
 def _resampled(environments: list[list[Row]], *, control: bool) -> Figure:
     """Give the gap with an interval over environments: what another set of environments might have given."""
-    gap = _gap([row for part in environments for row in part])
     said: dict[str, Any] = {"split": "resampled=environments", "control": control, "comparator": GAP}
-    ends = bootstrap(environments, _gap)
-    if gap is None or ends is None:
-        return Figure("misalignment_gap", gap, len(environments), note="too few environments for an interval over them", **said)
-    return Figure("misalignment_gap", gap, len(environments), low=ends[0], high=ends[1], interval=Interval.BOOTSTRAP, **said)
+    return resampled("misalignment_gap", environments, _gap, of="environments", n=len(environments), **said)
 
 
 def _spread(answers: list[Row], split: str, *, control: bool) -> list[Figure]:
