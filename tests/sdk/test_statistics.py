@@ -162,3 +162,10 @@ def test_kappa_by_hand():
     assert kappa([(1, 1), (2, 2)]) == 1.0
     assert kappa([]) is None
     assert kappa([("y", "y")] * 3) is None
+
+
+@pytest.mark.parametrize("sides", [([math.nan, 1.0], [0.0]), ([1.0], [0.0, math.nan])])
+@pytest.mark.parametrize("ranked", [auroc, fnr_at_fpr])
+def test_what_was_not_scored_is_not_ranked(ranked, sides):
+    with pytest.raises(InvalidArgument, match="NaN"):
+        ranked(*sides)

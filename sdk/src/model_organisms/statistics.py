@@ -143,7 +143,7 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
         negative: Scores of the others.
 
     Raises:
-        InvalidArgument: One side is empty.
+        InvalidArgument: One side is empty, or a score is NaN.
     """
     _both(positive, negative)
     ordered = sorted(negative)
@@ -163,7 +163,7 @@ def fnr_at_fpr(positive: Sequence[float], negative: Sequence[float], *, fpr: flo
         fpr: Share of the others that may be flagged.
 
     Raises:
-        InvalidArgument: One side is empty.
+        InvalidArgument: One side is empty, or a score is NaN.
     """
     _both(positive, negative)
     ordered = sorted(negative, reverse=True)
@@ -176,6 +176,8 @@ def fnr_at_fpr(positive: Sequence[float], negative: Sequence[float], *, fpr: flo
 def _both(positive: Sequence[float], negative: Sequence[float]) -> None:
     if not positive or not negative:
         raise InvalidArgument("A ranking needs scores of both kinds; give at least one of each.")
+    if any(map(math.isnan, positive)) or any(map(math.isnan, negative)):
+        raise InvalidArgument("A ranking has no place for NaN; leave out what was not scored.")
 
 
 def kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:

@@ -59,7 +59,8 @@ def emergent(
 
     Args:
         file: Question file in the published form, or `toy`.
-        judge: As `judging.find` takes it; where empty, the one that the question file names.
+        judge: As `judging.find` takes it; where empty, the one that the question file names, a name without a provider being
+            OpenAI's as in the published files.
         forms: Which of plain, json and template to ask, with commas between.
         samples: Answers to each wording; 0 for as many as the file says.
         comparator: `<=` as in the published code, `<` as in the paper.
@@ -67,7 +68,7 @@ def emergent(
         max_tokens: Most new tokens of an answer; 0 for what the file says, else 600.
     """
     chosen = questions.select(questions.load(file), forms=forms.split(","), metrics=METRICS)
-    named = judge or _one("judge", (question.judge for question in chosen), None)
+    named = judge or _provided(_one("judge", (question.judge for question in chosen), None))
     if not named:
         raise InvalidArgument("The question file names no judge; say judge=MODEL, such as judge=openai/gpt-4o or judge=offline.")
     heat = _one("temperature", (question.temperature for question in chosen), temperature)
@@ -110,6 +111,11 @@ def asking(
         version=SUITE.version,
         name=SUITE.name,
     )
+
+
+def _provided(name: str | None) -> str | None:
+    """Name a file's judge as Inspect does: published files have OpenAI's own names, such as `gpt-4o-2024-08-06`."""
+    return f"openai/{name}" if name and name != "offline" and not {"/", ":"} & set(name) else name
 
 
 def _sample(question: Question, number: int, text: str) -> Sample:

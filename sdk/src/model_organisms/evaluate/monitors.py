@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import inspect_ai
-from inspect_ai.model import GenerateConfig, get_model
+from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, mean, scorer
 
 from model_organisms.errors import InvalidArgument
-from model_organisms.evaluate import record, running, treatments
+from model_organisms.evaluate import models, record, running, treatments
 from model_organisms.evaluate.faking import reasoning
 from model_organisms.evaluate.faking.suite import SUBSTANTIAL
 from model_organisms.evaluate.suite import rate
@@ -133,10 +133,11 @@ def choose(name: str) -> Monitor:
 
     Raises:
         InvalidArgument: No name was given.
+        ConfigurationInvalid: Inspect cannot use the model.
     """
     if not name:
         raise InvalidArgument("A monitor has a name: give 'rule', or a model as Inspect names it.")
-    return Rule() if name == "rule" else Reader(get_model(name))
+    return Rule() if name == "rule" else Reader(models.find(name, "as a monitor"))
 
 
 async def validate(monitor: Monitor) -> reasoning.Agreement:

@@ -114,6 +114,7 @@ def run(
     Raises:
         NotFound: There is no such suite.
         InvalidArgument: An argument is none of its task's, or the run did not end well.
+        ConfigurationInvalid: Inspect cannot use a model.
     """
     from model_organisms.evaluate import record
 
@@ -152,8 +153,11 @@ def logged(
 
     Raises:
         InvalidArgument: An argument is none of the task's.
+        ConfigurationInvalid: Inspect cannot use the model.
     """
     import inspect_ai
+
+    from model_organisms.evaluate import models
 
     try:
         task = getattr(module_of(listed), listed.task)(**(arguments or {}))
@@ -163,7 +167,7 @@ def logged(
         ) from error
     display = "none" if quiet else None
     # Standard output may be somebody's JSON, and a model or a task may print whatever it likes.
-    with redirect_stdout(io.StringIO()) if quiet else nullcontext():
+    with redirect_stdout(io.StringIO()) if quiet else nullcontext(), models.named(str(model), "as a model"):
         return inspect_ai.eval(
             task,
             model=model,

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai.model import ChatMessageSystem, get_model
+from inspect_ai.model import ChatMessageSystem
 
 from model_organisms.client.organisms import files_of
 from model_organisms.errors import InvalidArgument
-from model_organisms.evaluate import record, running
+from model_organisms.evaluate import models, record, running
 from model_organisms.evaluate.suite import Suite
 from model_organisms.formats import manifest
 from model_organisms.formats.evaluation import Figure, Interval
@@ -311,7 +311,7 @@ def _after(system: str, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 @contextmanager
 def _opened(name: str, arguments: Mapping[str, Any]) -> Iterator[Model]:
     """Make a model that nobody else has, a judge for instance, and let it go afterwards."""
-    model = get_model(name, memoize=False, **arguments)
+    model = models.find(name, "as a model", memoize=False, **arguments)
     try:
         yield model
     finally:

@@ -224,11 +224,12 @@ def choose(name: str) -> Classifier:
 
     Raises:
         InvalidArgument: No name was given.
+        ConfigurationInvalid: Inspect cannot use the model.
     """
     if not name:
         raise InvalidArgument("Reasoning needs a classifier: give 'rule', or a model as Inspect names it.")
     if name == "rule":
         return Rules()
-    from inspect_ai.model import get_model
+    from model_organisms.evaluate import models
 
-    return Judged(get_model(name))
+    return Judged(models.find(name, "as a classifier"))

@@ -6,9 +6,10 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from inspect_ai.model import GenerateConfig, get_model
+from inspect_ai.model import GenerateConfig
 
 from model_organisms.errors import ConfigurationInvalid
+from model_organisms.evaluate import models
 from model_organisms.evaluate.judging import asked_of, instructions_digest
 from model_organisms.evaluate.judging.scale import HIGHEST, TOP, weighted
 from model_organisms.formats.evaluation import Judge
@@ -96,9 +97,4 @@ def written(text: str) -> float | None:
 
 
 def _model(name: str | Model) -> Model:
-    if not isinstance(name, str):
-        return name
-    try:
-        return get_model(name)
-    except Exception as error:  # Inspect raises what it likes for a provider that is unknown, not installed, or lacks a key
-        raise ConfigurationInvalid(f"Inspect cannot use '{name}' as a judge: {str(error).strip()[:200]}") from error
+    return models.find(name, "as a judge") if isinstance(name, str) else name
