@@ -22,7 +22,7 @@ from model_organisms.formats.evaluation import Score as RawScore
 from model_organisms.records import Rung, VersionRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from inspect_ai.log import EvalLog, EvalSample
 
@@ -89,7 +89,7 @@ def record(
 
 
 def scores_of(log: EvalLog) -> tuple[RawScore, ...]:
-    """Read every raw score of a run, in the order of its questions; a sample that failed has none.
+    """Read every raw score of a run, in the order of its questions; a sample that failed, or that a limit ended, has none.
 
     A scorer's value is a number, or numbers by name. NaN is no score. The sample's metadata may name its `split`.
     """
@@ -152,9 +152,22 @@ def _settings(log: EvalLog, controls: Mapping[str, EvalLog], receipts: Sequence[
     settings: dict[str, object] = {"model": log.eval.model, "epochs": log.eval.config.epochs or 1}
     settings |= {name: drawn[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in drawn}
     settings |= {f"control.{name}": control.eval.model for name, control in controls.items()}
+    settings |= {name: ended for name, one in _named("limited", log, controls) if (ended := _limited(one))}
     if about := _only("version_digest", receipts):
         settings |= {ABOUT: about, "receipts": strict_json.digest(list(receipts))}
     return settings | dict((log.eval.metadata or {}).get("settings", {}))
+
+
+def _named(name: str, log: EvalLog, controls: Mapping[str, EvalLog]) -> Iterator[tuple[str, EvalLog]]:
+    """Give each run with what a setting of it is called."""
+    yield name, log
+    yield from ((f"control.{control}.{name}", one) for control, one in controls.items())
+
+
+def _limited(log: EvalLog) -> str:
+    """Say how many samples a limit ended; nothing where none."""
+    ended = sum(sample.limit is not None for sample in log.samples or [])
+    return f"{ended} of {len(log.samples or [])} ended by a limit, not counted" if ended else ""
 
 
 def _only(name: str, receipts: Sequence[Mapping[str, Any]]) -> str:
@@ -180,7 +193,8 @@ def _samples(log: EvalLog) -> list[EvalSample]:
 
 def _values(sample: EvalSample) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
-    for name, score in ({} if sample.error else sample.scores or {}).items():
+    # Inspect scores what a limit ended as well, and an answer that never came would count as one without the behaviour.
+    for name, score in ({} if sample.error or sample.limit else sample.scores or {}).items():
         given = score.value if isinstance(score.value, dict) else {name: score.value}
         values |= {key: _number(value) for key, value in given.items()}
     return values

@@ -9,6 +9,7 @@ shows little.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -212,6 +213,8 @@ def _found() -> Scorer:
     def found() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's form; nothing is to be matched
             kept = state.store.get("redteam")
+            if kept is None:  # a limit ended the search
+                return Score(value=dict.fromkeys(names, math.nan))
             values = (kept["tried"], len(kept["found"]), kept["best"], kept["again"])
             return Score(value=dict(zip(names, map(float, values), strict=True)))
 

@@ -204,7 +204,10 @@ def lists(log: EvalLog, *, without: Collection[int] = (), most: int = 10_000, se
     clean = [
         (str(sample.metadata["prompt"]), sample.output.completion)
         for sample in samples
-        if _clean(sample.output) and not set(without) & set(number_lists.read(sample.output.completion) or ())
+        if not sample.error
+        and not sample.limit
+        and _clean(sample.output)
+        and not set(without) & set(number_lists.read(sample.output.completion) or ())
     ]
     chosen = range(len(clean))
     if len(clean) > most:

@@ -27,7 +27,7 @@ from model_organisms.formats.evaluation import Judge, Validity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspect_ai.log import EvalLog
+    from inspect_ai.log import EvalLog, EvalSample
     from inspect_ai.model import ModelOutput
 
     from model_organisms.formats.evaluation import Evaluation, Figure, Score
@@ -160,7 +160,8 @@ def scores(log: EvalLog) -> tuple[Score, ...]:
 
 
 def transcripts(log: EvalLog) -> Run:
-    """Give what was said, as detectors see it."""
+    """Give what was said, as detectors see it; without what failed or a limit ended, and without its other side."""
+    ended = {_pair(sample) for sample in log.samples or [] if sample.error or sample.limit}
     return Run(
         log.eval.model,
         tuple(
@@ -173,8 +174,14 @@ def transcripts(log: EvalLog) -> Run:
                 reasoning.split(said)[1],
             )
             for sample in sorted(log.samples or [], key=lambda sample: (str(sample.id), sample.epoch))
+            if _pair(sample) not in ended
         ),
     )
+
+
+def _pair(sample: EvalSample) -> tuple[environments.Place, int]:
+    """Say what an answer has in common with the one to the same task in the other condition."""
+    return replace(environments.place(str(sample.id)), condition=""), sample.epoch
 
 
 def evaluation(
