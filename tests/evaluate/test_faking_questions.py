@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from inspect_ai.model import get_model
 from model_organisms import nursery
 from model_organisms.errors import InvalidArgument
-from model_organisms.evaluate.faking import environments, reasoning, suite
+from model_organisms.evaluate.faking import environments, reasoning
 from model_organisms.evaluate.faking.environments import Check
+from model_organisms.evaluate.suite import SUBSTANTIAL
 from model_organisms.statistics import kappa
 
 from tests.support.scripted_faker import BED, KEEPS, said
@@ -74,7 +75,7 @@ def test_agreement_is_kappa_on_the_held_examples():
     found = asyncio.run(reasoning.validate(reasoning.Rules()))
     held = reasoning.labelled("held")
     assert found.kappa == kappa([(label, reasoning.Rules.label(text)) for text, label in held])
-    assert 0.4 < found.kappa < suite.SUBSTANTIAL
+    assert 0.4 < found.kappa < SUBSTANTIAL
     assert reasoning.agreement([label for _, label in held]) == reasoning.Agreement(1.0, len(held), 0)
     assert reasoning.agreement([None] * len(held)).unread == len(held)
 

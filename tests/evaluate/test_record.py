@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from inspect_ai import Task
@@ -16,7 +16,7 @@ from model_organisms import errors
 from model_organisms.client.client import rotate_keys
 from model_organisms.evaluate import record
 from model_organisms.evaluate.suite import Suite, rate
-from model_organisms.formats.evaluation import Validity, parse_evaluation, print_evaluation
+from model_organisms.formats.evaluation import Judge, Validity, parse_evaluation, print_evaluation
 from model_organisms.formats.statements import EVALUATION_TYPE, Statement, print_statement
 from model_organisms.records import Rung, VersionRef
 
@@ -93,6 +93,23 @@ def test_a_sample_that_failed_has_no_scores_and_is_counted_as_such(ran):
     made = record.record(SUITE, kept, figures)
     assert (made.figure("said").n, made.figure("scored").value) == (3, 0.75)
     assert made.validity is Validity.UNVALIDATED
+
+
+@pytest.mark.parametrize(
+    ("judge", "shown"),
+    [
+        (Judge("openai/judge", agreement=0.6, labelled=40), Validity.VALIDATED),
+        (Judge("openai/judge", agreement=0.59, labelled=40), Validity.CONTROLLED),
+        (Judge("openai/judge", agreement=-0.3, labelled=40), Validity.CONTROLLED),
+        (Judge("openai/judge"), Validity.CONTROLLED),
+        (Judge("offline/minilm-smollm2", agreement=1.0, labelled=120), Validity.CONTROLLED),  # labels of its own kind
+    ],
+)
+def test_only_substantial_agreement_with_labels_of_others_validates(ran, judge, shown):
+    log, control = (read_eval_log(one.location) for one in ran)
+    log.eval.metadata = (log.eval.metadata or {}) | {"judge": asdict(judge)}
+    assert record.record(SUITE, log, figures, controls={"base": control}).validity is shown
+    assert record.record(SUITE, log, figures).validity is Validity.UNVALIDATED
 
 
 def test_runs_that_cannot_be_one_record_are_refused(ran):

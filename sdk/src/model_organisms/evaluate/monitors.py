@@ -25,9 +25,8 @@ from inspect_ai.scorer import Score, mean, scorer
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import models, record, running, treatments
 from model_organisms.evaluate.faking import reasoning
-from model_organisms.evaluate.faking.suite import SUBSTANTIAL
-from model_organisms.evaluate.suite import rate
-from model_organisms.formats.evaluation import Judge, Validity
+from model_organisms.evaluate.suite import rate, validity
+from model_organisms.formats.evaluation import Judge
 from model_organisms.statistics import kappa
 
 if TYPE_CHECKING:
@@ -281,7 +280,7 @@ def evaluation(
         kept,
         judge=judge,
         figures=(*kept.figures, *found),
-        validity=Validity.VALIDATED if (judge.agreement or 0) >= SUBSTANTIAL else Validity.CONTROLLED,
+        validity=validity(judge, controlled=True),
         settings=kept.settings | before | {"treatment": f"{ARM}: answers let through", "misbehaved": misbehaved},
     )
 

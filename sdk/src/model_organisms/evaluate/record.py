@@ -16,8 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import ClaimMismatch, InvalidArgument
+from model_organisms.evaluate import suite as suites
 from model_organisms.formats import strict_json
-from model_organisms.formats.evaluation import Judge, Validity, print_evaluation
+from model_organisms.formats.evaluation import Judge, print_evaluation
 from model_organisms.formats.evaluation import Score as RawScore
 from model_organisms.records import Rung, VersionRef
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from model_organisms.client.client import Client
     from model_organisms.evaluate.suite import Suite
-    from model_organisms.formats.evaluation import Evaluation, Figure
+    from model_organisms.formats.evaluation import Evaluation, Figure, Validity
     from model_organisms.records import Attestation
 
 MOST_BYTES = 1_500_000
@@ -81,7 +82,7 @@ def record(
         judge=judge,
         seeds=() if seed is None else (seed,),
         rung=rung or _RUNGS.get(log.eval.model.partition("/")[0], Rung.SAMPLE),
-        validity=validity or _validity(judge, controlled=bool(controls)),
+        validity=validity or suites.validity(judge, controlled=bool(controls)),
         session=_only("session", receipts),
         transcript=transcript_digest(log),
         settings=_settings(log, controls or {}, receipts),
@@ -138,12 +139,6 @@ def _check(log: EvalLog, first: EvalLog, suite: str) -> None:
     asked, wanted = ((one.eval.metadata or {}).get("asked") for one in (log, first))
     if log.eval.task != first.eval.task or asked != wanted:
         raise InvalidArgument("A control must be asked what the organism was asked; run the same task with the same settings.")
-
-
-def _validity(judge: Judge | None, *, controlled: bool) -> Validity:
-    if not controlled:
-        return Validity.UNVALIDATED
-    return Validity.VALIDATED if judge and judge.agreement is not None else Validity.CONTROLLED
 
 
 def _settings(log: EvalLog, controls: Mapping[str, EvalLog], receipts: Sequence[Mapping[str, Any]]) -> dict[str, object]:

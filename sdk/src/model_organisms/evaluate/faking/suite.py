@@ -21,7 +21,7 @@ from model_organisms.evaluate import record
 from model_organisms.evaluate.faking import detectors, environments, facts, naming, reasoning
 from model_organisms.evaluate.faking.detectors import BASELINES, Detector, Run, Transcript
 from model_organisms.evaluate.faking.environments import Environment, Testbed
-from model_organisms.evaluate.suite import Suite
+from model_organisms.evaluate.suite import Suite, validity
 from model_organisms.formats.evaluation import Judge, Validity
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ SUITE = Suite(
     (*(module.__name__ for module in (detectors, environments, facts, naming, reasoning)), __name__),
 )
 figures = facts.figures
-SUBSTANTIAL = 0.6
-"""Kappa from which on a classifier counts as validated here."""
 _CUT = {"max_tokens", "model_length"}
 """Reasons to stop of an answer that was cut short."""
 
@@ -211,7 +209,6 @@ def evaluation(
     controls = {} if control is None else {"control": control}
     kept = record.record(SUITE, log, facts.figures, controls=controls, rung=rung, validity=Validity.UNVALIDATED)
     judge = _judge(kept, agreement)
-    read = judge.agreement is not None and judge.agreement >= SUBSTANTIAL
     found = list(kept.figures) + facts.stated(_bed(log), origin or facts.Origin())
     if control is None:
         found += facts.uncontrolled()
@@ -222,7 +219,7 @@ def evaluation(
         kept,
         figures=tuple(found),
         judge=judge,
-        validity=Validity.UNVALIDATED if control is None else Validity.VALIDATED if read else Validity.CONTROLLED,
+        validity=validity(judge, controlled=control is not None),
         settings=kept.settings | naming.names(),
     )
 
