@@ -23,6 +23,10 @@ def test_names_of_models():
     assert running.model_of("organisms/a/versions/1") == "mo/organisms/a/versions/1"
     assert running.model_of("organisms/a/versions/1", local=True) == "mo-local/organisms/a/versions/1"
     assert running.model_of("openai/gpt-4o") == "openai/gpt-4o"
+    alias = f"games/{'0' * 26}/aliases/2"
+    assert running.model_of(alias) == f"mo/{alias}"
+    with pytest.raises(InvalidArgument, match="session"):
+        running.model_of(alias, local=True)
 
 
 def test_a_folder_is_a_bundle_here(tmp_path):

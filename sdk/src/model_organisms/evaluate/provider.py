@@ -1,6 +1,7 @@
 """Inspect's model `mo`: an organism sampled in a session at a registry; `models.py` registers it, nobody else imports it.
 
     inspect eval TASK --model mo/organisms/NAME/versions/3 -M purpose=detection-research
+    inspect eval TASK --model mo/games/ID/aliases/1       # blind, by a player who has joined
 
 Inspect asks many things at once; they go to one session, whose cell answers them in one batch. The session opens with the first
 question and ends with Inspect's run, whatever ends that. A budget that has ended is told as a limit, which ends samples and is
@@ -61,12 +62,12 @@ class SessionAPI(ModelAPI):
     """A session at a registry.
 
     Args:
-        model_name: The version, `organisms/NAME/versions/3`.
+        model_name: The version, `organisms/NAME/versions/3`, or in an auditing game the alias, `games/ID/aliases/1`.
         base_url: Not taken: the identity file says which registry.
         api_key: Not looked at.
         config: Inspect's.
         identity: Identity file; by default the one `mo login` wrote.
-        purpose: The purpose of the grant; by default that of `grant`.
+        purpose: The purpose of the grant; by default that of `grant`, and for an alias the game's own.
         grant: The grant to open the session under; by default the registry takes one that covers.
         hours: How long the session may last.
         budget: What the session may spend: a mapping, or text such as `tokens=20000,output_bytes=400000`; by default what the
@@ -76,7 +77,7 @@ class SessionAPI(ModelAPI):
         unknown: Refused.
 
     Raises:
-        InvalidName: `model_name` is not a version's name.
+        InvalidName: `model_name` is not the name of a version or an alias.
         ConfigurationInvalid: An argument that it does not take, or a missing purpose.
     """
 
@@ -99,7 +100,9 @@ class SessionAPI(ModelAPI):
         """Look at what was asked for; nobody is called yet."""
         super().__init__(model_name, base_url, api_key, [], config)
         asking.refuse_unknown(unknown, base_url, known=_KNOWN)
-        names.parse_version(model_name)
+        names.check("alias" if names.in_game(model_name) else "version", model_name)
+        if names.in_game(model_name) and not grant:
+            purpose = purpose or Purpose.AUDITING_GAME
         if not (purpose or grant) or (purpose and purpose not in set(Purpose)):
             known = ", ".join(Purpose)
             raise ConfigurationInvalid(f"Say what for: -M purpose=, one of {known}; or -M grant=.", field="purpose")

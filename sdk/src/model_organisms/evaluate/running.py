@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model_organisms import names
 from model_organisms.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -75,9 +76,16 @@ def model_of(name: str, *, local: bool = False) -> str:
     """Give a version, a bundle's folder, or a model of Inspect's its name as Inspect has it.
 
     Args:
-        name: `organisms/NAME/versions/3`, a folder, or for instance `mo-local/base`.
+        name: `organisms/NAME/versions/3`, an alias such as `games/ID/aliases/1`, a folder, or for instance `mo-local/base`.
         local: Pull a version into this process instead of asking a session.
+
+    Raises:
+        InvalidArgument: An alias is to be pulled.
     """
+    if names.in_game(name) and not Path(name).is_dir():
+        if local:
+            raise InvalidArgument("An alias of a game is asked in a session alone; leave `local` out.", field="local")
+        return f"mo/{name}"
     if name.startswith("organisms/"):
         return f"mo-local/{name}" if local else f"mo/{name}"
     return f"mo-local/{Path(name).resolve()}" if Path(name).is_dir() else name
