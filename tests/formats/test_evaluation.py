@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_organisms.errors import InvalidArgument, NotFound
 from model_organisms.formats import strict_json
-from model_organisms.formats.evaluation import Figure, Score, parse_evaluation, print_evaluation
+from model_organisms.formats.evaluation import Figure, Interval, Score, Validity, parse_evaluation, print_evaluation
 from model_organisms.records import VersionRef
 
 from tests.support.evaluations import ONE
@@ -23,9 +23,13 @@ figures = st.builds(Figure, name=words, value=numbers, n=st.integers(0, 2**40), 
 scores = st.builds(Score, id=st.text(max_size=9), epoch=st.integers(1, 99), values=st.dictionaries(words, st.none() | numbers))
 
 
-@given(st.lists(figures, max_size=4).map(tuple), st.lists(scores, max_size=4).map(tuple))
+def key(figure):
+    return figure.name, figure.split, figure.control
+
+
+@given(st.lists(figures, max_size=4, unique_by=key).map(tuple), st.lists(scores, max_size=4).map(tuple))
 def test_what_is_printed_is_read_back(some, given_scores):
-    stated = replace(ONE, figures=some, scores=given_scores)
+    stated = replace(ONE, figures=some, scores=given_scores, validity=Validity.UNVALIDATED)
     assert parse_evaluation(print_evaluation(stated, VERSION)) == (stated, VERSION)
 
 
@@ -52,6 +56,12 @@ def without(name):
     return raw
 
 
+def tampered(validity, **judge):
+    raw = changed("judge", **judge)
+    raw["predicate"]["validity"] = validity
+    return raw
+
+
 TAMPERED = {
     "a field more": changed(grade="A"),
     "a field fewer": without("seeds"),
@@ -73,6 +83,19 @@ TAMPERED = {
     "an interval of no kind": changed("figures/0", interval="none"),
     "an interval of a kind of one's own": changed("figures/0", interval="guessed"),
     "an interval backwards": changed("figures/0", low=0.9),
+    "an interval that the value is not in": changed("figures/0", value=0.9),
+    "an interval of no value": changed("figures/0", value=None, note="why"),
+    "a share of more than all": changed("figures/0", value=1.7, high=1.8),
+    "a share whose interval passes nothing": changed("figures/1", low=-0.1),
+    "a share of nothing counted": changed("figures/0", n=0),
+    "two figures of one name": changed("figures/1", control=False),
+    "a judge who agrees more than always": changed("judge", agreement=7),
+    "a judge who disagrees more than always": changed("judge", agreement=-1.1),
+    "validated without a judge": changed(validity="validated", judge=None),
+    "validated by a judge of whom nothing is known": tampered("validated", agreement=None),
+    "validated by no labelled example": tampered("validated", labelled=0),
+    "validated without a control": changed(validity="validated", figures=[]),
+    "controlled without a control": changed(figures=[]),
     "no value and no reason": changed("figures/0", value=None),
     "a score that is a text": changed("scores/0/values", aligned="12"),
     "a judge of whom nobody knows whether it compares": changed("judge", comparable="yes"),
@@ -94,8 +117,19 @@ def test_another_way_to_write_it_is_refused():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**60])
 def test_a_number_that_json_cannot_carry_is_refused(value):
+    assert print_evaluation(replace(ONE, figures=(Figure("em", 1.0, 1), *ONE.figures[1:])), VERSION)
     with pytest.raises(InvalidArgument):
-        print_evaluation(replace(ONE, figures=(Figure("em", value, 1),)), VERSION)
+        print_evaluation(replace(ONE, figures=(Figure("em", value, 1), *ONE.figures[1:])), VERSION)
+
+
+def test_what_cannot_be_true_is_not_printed_either():
+    for figure in (
+        Figure("em", 0.9, 10, low=0.0, high=0.1, interval=Interval.BOOTSTRAP),
+        Figure("em", 1.7, 0, low=1.0, high=2.0, interval=Interval.WILSON),
+    ):
+        with pytest.raises(InvalidArgument):
+            print_evaluation(replace(ONE, figures=(figure, *ONE.figures[1:])), VERSION)
+    assert print_evaluation(replace(ONE, validity=Validity.VALIDATED), VERSION)
 
 
 def test_the_vector_is_what_is_printed():

@@ -38,7 +38,7 @@ class Validity(StrEnum):
     UNVALIDATED = "unvalidated"
     """It was computed, and no control speaks for it."""
     CONTROLLED = "controlled"
-    """Its controls were run beside it, and are in the figures."""
+    """Its controls were run beside it, and are in the figures; a record that has none there is refused."""
     VALIDATED = "validated"
     """Controls were run, and what judges agrees with labelled examples as `Judge.agreement` says."""
 
@@ -190,15 +190,19 @@ def _evaluation(raw: dict[str, Any]) -> Evaluation:
         raise _malformed("its rung or its validity is unknown")
     if not isinstance(raw["seeds"], list) or not all(_count(seed) for seed in raw["seeds"]):
         raise _malformed("its seeds are no list of numbers")
-    scores = _list(raw["scores"], most=MAX_SCORES)
+    figures = tuple(_figure(one) for one in _list(raw["figures"], most=MAX_SCORES))
+    if len({(one.name, one.split, one.control) for one in figures}) < len(figures):
+        raise _malformed("two of its figures have one name, split and kind, so that neither can be found")
+    judge = None if raw["judge"] is None else _judge(raw["judge"])
+    _tier(Validity(raw["validity"]), judge, figures)
     return Evaluation(
         suite=_word(raw["suite"]),
         suite_version=_counted(raw["suite_version"]),
         suite_digest=_digest(raw["suite_digest"]),
         questions_digest=_digest(raw["questions_digest"]),
-        judge=None if raw["judge"] is None else _judge(raw["judge"]),
-        figures=tuple(_figure(one) for one in _list(raw["figures"], most=MAX_SCORES)),
-        scores=tuple(_score(one) for one in scores),
+        judge=judge,
+        figures=figures,
+        scores=tuple(_score(one) for one in _list(raw["scores"], most=MAX_SCORES)),
         seeds=tuple(raw["seeds"]),
         validity=Validity(raw["validity"]),
         rung=rungs[raw["rung"]],
@@ -215,7 +219,16 @@ def _judge(raw: object) -> Judge:
     if type(said["comparable"]) is not bool:
         raise _malformed("whether its judge is comparable is not said")
     agreement = None if said["agreement"] is None else _number(said["agreement"])
+    if agreement is not None and not -1 <= agreement <= 1:
+        raise _malformed("its judge's agreement is no kappa, which is from -1 to 1")
     return Judge(_text(said["id"]), _digest(said["prompt_digest"]), said["comparable"], agreement, _counted(said["labelled"]))
+
+
+def _tier(validity: Validity, judge: Judge | None, figures: tuple[Figure, ...]) -> None:
+    """Refuse a validity that the record itself does not bear out."""
+    agrees = validity is not Validity.VALIDATED or (judge is not None and judge.agreement is not None and judge.labelled)
+    if validity is not Validity.UNVALIDATED and not (agrees and any(one.control for one in figures)):
+        raise _malformed(f"it is said to be {validity}, and lacks figures of a control, or its judge's agreement with labels")
 
 
 def _figure(raw: object) -> Figure:
@@ -225,8 +238,8 @@ def _figure(raw: object) -> Figure:
         raise _malformed("a figure's interval is of no known kind")
     if (said["interval"] == Interval.NONE) != (low is None) or (low is None) != (high is None):
         raise _malformed("a figure has one end of an interval, or an interval of no kind")
-    if low is not None and high is not None and low > high:
-        raise _malformed("a figure's interval ends before it begins")
+    if low is not None and high is not None:
+        _bounds(value, low, high, said)
     if value is None and not said["note"]:
         raise _malformed("a figure has no value and does not say why")
     return Figure(
@@ -241,6 +254,14 @@ def _figure(raw: object) -> Figure:
         comparator=_text(said["comparator"]),
         note=_text(said["note"]),
     )
+
+
+def _bounds(value: float | None, low: float, high: float, said: dict[str, Any]) -> None:
+    """Refuse an interval that is none of its figure."""
+    if low > high or value is None or max(low - value, value - high) > 1e-9:  # noqa: PLR2004 - rounding
+        raise _malformed("a figure's value does not lie in its interval")
+    if said["interval"] == Interval.WILSON and not (low >= 0 and high <= 1 and 0 <= value <= 1 and said["n"]):
+        raise _malformed("a figure has Wilson's interval, and is no share of something counted")
 
 
 def _score(raw: object) -> Score:
