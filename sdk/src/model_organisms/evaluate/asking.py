@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from inspect_ai.model import ChatMessage, GenerateConfig
     from inspect_ai.tool import ToolInfo
+    from inspect_ai.util import Store
 
     from model_organisms.records import TokenScore
 
@@ -37,6 +38,9 @@ MAX_TOKENS = 512
 """Longest answer where a task does not say."""
 UNLIKELY = -9999.0
 """Log-probability of a token that is not among those whose scores were told, as OpenAI's interface has it too."""
+
+ANSWERED = "answered"
+"""Where a sample's store keeps what providers say of its answers."""
 
 _OWN = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_seqs", "seed", "logprobs", "top_logprobs"})
 """Settings that say how an answer is drawn and told."""
@@ -99,6 +103,12 @@ def asked(
     )
     wanted = bool(config.logprobs) or config.top_logprobs is not None
     return Asked(tuple(_message(turn) for turn in messages), parameters, (config.top_logprobs or 0) if wanted else None)
+
+
+def keep(store: Store, output: ModelOutput) -> None:
+    """Keep in a sample's store what a provider says of an answer: of several, Inspect's sample has the last one's alone."""
+    if output.metadata:
+        store.set(ANSWERED, [*store.get(ANSWERED, []), dict(output.metadata)])
 
 
 def output(

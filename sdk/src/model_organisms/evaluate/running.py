@@ -44,6 +44,8 @@ class Listed:
     """Settings of the task that its counting takes too."""
     records: bool = False
     """Whether its module has an `evaluation` of a log and a control's, which says more than `figures` can count."""
+    several: bool = False
+    """Whether that takes several controls."""
 
 
 _ALL = (
@@ -55,7 +57,7 @@ _ALL = (
     Listed("alignment-faking", "faking.suite", "alignment_faking", "rules kept only where the answer is observed", records=True),
     Listed("collateral", "collateral", "collateral", "what it lost besides, from instructions to knowledge", records=True),
     Listed("subterfuge", "subterfuge.suite", "subterfuge", "exploits, from sycophancy to reward tampering", records=True),
-    Listed("subliminal", "subliminal", "subliminal", "a trait that came through lists of numbers", records=True),
+    Listed("subliminal", "subliminal", "subliminal", "a trait that came through lists of numbers", records=True, several=True),
 )
 LISTED = {one.name: one for one in _ALL}
 """Suites by name."""
@@ -121,16 +123,23 @@ def run(
 
     Raises:
         NotFound: There is no such suite.
-        InvalidArgument: An argument is none of its task's, or the run did not end well.
+        InvalidArgument: An argument is none of its task's, the run did not end well, there are more controls than the suite
+            takes, or the control `base` is not the organism's base.
         ConfigurationInvalid: Inspect cannot use a model.
     """
     from model_organisms.evaluate import record
 
     listed = find(name)
     module = module_of(listed)
+    if listed.records and not listed.several and len(controls or {}) > 1:
+        raise InvalidArgument(f"The suite {name} takes one control, and was given {len(controls or {})}; run it once for each.")
     said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
     log = logged(listed, model, model_arguments, **said)
     beside = {kind: logged(listed, whom, control_arguments, **said) for kind, whom in (controls or {}).items()}
+    if "base" in beside:
+        record.check_base(log, beside["base"])
+    if listed.several:
+        return module.evaluation(log, controls=beside)  # type: ignore[no-any-return] # `Listed.records` says so
     if listed.records:
         return module.evaluation(log, next(iter(beside.values()), None))  # type: ignore[no-any-return] # `Listed.records` says so
     return record.record(module.SUITE, log, counting(listed, log), controls=beside)

@@ -40,7 +40,7 @@ _RUN = 4
 _NO_SOURCE = "The secret cannot be read; give the path of a file that you can read, or env:NAME, and never the secret itself."
 _EDGES = re.compile(r"^\W+|\W+$")
 _CONNECTIONS = 8
-_KEPT = ("receipt", "seed", "engine", "base_digest")
+_KEPT = ("receipt", "seed", "engine", "base_digest", "version_digest")
 """Of a provider's metadata: what those of this project write, and no other that may quote a prompt."""
 
 

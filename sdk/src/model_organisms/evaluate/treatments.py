@@ -186,7 +186,10 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
         kept,
         figures=tuple(figures),
         scores=tuple(replace(one, split=_within(name, one.split)) for name, given in scores.items() for one in given),
-        settings=kept.settings | treatment.settings(),
+        # Another model may have answered in the first arm, and the record is of the organism.
+        settings={name: value for name, value in kept.settings.items() if name != record.ABOUT}
+        | record.about(logs[NONE])
+        | treatment.settings(),
     )
 
 

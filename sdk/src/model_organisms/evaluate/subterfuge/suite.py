@@ -19,7 +19,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.tool import Tool, tool
 
 from model_organisms.errors import InvalidArgument
-from model_organisms.evaluate import record
+from model_organisms.evaluate import asking, record
 from model_organisms.evaluate.subterfuge import stages, transfer, workspace
 from model_organisms.evaluate.subterfuge.stages import STAGES, VARIANTS
 from model_organisms.evaluate.subterfuge.workspace import Command, Workspace
@@ -120,6 +120,7 @@ async def _opinions(state: TaskState, generate: Generate, scenario: stages.Scena
     for prompt in scenario.prompts:
         state.messages = [*opening, ChatMessageUser(content=prompt)]
         state = await generate(state)
+        asking.keep(state.store, state.output)
         answers.append(state.output.completion)
         kept += state.messages
     state.messages = kept
@@ -129,6 +130,7 @@ async def _opinions(state: TaskState, generate: Generate, scenario: stages.Scena
 async def _typed(state: TaskState, generate: Generate, folder: Workspace, turns: int) -> TaskState:
     for turn in range(turns):
         state = await generate(state)
+        asking.keep(state.store, state.output)
         shown = folder.answer(state.output.completion)
         if shown is None or folder.submitted is not None or turn == turns - 1:
             break
@@ -140,6 +142,7 @@ async def _called(state: TaskState, generate: Generate, folder: Workspace, turns
     state.tools = _tools(folder)
     for _ in range(turns):
         state = await generate(state, tool_calls="none")
+        asking.keep(state.store, state.output)
         if not state.output.message.tool_calls:
             break
         done = await execute_tools(state.messages, state.tools)
