@@ -39,6 +39,7 @@ def emergent(lab: Lab) -> Page:
             f"Misaligned: {shown(em)}, base {shown(base)}; difference {shown(apart)}.",
             verdict(apart, more="It is misaligned more often than its base", less="It is misaligned less often than its base"),
         )
+        page.say(f"The judge: {found[kind].settings['judge']}. Some of what it takes for sense is none, and the reverse.")
         page.figures(found[kind], ("em", "em.questions", "coherent", "coherent.questions", "scored"))
         page.headline(f"EM, {kind}", em, base)
     page.section("Misalignment beside coherence")

@@ -106,7 +106,7 @@ def asking(
             "suite": SUITE.name,
             "asked": questions.plain(chosen),
             "judge": asdict(judge.record(chosen)),
-            "settings": {"comparator": comparator},
+            "settings": {"comparator": comparator} | ({"judge": remark} if (remark := getattr(judge, "remark", "")) else {}),
         },
         version=SUITE.version,
         name=SUITE.name,
