@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,7 @@ class Lab:
     def __init__(self, work: Path, *, quick: bool) -> None:
         """Look around; nothing is grown yet."""
         self.work, self.quick = work, quick
+        self._bases: dict[str, EvalLog] = {}
         self.engine: Callable[[], Engine] = cache(lambda: Engine(load_base("smollm2-135m-instruct", progress=False)))
 
     def few(self, full: T, quick: T) -> T:
@@ -66,9 +68,14 @@ class Lab:
         return Local(self.engine(), None if kind == "base" else self.engine().add(self.grown(kind).files))
 
     def run(self, suite: str, kind: str, **arguments: Any) -> Evaluation:  # noqa: ANN401 - a task's
-        """Run a suite by name on an organism, and on the base beside it."""
-        model, beside = self.model(kind), {"base": BASE}
-        return running.run(suite, model, controls=beside, arguments=arguments, log_folder=str(self.work / "logs"), quiet=True)
+        """Run a suite by name on an organism; the base beside it is asked once, however many organisms are."""
+        listed = running.find(suite)
+        told: dict[str, Any] = {"arguments": arguments, "log_folder": str(self.work / "logs"), "quiet": True}
+        log = running.logged(listed, self.model(kind), **told)
+        asked = json.dumps([suite, arguments], sort_keys=True)
+        if asked not in self._bases:
+            self._bases[asked] = running.logged(listed, BASE, **told)
+        return running.recorded(listed, log, {"base": self._bases[asked]})
 
     def ask(self, task: Task, model: str, **told: Any) -> EvalLog:  # noqa: ANN401 - a provider's
         """Run one task on one model."""

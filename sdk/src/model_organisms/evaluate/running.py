@@ -127,22 +127,36 @@ def run(
             takes, or the control `base` is not the organism's base.
         ConfigurationInvalid: Inspect cannot use a model.
     """
-    from model_organisms.evaluate import record
-
     listed = find(name)
-    module = module_of(listed)
     if listed.records and not listed.several and len(controls or {}) > 1:
         raise InvalidArgument(f"The suite {name} takes one control, and was given {len(controls or {})}; run it once for each.")
     said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
     log = logged(listed, model, model_arguments, **said)
     beside = {kind: logged(listed, whom, control_arguments, **said) for kind, whom in (controls or {}).items()}
-    if "base" in beside:
-        record.check_base(log, beside["base"])
+    return recorded(listed, log, beside)
+
+
+def recorded(listed: Listed, log: EvalLog, controls: Mapping[str, EvalLog]) -> Evaluation:
+    """Make the record of a run that `logged` gave, with those of its controls.
+
+    Args:
+        listed: The suite.
+        log: The run.
+        controls: Runs of the same, by what each is of.
+
+    Raises:
+        InvalidArgument: The logs do not fit together, or the control `base` is not the organism's base.
+    """
+    from model_organisms.evaluate import record
+
+    module = module_of(listed)
+    if "base" in controls:
+        record.check_base(log, controls["base"])
     if listed.several:
-        return module.evaluation(log, controls=beside)  # type: ignore[no-any-return] # `Listed.records` says so
+        return module.evaluation(log, controls=controls)  # type: ignore[no-any-return] # `Listed.records` says so
     if listed.records:
-        return module.evaluation(log, next(iter(beside.values()), None))  # type: ignore[no-any-return] # `Listed.records` says so
-    return record.record(module.SUITE, log, counting(listed, log), controls=beside)
+        return module.evaluation(log, next(iter(controls.values()), None))  # type: ignore[no-any-return] # `Listed.records` says so
+    return record.record(module.SUITE, log, counting(listed, log), controls=controls)
 
 
 def logged(
