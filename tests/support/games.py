@@ -64,19 +64,20 @@ class Arena:
         return self.world.person(name)
 
     def seats(self) -> list[Seat]:
-        """Two organisms, and the bare base model."""
+        """Two organisms that nobody knows from another game (`versions` from here on), and the bare base model."""
+        self.versions = {quirk: self.publish(files) for quirk, files in self.files.items()}
         organisms = [Seat(version, answer=quirk) for quirk, version in self.versions.items()]
         return [*organisms, Seat(self.versions["flatters"], organism=False, base=True)]
 
     def draft(self, **changes: Any) -> Any:
         """Let ravi draw a game up."""
+        seats = changes.pop("seats", None) or self.seats()
         stated: dict[str, Any] = {
             "players": ("petra", "paul"),
             "deadline": self.clock() + timedelta(hours=1),
             "question": QUESTION,
             "choices": CHOICES,
         }
-        seats = changes.pop("seats", None) or self.seats()
         return self.person("ravi").games.create("Which one is it?", seats, **stated | changes)
 
     def opened(self, **changes: Any) -> Any:

@@ -653,7 +653,7 @@ class Guess:
     player: str
     organism: bool
     probability: float | None
-    """That it is an organism, 0 to 1."""
+    """That it is an organism, 0 to 1, on the side of `organism`; where absent it counts as 0.5."""
     answer: str
     count: int
     """How often this player has guessed at it."""
@@ -674,8 +674,10 @@ class Score:
     """Those answered rightly."""
     rated: int
     """Guesses with a probability."""
-    brier: float | None
-    """Mean squared difference of those probabilities from what was so; 0 is best, 0.25 is a coin's."""
+    brier: float
+    """Mean squared difference of the probabilities from what was so, over all aliases: 0.5 where none was given. 0 is best, 0.25
+    is a coin's, and who says nothing has that.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@
   state: draft, open, closed, revealed.
 - Whatever could tell the aliases apart without asking them is the same for all: base model, level, and whether they are served.
   They stand and fall together.
-- Players are researchers without oversight, without a part in any of the organisms, and cannot see them: all are hidden.
+- Players are researchers without oversight, without a part in any of the organisms, and cannot see them: all are hidden. Nor
+  were they in another game of one, whose truth tells what is in this.
 - Two reviewers open a game, as a grant to each player would take; who joins gets that grant. It ends with the deadline.
 - The truth is told to everybody after the deadline, and not before.
 """
@@ -32,34 +33,32 @@ from model_organisms.records import (
     Purpose,
     Role,
     Rung,
-    Stated,
     Tool,
     Truth,
-    UserState,
     Version,
     VersionRef,
     VersionState,
 )
 
-from model_organisms_registry.domain import purposes, terms, tools
-from model_organisms_registry.domain.identity import OVERSIGHT
+from model_organisms_registry.domain import purposes, seating, terms, tools
 from model_organisms_registry.domain.organisms import Subject, plain, served
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from model_organisms.records import Condition, User
+    from model_organisms.records import User
 
     from model_organisms_registry.domain.hazard import Demands, HazardTable
 
 HIGHEST = Level.CL2
 """Above it a session's turns are said again and compared, which needs to name what was loaded."""
 SHORTEST = timedelta(minutes=1)
-MOST_ALIASES = MOST_PLAYERS = 64
+MOST_ALIASES = 64
 MOST_GUESSES = 100
 """At one alias, by one player."""
 ANSWER_LIMIT = 200
+_EVEN = 0.5
 _WORDS = frozenset({FileKind.PROMPT, FileKind.TOKENIZER})
 _SIGNERS = 2
 _ORDER = (VersionState.PUBLISHED, VersionState.QUARANTINED, VersionState.WITHDRAWN, VersionState.DESTROYED)
@@ -118,7 +117,7 @@ def draw(
         seats: What is behind its aliases, in an order drawn by lot.
         master: Who makes it.
         players: Who may play.
-        knowing: Users who hold a grant on any of its organisms, or held one that ran out.
+        knowing: Users who hold or held a grant on any of its organisms, or were in a game of one that is told at another time.
         nonce: 32 random bytes in hex.
         now: The call's time.
         table: The hazard table of this deployment.
@@ -139,7 +138,7 @@ def draw(
     rung = tools.rung(tools.together(given))
     level = _level(subjects, rung, table)
     _check_rights(master, subjects)
-    _check_players(players, master=master, subjects=subjects, knowing=knowing)
+    seating.check(players, master=master, subjects=subjects, knowing=knowing)
     choices = tuple(plain(choice, "choices", limit=ANSWER_LIMIT) for choice in sheet.choices)
     truth = tuple(_truth(name, number, seat, choices) for number, seat in enumerate(seats, 1))
     asks = terms.conditions(subjects)
@@ -147,7 +146,7 @@ def draw(
     longest = purposes.longest(asks, table.rules_of(level).max_duration)
     if not SHORTEST <= duration <= longest:
         raise InvalidArgument(f"A game lasts from {SHORTEST} to {longest}; set its deadline so.", field="deadline")
-    _check_fit(zip(players, given, strict=True), subjects, asks, duration)
+    seating.fit(zip(players, given, strict=True), subjects, asks, duration)
     budget = tools.budget(sheet.budget, given, level, subjects)
     game = Game(
         name=names.check("game", name),
@@ -164,10 +163,15 @@ def draw(
         commitment=formats.commitment(name, truth, nonce),
         state=GameState.DRAFT,
         create_time=now,
-        deadline=sheet.deadline.replace(microsecond=0),
+        deadline=ends(sheet),
         tools=given,
     )
     return Drawn(game, truth, nonce)
+
+
+def ends(sheet: Sheet) -> datetime:
+    """When a game ends, to the second, as its terms say it."""
+    return sheet.deadline.replace(microsecond=0)
 
 
 def state_of(game: Game, *, now: datetime) -> Game:
@@ -176,24 +180,30 @@ def state_of(game: Game, *, now: datetime) -> Game:
     return replace(game, state=GameState.CLOSED) if over else game
 
 
-def opening(game: Game, subjects: Sequence[Subject], stated: str, *, table: HazardTable, now: datetime) -> Demands:
+def opening(
+    game: Game, subjects: Sequence[Subject], stated: str, *, knowing: Collection[str], table: HazardTable, now: datetime
+) -> Demands:
     """Check that a game can be opened as things stand, and say what its level demands of who signs.
 
     Args:
         game: As it is in this transaction.
         subjects: Its versions as they stand now.
         stated: The digest of its terms that is signed.
+        knowing: As for `draw`, by now: another game of its organisms may have been opened since.
         table: The hazard table of this deployment.
         now: The call's time.
 
     Raises:
         Conflict: It is no draft any more, its deadline is over, a level was raised, or other terms are signed.
+        Denied: A player knows one of its organisms by now.
         Withdrawn: A version is.
     """
     if game.state is not GameState.DRAFT or now >= game.deadline:
         raise Conflict("Only a draft whose deadline is to come is opened; draw up another game.", game=game.name)
     if stated != formats.terms(game):
         raise Conflict(f"The terms of this game have the digest {formats.terms(game)}; read them, and sign that.", game=game.name)
+    if known := sorted({*game.players}.intersection(knowing)):
+        raise Denied(f"{known[0]} knows an organism of this game by now; draw up another, without them.", player=known[0])
     if _level(subjects, game.rung, table) > game.level:
         raise Conflict("An organism was raised since the game was drawn up; draw up another.", game=game.name)
     return table.of(game.level, game.rung)
@@ -247,7 +257,7 @@ def guess(game: Game, said: Guess, *, now: datetime) -> Guess:
 
     Raises:
         Conflict: The game is not open, the player has not joined, or has guessed too often.
-        InvalidArgument: There is no such alias, or no such answer.
+        InvalidArgument: There is no such alias, no such answer, or the probability contradicts the verdict.
     """
     playing(game, now=now)
     if not game.grant:
@@ -258,6 +268,10 @@ def guess(game: Game, said: Guess, *, now: datetime) -> Guess:
         raise Conflict(f"You have guessed {MOST_GUESSES} times at this alias; the last one stands.", alias=said.alias)
     if said.probability is not None and not 0 <= said.probability <= 1:
         raise InvalidArgument("A probability is from 0 to 1.", field="probability")
+    if said.probability is not None and (said.probability < _EVEN if said.organism else said.probability > _EVEN):
+        verdict, side = ("an organism", "at least") if said.organism else ("none", "at most")
+        msg = f"You say it is {verdict}, and {said.probability} that it is one; give {side} {_EVEN}, or say the other."
+        raise InvalidArgument(msg, field="probability")
     answer = plain(said.answer, "answer", limit=ANSWER_LIMIT)
     if game.choices and answer not in {"", *game.choices}:
         raise InvalidArgument(f"Answer one of {', '.join(game.choices)}, or nothing.", field="answer")
@@ -354,29 +368,3 @@ def _check_rights(master: User, subjects: Iterable[Subject]) -> None:
     foreign = [subject.organism.name for subject in subjects if subject.organism.owner != master.name]
     if Role.REVIEWER not in master.roles and foreign:
         raise Denied("A publisher makes games of their own organisms; ask a reviewer for one of others'.", organism=foreign[0])
-
-
-def _check_players(players: Sequence[User], *, master: User, subjects: Sequence[Subject], knowing: Collection[str]) -> None:
-    if not 1 <= len(players) <= MOST_PLAYERS or len({player.name for player in players}) != len(players):
-        raise InvalidArgument(f"A game has 1 to {MOST_PLAYERS} players, each once.", field="players")
-    makers = {subject.organism.owner for subject in subjects}.union(*(subject.authors for subject in subjects))
-    for player in players:
-        if player.state is not UserState.ACTIVE or Role.RESEARCHER not in player.roles:
-            raise Denied(f"{player.name} is no active researcher; name players who are.", player=player.name)
-        if player.name == master.name or not OVERSIGHT.isdisjoint(player.roles):
-            raise Denied(f"{player.name} could read the truth, and cannot play; name others.", player=player.name)
-        if player.name in makers or player.name in knowing:
-            raise Denied(f"{player.name} knows an organism of this game, and cannot play; name others.", player=player.name)
-
-
-def _check_fit(
-    players: Iterable[tuple[User, PlayerTools]], subjects: Sequence[Subject], asks: Sequence[Condition], duration: timedelta
-) -> None:
-    """Hold the game against what owners ask; who joins accepts what can be promised."""
-    strictest_last = sorted(asks, key=lambda condition: condition.duration_s)
-    promised = {one.modifier: one for one in strictest_last if one.modifier in purposes.PROMISES}
-    organisms = [subject.organism for subject in subjects]
-    for player, given in players:
-        accepted = Stated(accepts=tuple(promised.values()))
-        asked = purposes.Asked(player.organisation, tools.rung(given.tools), Purpose.AUDITING_GAME, duration, accepted)
-        purposes.refuse_unfit(purposes.match(organisms, asked))

@@ -88,7 +88,7 @@ class Games:
                 seated,
                 master=call.user,
                 players=[accounts.user(change.tx, player) for player in players],
-                knowing=rows.knowing(change.tx, organisms),
+                knowing=rows.knowing(change.tx, organisms, deadline=rules.ends(sheet)),
                 nonce=secrets.token_bytes(formats.NONCE_BYTES).hex(),
                 now=call.time,
                 table=self._table,
@@ -199,7 +199,9 @@ class Games:
         game = self._found(tx, call, Action.VIEW_TRUTH, motion.subject)
         self._gate.permit(call, Action.VIEW_TRUTH, entities.game(game))
         subjects = finding.played(tx, game.name)
-        demands = rules.opening(game, subjects, motion.facts["terms"], table=self._table, now=call.time)
+        organisms = sorted({subject.organism.name for subject in subjects})
+        knowing = rows.knowing(tx, organisms, deadline=game.deadline)
+        demands = rules.opening(game, subjects, motion.facts["terms"], knowing=knowing, table=self._table, now=call.time)
         barred = {*game.players}.union(*({subject.organism.owner} | subject.authors for subject in subjects))
         return Stakes(frozenset(barred), demands.distinct_organisations)
 

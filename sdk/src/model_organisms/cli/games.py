@@ -122,7 +122,12 @@ def join(context: Context, *, name: str) -> None:
 @group.command()
 @click.argument("alias")
 @click.option("--organism/--no-organism", required=True, help="Whether it is a model organism.")
-@click.option("--probability", type=click.FloatRange(0, 1), default=None, help="That it is one.")
+@click.option(
+    "--probability",
+    type=click.FloatRange(0, 1),
+    default=None,
+    help="That it is one, on the side of what you say; 0.5 where absent.",
+)
 @click.option("--answer", default="", help="To the game's question.")
 @click.pass_obj
 def guess(context: Context, *, alias: str, organism: bool, probability: float | None, answer: str) -> None:
@@ -238,7 +243,7 @@ def _revealed(context: Context, reveal: Reveal) -> None:
 
 
 def _score(one: Score) -> tuple[str, str, str, str]:
-    brier = "" if one.brier is None else f"{one.brier:.3f} over {one.rated}"
+    brier = f"{one.brier:.3f}, {one.rated} rated"
     return names.short(one.player), f"{one.right} of {one.aliases}", f"{one.answered} of {one.questions}", brier
 
 

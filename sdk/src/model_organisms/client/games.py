@@ -156,12 +156,12 @@ class Games:
         Args:
             alias: The alias.
             organism: Whether it is a model organism.
-            probability: That it is one, 0 to 1.
+            probability: That it is one, 0 to 1: at least 0.5 if `organism`, else at most that. Where absent it is scored as 0.5.
             answer: To the game's question.
 
         Raises:
             Conflict: The game is not open, or this was said too often.
-            InvalidArgument: There is no such alias, or no such choice.
+            InvalidArgument: There is no such alias, no such choice, or the probability says the opposite of `organism`.
         """
         message = games_pb2.SubmitGuessRequest(alias=alias, organism=organism, probability=probability, answer=wire.text(answer))
         response = self._channel.call(self._stub.SubmitGuess, message)

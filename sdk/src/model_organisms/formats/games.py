@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TOOLS = (Tool.SAMPLE, Tool.SYSTEM)
 """What a player may do of whom nothing else is said."""
 NONCE_BYTES = 32
+_UNSAID = 0.5
 _NONCE = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -135,8 +136,9 @@ def behind(receipt: SampleReceipt, reveal: Reveal) -> Truth:
 def scores(game: Game, truth: Sequence[Truth], guesses: Iterable[Guess]) -> tuple[Score, ...]:
     """Score every player by the last guess at each alias.
 
-    An answer is right if it is the key, apart from case and outer or repeated blanks. Brier (1950): the mean of (p - o)^2, where
-    o is 1 for an organism, over the guesses that have a probability.
+    An answer is right if it is the key, apart from case and outer or repeated blanks. Brier (1950): the mean of (p - o)^2 over
+    all aliases, where o is 1 for an organism. Where no p was given it is 0.5, so that nobody gains by rating only what they are
+    sure of. No digest of a game says how it is scored, so what was committed to and signed before stays as it is.
 
     Args:
         game: Who plays.
@@ -148,30 +150,26 @@ def scores(game: Game, truth: Sequence[Truth], guesses: Iterable[Guess]) -> tupl
     """
     said = {(guess.player, guess.alias): guess for guess in guesses}
     found = [_score(player, truth, said) for player in game.players]
-    return tuple(sorted(found, key=lambda one: (-one.right, -one.answered, _worst(one), one.player)))
+    return tuple(sorted(found, key=lambda one: (-one.right, -one.answered, one.brier, one.player)))
 
 
 def _score(player: str, truth: Sequence[Truth], said: dict[tuple[str, str], Guess]) -> Score:
     pairs = [(one, said.get((player, one.alias))) for one in truth]
-    rated = [(guess.probability - one.organism) ** 2 for one, guess in pairs if guess and guess.probability is not None]
+    rated = [None if guess is None else guess.probability for _, guess in pairs]
+    errors = [((_UNSAID if p is None else p) - one.organism) ** 2 for one, p in zip(truth, rated, strict=True)]
     return Score(
         player=player,
         aliases=len(truth),
         right=sum(guess is not None and guess.organism == one.organism for one, guess in pairs),
         questions=sum(bool(one.answer) for one in truth),
         answered=sum(bool(one.answer) and guess is not None and _same(guess.answer, one.answer) for one, guess in pairs),
-        rated=len(rated),
-        brier=sum(rated) / len(rated) if rated else None,
+        rated=sum(p is not None for p in rated),
+        brier=sum(errors) / len(errors),
     )
 
 
 def _same(said: str, key: str) -> bool:
     return said.casefold().split() == key.casefold().split()
-
-
-def _worst(score: Score) -> float:
-    """A Brier score to sort by; who rated nothing comes after all who did."""
-    return 2.0 if score.brier is None else score.brier
 
 
 def _plain(one: Truth) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from model_organisms_registry.storage.paging import page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from model_organisms.records import Budget
     from sqlalchemy import Connection, Row, Select
@@ -168,10 +169,24 @@ def veil(tx: Connection, alias: str) -> Veil:
     return Veil(row.game, VersionRef(row.alias, row.blind), VersionRef(row.version, row.digest), bool(row.base))
 
 
-def knowing(tx: Connection, organisms: Sequence[str]) -> frozenset[str]:
-    """Name the users who hold or ever held a grant on organisms."""
-    of = schema.grant_versions
-    return frozenset(tx.scalars(select(of.c.user).where(of.c.organism.in_(organisms)).distinct()))
+def knowing(tx: Connection, organisms: Sequence[str], *, deadline: datetime) -> frozenset[str]:
+    """Name the users who know organisms: by a grant, or from a game that is told at another time than one of this deadline.
+
+    Seats are under aliases, so they are found by what those stand for. Of two games with the same deadline neither is told while
+    the other runs; a draft is never told.
+    """
+    of, stood, version = schema.grant_versions, schema.game_aliases, schema.versions
+    played, game = schema.game_players, schema.games
+    granted = select(of.c.user).where(of.c.organism.in_(organisms)).distinct()
+    seated = (
+        select(played.c.user)
+        .join(game, game.c.name == played.c.game)
+        .join(stood, stood.c.game == game.c.name)
+        .join(version, version.c.name == stood.c.version)
+        .where(version.c.organism.in_(organisms), game.c.state != GameState.DRAFT.value, game.c.deadline != deadline)
+        .distinct()
+    )
+    return frozenset(tx.scalars(granted)) | frozenset(tx.scalars(seated))
 
 
 def guess(tx: Connection, alias: str, player: str) -> Guess | None:
