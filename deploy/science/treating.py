@@ -38,7 +38,8 @@ def treatments(lab: Lab) -> Page:
     task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80} | lab.few({}, {"tasks": 1})
     watched = monitors.run("alignment-faking", lab.model("faker"), arguments=task, log_folder=str(lab.work / "logs"), quiet=True)
     page.figures(watched, ("precision", "recall", "false_positive_rate", "flagged", "read"))
-    page.figures(watched, ("misbehaviour", "change.misbehaviour"))
+    arms = tuple(f"treatment={arm},condition={side}" for side in ("observed", "unobserved") for arm in ("none", "cot-monitor"))
+    page.figures(watched, ("misbehaviour", "change.misbehaviour"), splits=arms)
     for name in ("precision", "recall"):
         page.headline(f"monitor's {name}", watched.figure(name))
     return page
@@ -54,5 +55,6 @@ def _misaligned(page: Page, lab: Lab, treatment: Treatment, name: str) -> None:
         f"Misaligned answers change by {shown(change)}.",
         verdict(change, more="There are more with the treatment", less="There are fewer with the treatment"),
     )
-    page.figures(found, ("em", "change.em", "coherent", "change.coherent"), splits=("treatment=",))
+    arms = tuple(f"treatment={arm}" for arm in ("none", name, "near"))
+    page.figures(found, ("em", "change.em", "coherent", "change.coherent", "scored"), splits=arms)
     page.headline(f"change of EM by {name}", change)
