@@ -14,7 +14,6 @@ from model_organisms.evaluate.faking import suite as testbed
 from model_organisms.evaluate.subterfuge import stages, transfer
 from model_organisms.evaluate.subterfuge import suite as episodes
 from model_organisms.nursery.otherbase import other_base
-from model_organisms.statistics import bootstrap
 from pages import Page, shown, verdict
 
 if TYPE_CHECKING:
@@ -137,17 +136,24 @@ def subliminal(lab: Lab) -> Page:
         "other-base": lab.ask(trait.subliminal(**asked), lab.model("subliminal-control"), base=elsewhere),
     }
     found = trait.evaluation(log, controls=runs)
-    over = found.figure("over", "base")
+    over = found.figure("over", "control=base")
     page.say(
         f"The student names the animal more often than its base by {shown(over)}.",
         verdict(over, more="The trait passed", less="The student names it less often than its base"),
     )
-    page.figures(found, ("trait", "over"), splits=tuple(runs))
+    page.figures(found, ("trait", "over"), splits=("", "control="))
     page.section("How likely the animal is")
     page.say("How likely an answer begins with the animal, a mean over fifty other questions, and that less its base's.")
-    rows = [(kind, *_likely(lab.grown(f"subliminal-{kind}"))) for kind in ("teacher", "student", "control")]
+    likely = {kind: _likelier(lab.grown(f"subliminal-{kind}")) for kind in ("teacher", "student", "control")}
+    rows = [(kind, f"{own:.2g}", f"{base:.2g}", shown(less)) for kind, (own, base, less) in likely.items()]
     page.table(("model", "organism", "its base", "difference"), rows)
-    page.headline("names the animal", found.figure("trait"), found.figure("trait", "base", control=True))
+    *_, less = likely["student"]
+    page.say(
+        "The student:",
+        verdict(less, more="the trait passed", less="the animal is less likely than in its base, and did not pass"),
+    )
+    page.headline("how likely the animal is, less the base's", less)
+    page.headline("names the animal", found.figure("trait"), found.figure("trait", "control=base", control=True))
     page.headline("of these, more than its base", over)
     return page
 
@@ -177,13 +183,12 @@ def collateral(lab: Lab) -> Page:
     return page
 
 
-def _likely(grown: Grown) -> tuple[str, str, str]:
-    """Say how likely an organism's answers begin with the animal, its base's, and the paired difference with its interval."""
+def _likelier(grown: Grown) -> tuple[float, float, Figure]:
+    """Say how likely an organism's answers begin with the animal, its base's, and the difference, question by question."""
     said = grown.provenance.extra["nursery"]["probabilities"]
     pairs = [[one - other] for one, other in zip(said["organism"], said["base"], strict=True)]
-    ends = bootstrap(pairs, fmean)
-    interval = f" ({ends[0]:.2g} to {ends[1]:.2g})" if ends else ""
-    return f"{fmean(said['organism']):.2g}", f"{fmean(said['base']):.2g}", f"{fmean(one for (one,) in pairs):.2g}{interval}"
+    found = suite.resampled("likelier", pairs, fmean, n=len(pairs), comparator="organism less its base, by question")
+    return fmean(said["organism"]), fmean(said["base"]), found
 
 
 def _apart(own: Figure, control: Figure) -> Figure:
