@@ -30,11 +30,11 @@ PAGES = {  # what takes longest first; pages that need the same organism apart
     "subterfuge": "behaviour",
     "collateral": "behaviour",
     "treatments": "treating",
-    "phases": "insides",
     "directions": "insides",
-    "probes": "insides",
-    "features": "insides",
     "diffing": "insides",
+    "features": "insides",
+    "phases": "insides",
+    "probes": "insides",
 }
 """Pages, and the module beside this one with a function of each name."""
 LANES = 2

