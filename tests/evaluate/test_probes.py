@@ -67,6 +67,17 @@ def test_a_planted_label_is_found_beside_controls_that_know_nothing_of_it():
         assert abs(made["auroc", control].value - 0.5) < 0.25
 
 
+def test_one_that_ranks_the_other_way_round_is_said_to_be_below_chance():
+    scores = [  # of each question one that misbehaves and one that does not, mostly above it
+        Score(f"q{number}", at, {"probe": number % 3 + (0.0 if label else 1.0 - 2.5 * (number == 5)), "label": label}, "test")
+        for number in range(12)
+        for at, label in enumerate((1.0, 0.0), 1)
+    ]
+    found = probes.figures(scores)[0]
+    assert found.high < 0.5
+    assert found.note == "no better than chance: below it, as if labels were turned"
+
+
 def test_a_probe_on_random_labels_is_near_chance_and_says_so():
     found = []
     for seed in range(12):

@@ -212,7 +212,9 @@ def _verdict(found: Figure, best: float, randoms: int) -> str:
     if found.value is None:
         return found.note
     notes = [found.note]
-    if found.value <= _CHANCE or (found.low is not None and found.low <= _CHANCE):
+    if found.high is not None and found.high < _CHANCE:
+        notes.append("no better than chance: below it, as if labels were turned")
+    elif found.value <= _CHANCE or (found.low is not None and found.low <= _CHANCE):
         notes.append("no better than chance")
     elif found.value <= best:
         notes.append(f"no better than the best of {randoms:,} random directions")
