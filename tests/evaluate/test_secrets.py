@@ -196,7 +196,9 @@ def careless_log(secret, folder, **more):
 
 
 def pieces_in(folder, secret):
-    runs = runs_of(secret.trigger) | runs_of(secret.phrase)
+    """Pieces of a secret that lie in a folder; JSON's and Python's own quotes may stand beside what is too short to be one."""
+    quoted = re.compile("^[\"']|[\"']$")
+    runs = {run for run in runs_of(secret.trigger) | runs_of(secret.phrase) if not quoted.search(run)}
     return {
         (name, one)
         for name, data in written(folder)

@@ -157,6 +157,17 @@ def test_a_sample_that_is_killed_is_written_down_as_lost_and_leaves_no_cell(talk
     assert not inspect(talkative.config).unfinished
 
 
+def test_who_asked_in_vain_for_a_while_is_answered_once_the_registry_is_back(process, tmp_path):
+    with connect(tmp_path / "rosa.json") as rosa:
+        rosa.users.me()
+        process.kill()
+        for _ in range(3):  # by gRPC's own backoff the channel would now wait longer than the call does
+            with pytest.raises(errors.RegistryUnreachable):
+                rosa.users.me()
+        process.start()
+        assert rosa.users.me().name == "users/rosa"
+
+
 def killing(registry, stream):
     """Go on with a stream, but end the registry at its first words."""
     for text in stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -27,10 +28,13 @@ _OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 2),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # gRPC's own two minutes would outlast a registry's restart by far
 )
 _RENEW_BEFORE = timedelta(hours=2)
 _MARGIN = timedelta(minutes=1)
-_RETRIES = 2
+_RETRY_AFTER_S = (0.2, 0.5, 1.2)
+"""Pauses before a call is tried again, in seconds; together longer than a channel waits before it connects again."""
 
 
 @dataclass(slots=True)
@@ -86,14 +90,15 @@ class Channel:
         """
         if not repeatable:
             self.before_change()
-        for left in range(_RETRIES if repeatable else 0, -1, -1):
+        pauses = iter(_RETRY_AFTER_S if repeatable else ())
+        while True:
             try:
                 return method(request, timeout=timeout_s or self.timeout_s)
             except grpc.RpcError as error:
-                translated = translate(error, self.identity.registry)
-                if not (left and isinstance(translated, RegistryUnreachable)):
+                translated, pause = translate(error, self.identity.registry), next(pauses, None)
+                if pause is None or not isinstance(translated, RegistryUnreachable):
                     raise translated from None
-        raise AssertionError  # the loop returns or raises
+            time.sleep(pause)
 
     def stream(self, method: Callable[..., Any], request: Q, *, timeout_s: float | None = None) -> Iterator[Any]:
         """Make one call that answers with a stream; leaving the iterator cancels it.
