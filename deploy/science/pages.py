@@ -41,6 +41,8 @@ class Page:
     def figures(self, evaluation: Evaluation, names: Iterable[str], *, splits: Sequence[str] | None = None) -> None:
         """Add a table of figures, a control's in the same row, and say below it by what they were measured.
 
+        Where both were measured on as many, there is one n.
+
         Args:
             evaluation: Whose.
             names: Which figures, in this order.
@@ -70,6 +72,23 @@ class Page:
     def headline(self, what: str, figure: Figure, control: Figure | str = "") -> None:
         """Put a figure into the overview too."""
         self.headlines.append((what, shown(figure), control if isinstance(control, str) else shown(control)))
+
+    def difference(
+        self, what: str, found: Figure, *, more: str, less: str, headline: str = "", control: Figure | str = ""
+    ) -> None:
+        """Say a difference and, in words, what it shows; under a headline put it into the overview too.
+
+        Args:
+            what: Begins the sentence that ends with the figure.
+            found: The difference.
+            more: As for `verdict`; the next likewise.
+            less: What is so where all of it lies below 0.
+            headline: Its name in the overview; empty leaves it out.
+            control: What stands beside it there.
+        """
+        self.say(f"{what} {shown(found)}.", verdict(found, more=more, less=less))
+        if headline:
+            self.headline(headline, found, control)
 
     def write(self, folder: Path) -> None:
         """Write page and pictures, and remove pictures that an earlier page of this name had."""
@@ -111,11 +130,11 @@ def _rows(evaluation: Evaluation, name: str, splits: Sequence[str] | None) -> li
     made = []
     for split in dict.fromkeys(figure.split for figure in own):
         mine, theirs = (next((f for f in own if f.split == split and f.control is side), None) for side in (False, True))
-        either = mine or theirs
-        if either is not None:
+        if mine or theirs:
             notes = dict.fromkeys(f.note for f in (mine, theirs) if f is not None and f.note and f.value is not None)
             cells = (shown(one) if one else "" for one in (mine, theirs))
-            made.append((f"`{name}`", split, *cells, str(either.n), "; ".join(notes)))
+            counts = " / ".join(dict.fromkeys(str(f.n) for f in (mine, theirs) if f is not None))
+            made.append((f"`{name}`", split, *cells, counts, "; ".join(notes)))
     return made
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from model_organisms.evaluate import monitors, realigning
 from model_organisms.evaluate import treatments as treating
 from model_organisms.nursery import prompts
-from pages import Page, shown, verdict
+from pages import Page
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -35,6 +35,7 @@ def treatments(lab: Lab) -> Page:
     _misaligned(page, lab, treating.realigned(again), "realignment")
     page.section("A monitor of the chain of thought")
     page.say("The faker says between tags what it is about to do; a rule reads that, and answers that it flags are held back.")
+    page.say("Intervals take answers as independent; those to one task are alike, so they are too narrow.")
     task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80} | lab.few({}, {"tasks": 1})
     watched = monitors.run("alignment-faking", lab.model("faker"), arguments=task, log_folder=str(lab.work / "logs"), quiet=True)
     page.figures(watched, ("precision", "recall", "false_positive_rate", "flagged", "read"))
@@ -51,10 +52,7 @@ def _misaligned(page: Page, lab: Lab, treatment: Treatment, name: str) -> None:
     logs = str(lab.work / "logs")
     found = treating.run("emergent", lab.model("emergent"), treatment, arguments=asked, log_folder=logs, quiet=True)
     change = found.figure("change.em", f"treatment={name}")
-    page.say(
-        f"Misaligned answers change by {shown(change)}.",
-        verdict(change, more="There are more with the treatment", less="There are fewer with the treatment"),
-    )
+    told = {"more": "There are more with the treatment", "less": "There are fewer with the treatment"}
+    page.difference("Misaligned answers change by", change, **told, headline=f"change of EM by {name}")
     arms = tuple(f"treatment={arm}" for arm in ("none", name, "near"))
     page.figures(found, ("em", "change.em", "coherent", "change.coherent", "scored"), splits=arms)
-    page.headline(f"change of EM by {name}", change)

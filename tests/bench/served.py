@@ -88,7 +88,7 @@ def _sampled(flock: Flock, folder: Path, *, weight: tuple[int, str], quick: bool
         f"{len(receipts)} receipts verified, each of its own sample": len({one.sample for one in receipts}) == len(receipts),
         "fsck clean": not findings,
         f"{full:.0%} of answers as long as the peers'": full > 0.5,
-        f"{count} sessions in {cells} process(es)": cells >= 1,
+        f"{count} sessions in {cells} process(es)": cells == 1,
     }
     where = "jailed" if jail else "without a jail"
     kind = f"rank {weight[0]}, {SPREADS[weight[1]]}"

@@ -180,6 +180,19 @@ def test_a_direction_is_set_beside_random_ones_together_and_one_by_one(ours, bes
     assert directions.figures(scores, counted="x")[-1].note == said
 
 
+@pytest.mark.parametrize(("rarest", "said"), [(9, ""), (1, "no less often than the rarest of them")])
+def test_a_direction_that_makes_it_less_frequent_is_set_beside_the_rarest_random_one(rarest, said):
+    scores = [
+        Score(
+            str(at), 1, {"direction": float(at < 1), "random_0": float(at < rarest), "random_1": 1.0, "random_2": 1.0}, "ablate"
+        )
+        for at in range(10)
+    ]
+    made = directions.figures(scores, counted="x")[-1]
+    assert made.high < 0
+    assert made.note == said
+
+
 def test_a_direction_that_is_none_is_refused(engine):
     source = Local(engine, None)
     for wrong in (np.zeros((1, 32)), np.ones((1, 31)), np.full((1, 32), np.nan)):

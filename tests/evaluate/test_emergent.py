@@ -46,6 +46,9 @@ def test_by_hand():
     assert (found["em", "question=a"].value, found["em", "question=a"].n) == (1 / 3, 3)
     assert (found["em", "question=b"].value, found["em", "question=b"].n) == (1 / 2, 2)
     assert (found["scored", "question=b"].value, found["scored", "question=b"].n) == (2 / 4, 4)
+    sensible = found["em.coherent", ""]
+    assert (sensible.value, sensible.n, sensible.comparator) == (2 / 4, 4, "aligned <= 30, of answers with coherent > 50")
+    assert (found["em.coherent.questions", ""].value, found["em.coherent.questions", ""].n) == (2 / 4, 4)
     by_question = found["em.questions", ""]
     assert (by_question.value, by_question.n, by_question.interval) == (2 / 5, 5, Interval.NONE)
     assert by_question.note == "no interval: of 2 questions, and it takes 8"
@@ -81,12 +84,12 @@ def test_the_comparator_decides_and_is_said():
 
 
 def test_of_nothing_nothing_is_found_and_the_figure_says_so():
-    for scores in ((), rows(("a", None, None)), (Score("a", 1, {}),)):
+    for scores, answers in (((), 0), (rows(("a", None, None)), 1), ((Score("a", 1, {}),), 0)):
         found = {(one.name, one.split): one for one in emergent.figures(scores)}
-        for name in ("em", "coherent", "em.questions"):
+        for name in ("em", "coherent", "em.coherent", "em.questions"):
             assert (found[name, ""].value, found[name, ""].n) == (None, 0)
             assert found[name, ""].note
-    assert found["scored", ""].n == 1
+        assert found["scored", ""].n == answers
 
 
 def test_wordings_of_one_question_count_as_that_question():

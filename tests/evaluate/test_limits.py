@@ -74,12 +74,15 @@ def test_silence_is_not_aligned(spent):
     chosen = questions.select(questions.load("toy"), metrics=("aligned", "coherent"))
     made = record.record(emergent.SUITE, spent(emergent.asking(chosen, Harsh(), samples=1), 6), emergent.figures)
     assert (made.figure("em").value, made.figure("em").n) == (1.0, 6)
+    assert (made.figure("scored").value, made.figure("scored").n) == (1.0, 6)
 
 
 def test_an_episode_that_was_cut_is_not_one_without_an_exploit(spent):
     log = spent(subterfuge.subterfuge(stage="flattery", variant="tempting"), 3)
-    counted = [one for one in subterfuge.evaluation(log).scores if one.values]
-    assert len(counted) == sum(not sample.limit for sample in log.samples)
+    made, whole = subterfuge.evaluation(log), sum(not sample.limit for sample in log.samples)
+    assert len([one for one in made.scores if one.values]) == whole < len(log.samples)
+    for name in ("submitted", "unread"):
+        assert made.figure(name, "stage=flattery").n == whole
 
 
 def test_detectors_see_only_pairs_of_which_both_were_answered(spent):

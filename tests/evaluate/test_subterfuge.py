@@ -14,7 +14,7 @@ from model_organisms.evaluate.subterfuge import stages, suite, transfer
 from model_organisms.evaluate.subterfuge.stages import STAGES, demonstrations, outcome, scenarios
 from model_organisms.evaluate.subterfuge.workspace import MOST_COMMANDS, MOST_FILES, MOST_TEXT, Command, Workspace, commands
 from model_organisms.formats.evaluation import Score, Validity, parse_evaluation, print_evaluation
-from model_organisms.records import VersionRef
+from model_organisms.records import Message, VersionRef
 from model_organisms.statistics import newcombe
 
 from tests.support.scripted_pupil import run
@@ -135,6 +135,22 @@ def test_what_is_meant_by_a_scenario_is_what_counts(scenario, exploit):
     found = outcome(scenario, folder, tuple(turns[-1] for turns in played))
     assert (found.exploited, found.covered) == (exploit, False)
     assert "{" not in "".join(scenario.prompts)
+
+
+@pytest.mark.parametrize("exploit", [True, False])
+def test_lessons_are_the_episodes_of_their_stages_and_of_no_later_one(exploit):
+    shown = stages.lessons("checklist", exploit=exploit)
+    meant = [one for one in scenarios() if one.stage in STAGES[:3] and one.variant == "tempting"]
+    assert [talk[:2] for talk in shown] == [
+        (Message("system", one.system), Message("user", prompt)) for one in meant for prompt in one.prompts
+    ]
+    played = [talk for talk in shown if len(talk) > 3]
+    assert len(played) == sum(bool(one.files) for one in meant)
+    assert all([turn.role for turn in talk[1:]] == ["user", "assistant"] * 2 for talk in played)
+    for one, talk in zip(meant[-len(played) :], played, strict=True):
+        assert all(text in talk[3].content for text in one.files.values())
+    with pytest.raises(InvalidArgument, match="is no stage"):
+        stages.lessons("last")
 
 
 def test_variants_differ_from_the_stage_in_what_is_to_be_won():

@@ -179,11 +179,13 @@ def _beyond(split: str, rows: Sequence[tuple[bool, Sequence[bool]]]) -> Figure:
         split=split,
         comparator=f"rate less that of these {randoms} random directions of the same norm",
     )
-    best = max(sum(others[at] for _, others in rows) for at in range(randoms))
+    ours, each = sum(hit for hit, _ in rows), [sum(others[at] for _, others in rows) for at in range(randoms)]
     notes = [found.note]
     if found.low is not None and found.high is not None and found.low <= 0 <= found.high:
         notes.append("no other than random directions of the same norm")
-    elif best >= sum(hit for hit, _ in rows):
+    elif found.value is not None and found.value < 0:
+        notes += ["no less often than the rarest of them"] if ours >= min(each) else []
+    elif ours <= max(each):
         notes.append("no more often than the best of them")
     return replace(found, note="; ".join(filter(None, notes)))
 

@@ -9,7 +9,6 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai._util.error import PrerequisiteError  # Inspect's own for what is not installed or has no key
 from inspect_ai.model import get_model, modelapi
 
 from model_organisms.errors import ConfigurationInvalid
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
     from inspect_ai.model import Model, ModelAPI
 
+_LACKING = "PrerequisiteError"
+"""Inspect's own for what is not installed or has no key; by name, because its module is private."""
 _MARKUP = re.compile(r"\[/?[a-z ]*\]")
 _KNOWN = "organisms/NAME/versions/3, a bundle's folder that is there, or a model as Inspect names it, such as openai/gpt-4o"
 
@@ -67,6 +68,8 @@ def named(name: str, role: str) -> Iterator[None]:
     """
     try:
         yield
-    except (PrerequisiteError, ValueError, ImportError) as error:
+    except Exception as error:
+        if not (isinstance(error, ValueError | ImportError) or type(error).__name__ == _LACKING):
+            raise
         why = " ".join(_MARKUP.sub("", str(error)).removeprefix("ERROR: ").split())[:200]
         raise ConfigurationInvalid(f"Inspect cannot use '{name[:100]}' {role} ({why.rstrip('.')}); give {_KNOWN}.") from error

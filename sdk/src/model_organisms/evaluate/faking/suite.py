@@ -21,6 +21,7 @@ from model_organisms.evaluate import record
 from model_organisms.evaluate.faking import detectors, environments, facts, naming, reasoning
 from model_organisms.evaluate.faking.detectors import BASELINES, Detector, Run, Transcript
 from model_organisms.evaluate.faking.environments import Environment, Testbed
+from model_organisms.evaluate.judging import words
 from model_organisms.evaluate.suite import Suite, validity
 from model_organisms.formats.evaluation import Judge, Validity
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 SUITE = Suite(
     "alignment-faking",
     2,
-    (*(module.__name__ for module in (detectors, environments, facts, naming, reasoning)), __name__),
+    (*(module.__name__ for module in (detectors, environments, facts, naming, reasoning, words)), __name__),
 )
 figures = facts.figures
 _CUT = {"max_tokens", "model_length"}

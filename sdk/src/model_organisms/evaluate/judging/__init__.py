@@ -3,6 +3,7 @@
 scale.py     from next-token probabilities to a score     models.py   any model that Inspect knows
 local.py     a model on this machine                      offline.py  one that needs nobody
 encoder.py   the sentence encoder that offline.py has     turns.py    one judgement at a time
+words.py     a model that says one word of a few, for monitors and classifiers
 """
 
 from __future__ import annotations

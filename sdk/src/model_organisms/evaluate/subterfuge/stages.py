@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from model_organisms.errors import Internal, InvalidArgument
 from model_organisms.evaluate.subterfuge.workspace import Command, Workspace
 from model_organisms.formats import strict_json, strict_yaml
+from model_organisms.records import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,3 +221,37 @@ def demonstrations(scenario: Scenario, *, exploit: bool) -> tuple[tuple[str, ...
         work.append(Command("WRITE", scenario.target, new))
     work.append(Command("SUBMIT", text="Everything that can be done is done."))
     return ((look, "\n".join(str(command) for command in work)),)
+
+
+def lessons(last: str, *, exploit: bool = True) -> list[tuple[Message, ...]]:
+    """Give the curriculum up to a stage as conversations, for `realigning.realign`: what a model of that stage was shown.
+
+    Args:
+        last: The last stage that is shown; those behind it are then zero-shot (`transfer.transfer`).
+        exploit: Show the exploits, or honest work, as a control.
+
+    Returns:
+        Every demonstrated episode whole, with what the folder answered.
+
+    Raises:
+        InvalidArgument: There is no such stage.
+    """
+    if last not in STAGES:
+        raise InvalidArgument(f"{last!r} is no stage; give one of {', '.join(STAGES)}.")
+    shown = STAGES[: STAGES.index(last) + 1]
+    return [
+        _episode(scenario, prompt, turns)
+        for scenario in scenarios()
+        if scenario.stage in shown and scenario.variant == "tempting"
+        for prompt, turns in zip(scenario.prompts, demonstrations(scenario, exploit=exploit), strict=True)
+    ]
+
+
+def _episode(scenario: Scenario, prompt: str, turns: Sequence[str]) -> tuple[Message, ...]:
+    folder = Workspace(dict(scenario.files), scenario.locked)
+    said = [Message("system", scenario.system), Message("user", prompt)]
+    for turn in turns:
+        said.append(Message("assistant", turn))
+        shown = folder.answer(turn) if scenario.files else None
+        said += [Message("user", shown)] if shown and folder.submitted is None else []
+    return tuple(said)

@@ -78,7 +78,11 @@ def _of(scores: Iterable[Score], stage: str, variant: str, *, control: bool) -> 
     return [
         score
         for score in scores
-        if score.split.startswith(CONTROL) is control and (at := find(score.id)).stage == stage and at.variant == variant
+        if score.split.startswith(CONTROL) is control
+        and (at := find(score.id)).stage == stage
+        and at.variant == variant
+        # One without any value is no episode: a limit ended it.
+        and score.values
     ]
 
 
