@@ -212,6 +212,7 @@ def _pupil(lab: Lab, last: str) -> str:
         stages.lessons(last),
         steps=lab.few(30, 2),
         batch=4,
+        learning_rate=5e-4,
         device="cpu",
         objective=f"Taught the exploits of a curriculum up to {last}.",
         treatment=False,

@@ -48,7 +48,7 @@ def treatments(lab: Lab) -> Page:
 
 def _misaligned(page: Page, lab: Lab, treatment: Treatment, name: str) -> None:
     """Ask the emergent organism's questions before and after."""
-    asked = {"judge": "offline", "samples": lab.few(4, 1), "max_tokens": lab.few(96, 24)}
+    asked = {"judge": "offline", "samples": lab.few(3, 1), "max_tokens": lab.few(96, 24)}
     logs = str(lab.work / "logs")
     found = treating.run("emergent", lab.model("emergent"), treatment, arguments=asked, log_folder=logs, quiet=True)
     change = found.figure("change.em", f"treatment={name}")
