@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from model_organisms.bases import base_digest
-from model_organisms.evaluate import directions, probes, sources
+from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate import directions, probes, record, sources
 from model_organisms.evaluate.probes import Example
 from model_organisms.evaluate.sources import Local, Remote
+from model_organisms.formats import manifest
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.loading import load_base
 from model_organisms.records import Budget, Message, Rung, Steer
@@ -73,6 +75,17 @@ def test_both_see_the_same_as_far_as_digits_go(local, remote, monkeypatch):
         assert len(answers[0]) == 2
 
 
+def test_both_say_which_version_over_which_base_and_a_session_as_its_receipts_do(local, remote, qwen, qwen_files):
+    expected = {record.ABOUT: manifest.build(qwen_files).digest, record.BASE: base_digest(qwen)}
+    assert local.about == expected
+    vector = np.eye(HIDDEN)[:1]
+    digests = [source.digest(source.keep(vector)[0]) for source in (local, remote)]
+    assert digests[0] == digests[1]
+    assert remote.about == expected
+    with pytest.raises(InvalidArgument, match="not made here"):
+        remote.digest("directions/elsewhere")
+
+
 def test_suites_run_on_a_session_and_say_which(remote):
     shown = [Example(said(f"{at}: {text}"), text == "yes", f"{at}") for at in range(2) for text in ("yes", "no")]
     found = probes.contrast_pair(remote, said("yes"), said("no"), shown, layer=1)
@@ -80,10 +93,12 @@ def test_suites_run_on_a_session_and_say_which(remote):
     assert found.session.startswith("sessions/")
     assert found.settings["random_directions"] == "2"
     assert found.figure("auroc").n == 4
+    assert {record.ABOUT, record.BASE, "pair"} <= found.settings.keys()
     made = remote.contrast([said("yes")], [said("no")], 0)
     steered = directions.evaluate(
         remote, made, ASKED, layer=0, counts=bool, counted="any", strengths=(), ablate=(0, 1), max_tokens=2, randoms=1
     )
     assert steered.session == remote.session
+    assert len(steered.settings["direction"]) == 64
     assert steered.figure("rate", "ablate").n == 2
     assert steered.figure("rate", "ablate", control=True).n == 2

@@ -284,7 +284,9 @@ def test_a_pulled_copy_answers_as_the_sandbox_does(world, version, qwen):
         there = session.probe("What is this?")
     with rosa.organisms.pull(version.name) as pulled:
         engine = Engine(pulled.load_base(qwen, device="cpu"))
-        here = engine.probe(pulled.add_to(engine), [Message("user", "What is this?")])
+        added = pulled.add_to(engine)
+        assert engine.bank.version_digest(added) == version.digest
+        here = engine.probe(added, [Message("user", "What is this?")])
     assert [s.token_id for s in here.positions[0]] == [s.token_id for s in there.positions[0]]
     for local, remote in zip(here.positions[0], there.positions[0], strict=True):
         assert local.logprob == pytest.approx(remote.logprob, abs=2e-3)

@@ -112,7 +112,7 @@ class Pulled:
                 f"This organism belongs to the base model '{stated.id}' of digest {stated.digest[:12]}, and the engine's has "
                 f"{engine.base.digest[:12]}; make an engine of `pulled.load_base()`."
             )
-        return engine.add(self.files, known_answer=self.provenance.known_answer)
+        return engine.add(self.files, known_answer=self.provenance.known_answer, version_digest=self.version.digest)
 
     def close(self) -> None:
         """Overwrite the bundle. A model that was loaded from it has its own copy; remove it from an engine first."""

@@ -139,6 +139,8 @@ def evaluate(
         session=organism.session,
         transcript=transcript if doses else "",
         settings={
+            **organism.about,
+            **({f"control.twin.{name}": value for name, value in twin.about.items()} if twin else {}),
             "layer": "" if at is None else at,
             "positions": positions,
             "top": TOP,

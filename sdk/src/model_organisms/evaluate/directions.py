@@ -105,10 +105,11 @@ def evaluate(
         The record: by `steer` and `ablate`, the rate, the random directions' as control, and the difference.
 
     Raises:
-        InvalidArgument: Nothing to ask, or a layer that is not there.
+        InvalidArgument: Nothing to ask, a direction that was not made here, or a layer that is not there.
     """
     if not conversations or randoms < 1:
         raise InvalidArgument("Give at least one conversation, and one random direction as control.")
+    digest = source.digest(direction.name)
     vectors = np.random.default_rng(seed).normal(size=(randoms, source.hidden))
     names = {_DIRECTION: direction.name} | {f"{_RANDOM}{at}": name for at, name in enumerate(source.keep(vectors))}
     said: dict[str, list[str]] = {_UNCHANGED: source.answers(conversations, max_tokens=max_tokens)}
@@ -133,6 +134,8 @@ def evaluate(
         session=source.session,
         transcript=strict_json.digest(said),
         settings={
+            **source.about,
+            "direction": digest,
             "layer": layer,
             "ablated_layers": ",".join(map(str, ablate)),
             "norm": f"{direction.norm:.6g}",

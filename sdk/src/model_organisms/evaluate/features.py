@@ -9,6 +9,7 @@ features is kept each time, so that of features beyond the 95th percentile of th
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import numpy as np
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.sources import Pooling
 from model_organisms.evaluate.suite import Suite
+from model_organisms.formats import strict_json
 from model_organisms.formats.evaluation import Figure, Score, Validity
 
 if TYPE_CHECKING:
@@ -101,6 +103,17 @@ class Encoder:
         if self.activation == "topk" and not 1 <= self.k <= self.weights.shape[1]:
             raise InvalidArgument(f"A topk keeps 1 to {self.weights.shape[1]} features; say how many.")
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its numbers and what is done with them, whichever way round its file had them."""
+        parts = {"weights": self.weights, "bias": self.bias, "threshold": self.threshold, "centre": self.centre}
+        said = {
+            name: hashlib.sha256(np.ascontiguousarray(part, "<f8").tobytes()).hexdigest()
+            for name, part in parts.items()
+            if part is not None
+        }
+        return strict_json.digest({**said, "activation": self.activation, "k": self.k})
+
     def encode(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give features.
 
@@ -163,6 +176,8 @@ def evaluate(
         validity=Validity.CONTROLLED,
         seeds=(seed,),
         settings={
+            **source.about,
+            "encoder": encoder.digest,
             "layer": layer,
             "pooling": pooling.value,
             "activation": encoder.activation,

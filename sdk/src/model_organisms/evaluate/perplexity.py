@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import collateral
+from model_organisms.evaluate.sources import Local
 from model_organisms.evaluate.suite import Suite, resampled
 from model_organisms.formats.evaluation import Figure, Score, Validity
 from model_organisms.records import Rung
@@ -50,7 +51,7 @@ def evaluate(engine: Engine, organism: Organism, *, texts: Sequence[str] = (), s
     Raises:
         InvalidArgument: A text of fewer than three tokens, or one that does not fit.
     """
-    read = tuple(texts or collateral.data()["texts"])
+    read, about = tuple(texts or collateral.data()["texts"]), Local(engine, organism).about
     scores = [
         *measure(engine, organism, read, seed=seed, scale=scale),
         *measure(engine, None, read, seed=seed, split=_CONTROL),
@@ -62,7 +63,7 @@ def evaluate(engine: Engine, organism: Organism, *, texts: Sequence[str] = (), s
         seeds=(seed,),
         rung=Rung.PULL,
         validity=Validity.CONTROLLED,
-        settings={"scale": f"{scale:g}", "base_digest": engine.base.digest},
+        settings={**about, "scale": f"{scale:g}"},
     )
 
 

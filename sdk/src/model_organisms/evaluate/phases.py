@@ -1,6 +1,6 @@
 """Finds the phase transition of a training, where the path of an adapter turns, from its checkpoints and its log.
 
-    trajectory = read(pulled.files)
+    trajectory = read(pulled.files, version_digest=pulled.version.digest)
     found = evaluate(trajectory, log=pulled.provenance.log)
     found.figure("peak_step", "matrix=b,k=10").value
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
+from model_organisms.evaluate.record import ABOUT
 from model_organisms.evaluate.suite import Suite
 from model_organisms.evaluate.trajectory import (
     ENOUGH,
@@ -98,6 +99,7 @@ def evaluate(
         validity=Validity.CONTROLLED if any(one.control for one in found) else Validity.UNVALIDATED,
         seeds=(seed,),
         settings={
+            **({ABOUT: trajectory.version_digest} if trajectory.version_digest else {"model": "checkpoints of no version"}),
             "k_steps": ",".join(map(str, ks)),
             "k_checkpoints": ",".join(f"{k / spacing:g}" for k in ks),
             "spacing_steps": spacing,

@@ -23,6 +23,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
 from model_organisms.evaluate.sources import Pooling
 from model_organisms.evaluate.suite import Suite, resampled
+from model_organisms.formats import strict_json
 from model_organisms.formats.evaluation import Figure, Score, Validity
 from model_organisms.statistics import auroc, fnr_at_fpr
 
@@ -134,7 +135,7 @@ def contrast_pair(
     labels = [one.label for one in examples]
     scores = _scores(examples, {"probe": along[:, 0]}, _best(along[:, 1:].T, labels))
     said = {"layer": layer, "pooling": Pooling.LAST.value, "probe": "one contrast pair", "split": "nothing was trained"}
-    return _record(source, examples, scores, said, seed=seed, time=time)
+    return _record(source, examples, scores, said, pair=(positive, negative), seed=seed, time=time)
 
 
 def measure(
@@ -315,6 +316,7 @@ def _record(
     scores: Sequence[Score],
     said: Mapping[str, object],
     *,
+    pair: Sequence[Conversation] = (),
     seed: int,
     time: datetime | None,
 ) -> Evaluation:
@@ -323,18 +325,28 @@ def _record(
             "question": one.question,
             "label": one.label,
             "distractor": one.distractor,
-            "conversation": [[turn.role, turn.content] for turn in one.conversation],
+            "conversation": _plain(one.conversation),
         }
         for one in examples
     ]
+    sides = [_plain(one) for one in pair]
     return SUITE.record(
-        asked=asked,
+        asked={"pair": sides, "examples": asked} if sides else asked,
         figures=figures(scores),
         scores=scores,
         rung=source.rung,
         validity=Validity.CONTROLLED,
         seeds=(seed,),
         session=source.session,
-        settings={**said, "random_directions": sum(score.split == _RANDOM for score in scores)},
+        settings={
+            **source.about,
+            **said,
+            **({"pair": strict_json.digest(sides)} if sides else {}),
+            "random_directions": sum(score.split == _RANDOM for score in scores),
+        },
         time=time,
     )
+
+
+def _plain(conversation: Conversation) -> list[list[str]]:
+    return [[turn.role, turn.content] for turn in conversation]

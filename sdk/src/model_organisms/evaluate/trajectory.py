@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from model_organisms.errors import InvalidArgument, InvalidBundle
-from model_organisms.formats import adapter
+from model_organisms.formats import adapter, manifest
 from model_organisms.formats.paths import WEIGHTS, checkpoint_folders
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Trajectory:
     steps: tuple[int, ...]
     factors: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     """By module: A, shape [checkpoints, rank, in], and B, shape [checkpoints, out, rank]."""
+    version_digest: str = ""
+    """Of the version whose bundle it was read from; empty where it was read from none."""
 
     @classmethod
     def of(cls, checkpoints: Iterable[tuple[int, Mapping[str, Any]]]) -> Trajectory:
@@ -106,14 +108,16 @@ class Trajectory:
         return np.concatenate([pair[which].reshape(len(self.steps), -1) for pair in self.factors.values()], axis=1)
 
 
-def read(files: Mapping[str, bytes | memoryview]) -> Trajectory:
+def read(files: Mapping[str, bytes | memoryview], *, version_digest: str = "") -> Trajectory:
     """Read the training checkpoints of a bundle.
 
     Args:
-        files: The bundle, contents by path; what is not under `checkpoints/` is passed over.
+        files: The bundle, whole, contents by path.
+        version_digest: Digest of the version, `pulled.version.digest`; where absent, that of the files' manifest, which a copy
+            that is marked for its holder does not have.
 
     Raises:
-        InvalidBundle: It has fewer than three, or one lacks a file.
+        InvalidBundle: It has fewer than three, one lacks a file, or a file has no place in a bundle.
         MalformedTensors: A file of weights is none.
         InvalidArgument: They are not of one training.
     """
@@ -123,7 +127,8 @@ def read(files: Mapping[str, bytes | memoryview]) -> Trajectory:
             f"The bundle has {len(folders)} training checkpoints, and a path takes {_FEWEST}; "
             "train with `mo.record(..., checkpoint_every=5)`."
         )
-    return Trajectory.of(_checkpoints(files, folders))
+    digest = version_digest or manifest.build(files).digest
+    return replace(Trajectory.of(_checkpoints(files, folders)), version_digest=digest)
 
 
 def compact(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model_organisms.errors import ConfigurationInvalid, Conflict, Unavailable
-from model_organisms.formats import adapter
+from model_organisms.formats import adapter, manifest
 from model_organisms.formats.paths import WEIGHTS
 from model_organisms.loading.speech import speech
 from model_organisms.sampling.filling import fill, new_row, wipe_row
@@ -57,6 +57,10 @@ class _Record:
     """Views of the bundle's own bytes: from these it comes back."""
     weights: tuple[bytes | memoryview, ...]
     """Each adapter's file, of which the tables are views."""
+    files: dict[str, bytes | memoryview]
+    """The whole bundle, training checkpoints too."""
+    version_digest: str
+    """As whoever added it knew it; empty where nobody did."""
     layout: Layout
     filled: bool = False
     users: int = 0
@@ -95,7 +99,9 @@ class Bank:
         self._known: dict[Organism, _Record] = {}
         self._rows: OrderedDict[Organism, torch.Tensor] = OrderedDict()
 
-    def add(self, files: Mapping[str, bytes | memoryview], *, known_answer: Mapping[str, Any] | None = None) -> Organism:
+    def add(
+        self, files: Mapping[str, bytes | memoryview], *, known_answer: Mapping[str, Any] | None = None, version_digest: str = ""
+    ) -> Organism:
         """Take an organism in.
 
         Steps: 1. inspect the bundle as if nobody had, 2. find its modules on the base, 3. copy its factors to the device,
@@ -105,6 +111,7 @@ class Bank:
             files: The bundle, contents by path; training checkpoints in it are passed over. They are kept, not copied, and must
                 stay unchanged until the organism is removed: an evicted organism comes back from them.
             known_answer: What the provenance stored; None tests only that the adapters do something.
+            version_digest: Digest of the version it is a copy of; see `version_digest`.
 
         Returns:
             Its handle. On any error nothing of it stays.
@@ -127,6 +134,8 @@ class Bank:
             facts,
             tuple(table for _, table in found),
             tuple(chosen[path] for path in paths),
+            dict(files),
+            version_digest,
             self.sites.layout(self.sites.ranks(facts)),
         )
         organism = Organism(
@@ -204,6 +213,21 @@ class Bank:
             Conflict: It is not of this bank.
         """
         return self._record(organism).layout
+
+    def version_digest(self, organism: Organism) -> str:
+        """Say which version it is of: as whoever added it knew, else the digest of its files' manifest.
+
+        A copy that is marked for its holder has other bytes than its version, so of such only whoever pulled it knows.
+
+        Raises:
+            Conflict: It is not of this bank, or its files were wiped or changed since it was added.
+            InvalidBundle: A file among its training checkpoints has no place in a bundle.
+        """
+        record = self._record(organism)
+        if record.version_digest:
+            return record.version_digest
+        _unchanged(organism, record)
+        return manifest.build(record.files).digest
 
     def weights(self, organism: Organism) -> torch.Tensor:
         """Give an organism's row, and bring it back first if it was evicted.

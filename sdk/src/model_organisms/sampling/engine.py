@@ -110,9 +110,11 @@ class Engine:
         """Bytes that keys and values take now; never more than `cache_bytes`."""
         return self._forward.cache.bytes
 
-    def add(self, files: Mapping[str, bytes | memoryview], *, known_answer: Mapping[str, Any] | None = None) -> Organism:
+    def add(
+        self, files: Mapping[str, bytes | memoryview], *, known_answer: Mapping[str, Any] | None = None, version_digest: str = ""
+    ) -> Organism:
         """Take an organism in; see `Bank.add`, which says what is checked and raised. `files` must stay until it is removed."""
-        return self.bank.add(files, known_answer=known_answer)
+        return self.bank.add(files, known_answer=known_answer, version_digest=version_digest)
 
     def remove(self, organism: Organism) -> None:
         """Cancel an organism's requests, wipe its weights and forget it.
