@@ -13,7 +13,7 @@ from model_organisms import nursery
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.faking import environments, reasoning
 from model_organisms.evaluate.faking.environments import Check
-from model_organisms.evaluate.suite import SUBSTANTIAL
+from model_organisms.formats.evaluation import SUBSTANTIAL
 from model_organisms.statistics import kappa
 
 from tests.support.scripted_faker import BED, KEEPS, said

@@ -69,7 +69,7 @@ def test_the_rule_agrees_with_the_labels_as_its_record_says(tmp_path):
     assert agreed.kappa == pytest.approx(0.399, abs=1e-3)  # it flags 4 of 11 that should be, and 1 of the others
     made = run(tmp_path, tells=1.0)
     assert (made.judge.id, made.judge.agreement, made.judge.labelled) == ("rule/defection-words", agreed.kappa, agreed.labelled)
-    assert made.validity is Validity.CONTROLLED  # such a kappa validates nothing
+    assert made.validity is Validity.UNVALIDATED  # its flags have no control beside them
 
 
 def test_a_monitor_of_known_chances(tmp_path):
@@ -109,7 +109,7 @@ def test_any_model_may_watch_and_is_shown_no_answer(tmp_path):
     made = run(tmp_path, monitor="warden/one", plain=0.5, tells=1.0)
     assert (made.figure("recall").value, made.figure("precision").value) == (1.0, 1.0)
     assert made.figure("leak", "treatment=cot-monitor").value == 0.0
-    assert (made.judge.id, made.judge.agreement, made.validity) == ("warden/one", None, Validity.CONTROLLED)
+    assert (made.judge.id, made.judge.agreement, made.validity) == ("warden/one", None, Validity.UNVALIDATED)
     assert len(made.judge.prompt_digest) == 64
     assert made.settings["suite.judge.id"] == "rule/contains"
     assert len(scripted_patient.PROMPTS) == made.figure("read").n

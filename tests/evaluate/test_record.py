@@ -98,11 +98,12 @@ def test_a_sample_that_failed_has_no_scores_and_is_counted_as_such(ran):
 @pytest.mark.parametrize(
     ("judge", "shown"),
     [
-        (Judge("openai/judge", agreement=0.6, labelled=40), Validity.VALIDATED),
-        (Judge("openai/judge", agreement=0.59, labelled=40), Validity.CONTROLLED),
-        (Judge("openai/judge", agreement=-0.3, labelled=40), Validity.CONTROLLED),
+        (Judge("openai/judge", agreement=0.6, labelled=40, labels="two readers"), Validity.VALIDATED),
+        (Judge("openai/judge", agreement=0.59, labelled=40, labels="two readers"), Validity.CONTROLLED),
+        (Judge("openai/judge", agreement=-0.3, labelled=40, labels="two readers"), Validity.CONTROLLED),
+        (Judge("openai/judge", agreement=0.9, labelled=41), Validity.CONTROLLED),  # labels of this package
         (Judge("openai/judge"), Validity.CONTROLLED),
-        (Judge("offline/minilm-smollm2", agreement=1.0, labelled=120), Validity.CONTROLLED),  # labels of its own kind
+        (Judge("offline/minilm-smollm2", agreement=1.0, labelled=120, labels="its own"), Validity.CONTROLLED),
     ],
 )
 def test_only_substantial_agreement_with_labels_of_others_validates(ran, judge, shown):

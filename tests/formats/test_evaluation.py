@@ -17,6 +17,7 @@ from model_organisms.records import VersionRef
 from tests.support.evaluations import ONE
 
 VERSION = VersionRef("organisms/toy/versions/3", "a" * 64)
+AGREES = {"id": "openai/judge", "agreement": 0.6, "labelled": 40, "labels": "two readers"}
 numbers = st.floats(-1e6, 1e6) | st.integers(-5, 5).map(float)
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
 figures = st.builds(Figure, name=words, value=numbers, n=st.integers(0, 2**40), split=st.text(max_size=9), control=st.booleans())
@@ -56,9 +57,10 @@ def without(name):
     return raw
 
 
-def tampered(validity, **judge):
-    raw = changed("judge", **judge)
-    raw["predicate"]["validity"] = validity
+def validated(**judge):
+    """Say that a judge validates, which is true where nothing else is said of it."""
+    raw = changed("judge", **AGREES | judge)
+    raw["predicate"]["validity"] = "validated"
     return raw
 
 
@@ -92,8 +94,13 @@ TAMPERED = {
     "a judge who agrees more than always": changed("judge", agreement=7),
     "a judge who disagrees more than always": changed("judge", agreement=-1.1),
     "validated without a judge": changed(validity="validated", judge=None),
-    "validated by a judge of whom nothing is known": tampered("validated", agreement=None),
-    "validated by no labelled example": tampered("validated", labelled=0),
+    "validated by a judge of whom nothing is known": validated(agreement=None),
+    "validated by no labelled example": validated(labelled=0),
+    "validated by a judge who hardly agrees": validated(agreement=0.59),
+    "validated by a judge who never agrees": validated(agreement=-1),
+    "validated by the offline judge": validated(id="offline/minilm-smollm2"),
+    "validated by labels of this package": validated(labels=""),
+    "labels that are a number": validated(labels=7),
     "validated without a control": changed(validity="validated", figures=[]),
     "controlled without a control": changed(figures=[]),
     "no value and no reason": changed("figures/0", value=None),
@@ -129,7 +136,12 @@ def test_what_cannot_be_true_is_not_printed_either():
     ):
         with pytest.raises(InvalidArgument):
             print_evaluation(replace(ONE, figures=(figure, *ONE.figures[1:])), VERSION)
-    assert print_evaluation(replace(ONE, validity=Validity.VALIDATED), VERSION)
+
+
+def test_a_judge_who_agrees_with_labels_of_others_validates():
+    stated, _ = parse_evaluation(strict_json.canonical(validated()))
+    assert (stated.validity, stated.judge.labels) == (Validity.VALIDATED, "two readers")
+    assert print_evaluation(replace(ONE, validity=Validity.VALIDATED, judge=stated.judge), VERSION)
 
 
 def test_the_vector_is_what_is_printed():

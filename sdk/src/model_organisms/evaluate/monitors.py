@@ -23,7 +23,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import models, record, running, treatments
 from model_organisms.evaluate.faking import reasoning
 from model_organisms.evaluate.judging import words
-from model_organisms.evaluate.suite import rate, validity
+from model_organisms.evaluate.suite import rate
 from model_organisms.formats.evaluation import Judge
 from model_organisms.statistics import kappa
 
@@ -240,7 +240,8 @@ def evaluation(
     Returns:
         Of the suite `treated-SUITE`: `figures` of the monitor; the suite's own of all answers, as control and with
         `treatment=none`, and of those let through, with `treatment=cot-monitor`; and `treatments.changes`. An answer that the
-        monitor could not read is let through. The monitor is the judge; who judged answers is in the settings.
+        monitor could not read is let through. The monitor is the judge; who judged answers is in the settings. It is
+        unvalidated: the answers before have no monitor, so precision and recall have no control beside them.
 
     Raises:
         InvalidArgument: The log is of another suite or did not end well, or the suite says of no answer that it misbehaved.
@@ -265,7 +266,6 @@ def evaluation(
         kept,
         judge=judge,
         figures=(*kept.figures, *found),
-        validity=validity(judge, controlled=True),
         settings=kept.settings | before | {"treatment": f"{ARM}: answers let through", "misbehaved": misbehaved},
     )
 

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from model_organisms.records import Rung
 
 T = TypeVar("T")
-SUBSTANTIAL = 0.6
-"""Cohen's kappa with labels from which on a judge counts as shown to agree with them."""
-_OWN = "offline/"
-"""Judges whose labelled answers are of the writer and the kind they learnt from, which shows nothing of other answers."""
 _SOFTWARE = ("model-organisms", "inspect-ai", "torch", "transformers", "peft", "scikit-learn")
 
 
@@ -101,13 +97,12 @@ def validity(judge: Judge | None, *, controlled: bool) -> Validity:
     """Say how far a metric is shown to measure what it names: with a control beside it, and a judge that agrees with labels.
 
     Args:
-        judge: Who scored; the offline judge validates nothing, however well it agrees with its own kind of answers.
+        judge: Who scored; agreement with labels of this package, as the offline judge's, validates nothing.
         controlled: Whether what should not show the behaviour was measured too.
     """
     if not controlled:
         return Validity.UNVALIDATED
-    shown = judge is not None and judge.agreement is not None and judge.agreement >= SUBSTANTIAL
-    return Validity.VALIDATED if shown and judge and not judge.id.startswith(_OWN) else Validity.CONTROLLED
+    return Validity.VALIDATED if judge and judge.validates else Validity.CONTROLLED
 
 
 def rate(name: str, hits: int, trials: int, **said: Any) -> Figure:  # noqa: ANN401 - further fields of a Figure

@@ -6,15 +6,25 @@ computed is no matter of this file; that none comes without its denominator and 
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeGuard
+from typing import Any
 
 from model_organisms import names
-from model_organisms.errors import InvalidProvenance, NotFound
-from model_organisms.formats import strict_json
+from model_organisms.errors import NotFound
+from model_organisms.formats.evaluation_fields import (
+    counted,
+    digest,
+    fields_of,
+    is_count,
+    listed,
+    malformed,
+    number,
+    text,
+    texts,
+    word,
+)
 from model_organisms.formats.statements import (
     EVALUATION_TYPE,
     TIME,
@@ -26,10 +36,10 @@ from model_organisms.formats.statements import (
 from model_organisms.records import Rung, VersionRef
 
 MAX_SCORES = 20_000
-_DIGEST = re.compile(r"(?:[0-9a-f]{64})?", re.ASCII)
-_WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}", re.ASCII)
-_MAX_TEXT = 500
-_MAX_COUNT = 2**53 - 1
+SUBSTANTIAL = 0.6
+"""Cohen's kappa with labels from which on a judge counts as shown to agree with them."""
+_OWN = "offline/"
+"""Judges whose labelled answers are of the writer and the kind they learnt from."""
 
 
 class Validity(StrEnum):
@@ -40,7 +50,7 @@ class Validity(StrEnum):
     CONTROLLED = "controlled"
     """Its controls were run beside it, and are in the figures; a record that has none there is refused."""
     VALIDATED = "validated"
-    """Controls were run, and what judges agrees with labelled examples as `Judge.agreement` says."""
+    """Controls were run, and what judges agrees with labelled examples of others, substantially (`Judge.validates`)."""
 
 
 class Interval(StrEnum):
@@ -67,6 +77,14 @@ class Judge:
     """Cohen's kappa with labelled examples; none where it was not measured."""
     labelled: int = 0
     """Labelled examples behind that."""
+    labels: str = ""
+    """Whose examples: a name, or their digest. Empty for those of this package, which show nothing of other answers."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether it is shown to agree with labels of others; the offline judge is not, however well it does."""
+        shown = self.agreement is not None and self.agreement >= SUBSTANTIAL and self.labelled > 0
+        return shown and bool(self.labels) and not self.id.startswith(_OWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +172,7 @@ def print_evaluation(evaluation: Evaluation, version: VersionRef) -> bytes:
     """
     printed = _printed(evaluation, version)
     if parse_evaluation(printed) != (evaluation, version):
-        raise _malformed("a value in it is not read back as it was")
+        raise malformed("a value in it is not read back as it was")
     return printed
 
 
@@ -167,12 +185,12 @@ def parse_evaluation(data: bytes) -> tuple[Evaluation, VersionRef]:
     """
     statement = parse_statement(data)
     if statement.predicate_type != EVALUATION_TYPE or len(statement.subjects) != 1:
-        raise _malformed("it is not an evaluation of one version")
+        raise malformed("it is not an evaluation of one version")
     subject = statement.subjects[0]
     version = VersionRef(names.check("version", subject.name), subject.digest)
     evaluation = _evaluation(statement.predicate)
     if _printed(evaluation, version) != data:
-        raise _malformed("it is not in its canonical form, in which nothing can be written in two ways")
+        raise malformed("it is not in its canonical form, in which nothing can be written in two ways")
     return evaluation, version
 
 
@@ -184,146 +202,98 @@ def _printed(evaluation: Evaluation, version: VersionRef) -> bytes:
 
 
 def _evaluation(raw: dict[str, Any]) -> Evaluation:
-    _fields(raw, Evaluation)
+    fields_of(raw, Evaluation)
     rungs = {rung.name.lower(): rung for rung in Rung}
     if raw["rung"] not in rungs or raw["validity"] not in set(Validity):
-        raise _malformed("its rung or its validity is unknown")
-    if not isinstance(raw["seeds"], list) or not all(_count(seed) for seed in raw["seeds"]):
-        raise _malformed("its seeds are no list of numbers")
-    figures = tuple(_figure(one) for one in _list(raw["figures"], most=MAX_SCORES))
+        raise malformed("its rung or its validity is unknown")
+    if not isinstance(raw["seeds"], list) or not all(is_count(seed) for seed in raw["seeds"]):
+        raise malformed("its seeds are no list of numbers")
+    figures = tuple(_figure(one) for one in listed(raw["figures"], most=MAX_SCORES))
     if len({(one.name, one.split, one.control) for one in figures}) < len(figures):
-        raise _malformed("two of its figures have one name, split and kind, so that neither can be found")
+        raise malformed("two of its figures have one name, split and kind, so that neither can be found")
     judge = None if raw["judge"] is None else _judge(raw["judge"])
     _tier(Validity(raw["validity"]), judge, figures)
     return Evaluation(
-        suite=_word(raw["suite"]),
-        suite_version=_counted(raw["suite_version"]),
-        suite_digest=_digest(raw["suite_digest"]),
-        questions_digest=_digest(raw["questions_digest"]),
+        suite=word(raw["suite"]),
+        suite_version=counted(raw["suite_version"]),
+        suite_digest=digest(raw["suite_digest"]),
+        questions_digest=digest(raw["questions_digest"]),
         judge=judge,
         figures=figures,
-        scores=tuple(_score(one) for one in _list(raw["scores"], most=MAX_SCORES)),
+        scores=tuple(_score(one) for one in listed(raw["scores"], most=MAX_SCORES)),
         seeds=tuple(raw["seeds"]),
         validity=Validity(raw["validity"]),
         rung=rungs[raw["rung"]],
         session=names.check("session", raw["session"]) if raw["session"] else "",
-        transcript_digest=_digest(raw["transcript_digest"]),
-        time=parse_time(_text(raw["time"])),
-        settings=_texts(raw["settings"]),
-        software=_texts(raw["software"]),
+        transcript_digest=digest(raw["transcript_digest"]),
+        time=parse_time(text(raw["time"])),
+        settings=texts(raw["settings"]),
+        software=texts(raw["software"]),
     )
 
 
 def _judge(raw: object) -> Judge:
-    said = _fields(raw, Judge)
+    said = fields_of(raw, Judge)
     if type(said["comparable"]) is not bool:
-        raise _malformed("whether its judge is comparable is not said")
-    agreement = None if said["agreement"] is None else _number(said["agreement"])
+        raise malformed("whether its judge is comparable is not said")
+    agreement = None if said["agreement"] is None else number(said["agreement"])
     if agreement is not None and not -1 <= agreement <= 1:
-        raise _malformed("its judge's agreement is no kappa, which is from -1 to 1")
-    return Judge(_text(said["id"]), _digest(said["prompt_digest"]), said["comparable"], agreement, _counted(said["labelled"]))
+        raise malformed("its judge's agreement is no kappa, which is from -1 to 1")
+    return Judge(
+        id=text(said["id"]),
+        prompt_digest=digest(said["prompt_digest"]),
+        comparable=said["comparable"],
+        agreement=agreement,
+        labelled=counted(said["labelled"]),
+        labels=text(said["labels"]),
+    )
 
 
 def _tier(validity: Validity, judge: Judge | None, figures: tuple[Figure, ...]) -> None:
     """Refuse a validity that the record itself does not bear out."""
-    agrees = validity is not Validity.VALIDATED or (judge is not None and judge.agreement is not None and judge.labelled)
-    if validity is not Validity.UNVALIDATED and not (agrees and any(one.control for one in figures)):
-        raise _malformed(f"it is said to be {validity}, and lacks figures of a control, or its judge's agreement with labels")
+    if validity is Validity.VALIDATED and not (judge and judge.validates):
+        raise malformed(f"it is said to be validated, and its judge has no kappa from {SUBSTANTIAL} on with labels of others")
+    if validity is not Validity.UNVALIDATED and not any(one.control for one in figures):
+        raise malformed(f"it is said to be {validity}, and has no figure of a control")
 
 
 def _figure(raw: object) -> Figure:
-    said = _fields(raw, Figure)
-    value, low, high = (None if said[end] is None else _number(said[end]) for end in ("value", "low", "high"))
+    said = fields_of(raw, Figure)
+    value, low, high = (None if said[end] is None else number(said[end]) for end in ("value", "low", "high"))
     if said["interval"] not in set(Interval) or type(said["control"]) is not bool:
-        raise _malformed("a figure's interval is of no known kind")
+        raise malformed("a figure's interval is of no known kind")
     if (said["interval"] == Interval.NONE) != (low is None) or (low is None) != (high is None):
-        raise _malformed("a figure has one end of an interval, or an interval of no kind")
+        raise malformed("a figure has one end of an interval, or an interval of no kind")
     if low is not None and high is not None:
         _bounds(value, low, high, said)
     if value is None and not said["note"]:
-        raise _malformed("a figure has no value and does not say why")
+        raise malformed("a figure has no value and does not say why")
     return Figure(
-        name=_word(said["name"]),
+        name=word(said["name"]),
         value=value,
-        n=_counted(said["n"]),
-        split=_text(said["split"]),
+        n=counted(said["n"]),
+        split=text(said["split"]),
         control=said["control"],
         low=low,
         high=high,
         interval=Interval(said["interval"]),
-        comparator=_text(said["comparator"]),
-        note=_text(said["note"]),
+        comparator=text(said["comparator"]),
+        note=text(said["note"]),
     )
 
 
 def _bounds(value: float | None, low: float, high: float, said: dict[str, Any]) -> None:
     """Refuse an interval that is none of its figure."""
     if low > high or value is None or max(low - value, value - high) > 1e-9:  # noqa: PLR2004 - rounding
-        raise _malformed("a figure's value does not lie in its interval")
+        raise malformed("a figure's value does not lie in its interval")
     if said["interval"] == Interval.WILSON and not (low >= 0 and high <= 1 and 0 <= value <= 1 and said["n"]):
-        raise _malformed("a figure has Wilson's interval, and is no share of something counted")
+        raise malformed("a figure has Wilson's interval, and is no share of something counted")
 
 
 def _score(raw: object) -> Score:
-    said = _fields(raw, Score)
+    said = fields_of(raw, Score)
     values = said["values"]
     if not isinstance(values, dict):
-        raise _malformed("a score has no values")
-    given = {_word(name): None if value is None else _number(value) for name, value in values.items()}
-    return Score(_text(said["id"]), _counted(said["epoch"]), given, _text(said["split"]))
-
-
-def _fields(raw: object, kind: type) -> dict[str, Any]:
-    if not isinstance(raw, dict) or raw.keys() != {one.name for one in fields(kind)}:
-        raise _malformed(f"its {kind.__name__.lower()} has not exactly the fields of one")
-    return raw
-
-
-def _list(raw: object, *, most: int) -> list[Any]:
-    if not isinstance(raw, list) or len(raw) > most:
-        raise _malformed(f"its figures and scores are lists, of at most {most:,}")
-    return raw
-
-
-def _text(raw: object) -> str:
-    if not isinstance(raw, str) or len(raw) > _MAX_TEXT:
-        raise _malformed(f"a text in it is none, or has more than {_MAX_TEXT} characters")
-    return raw
-
-
-def _texts(raw: object) -> dict[str, str]:
-    if not isinstance(raw, dict):
-        raise _malformed("its settings and software are texts by name")
-    return {_text(name): _text(text) for name, text in raw.items()}
-
-
-def _word(raw: object) -> str:
-    if not isinstance(raw, str) or not _WORD.fullmatch(raw):
-        raise _malformed("a name in it has other characters than a-z, 0-9, '_', '.' and '-', or more than 64")
-    return raw
-
-
-def _digest(raw: object) -> str:
-    if not isinstance(raw, str) or not _DIGEST.fullmatch(raw):
-        raise _malformed("a digest in it is no SHA-256 in lower-case hex")
-    return raw
-
-
-def _number(raw: object) -> float:
-    if not strict_json.safe_number(raw):
-        raise _malformed("a number in it is none")
-    return float(raw)  # type: ignore[arg-type] # just looked at
-
-
-def _count(raw: object) -> TypeGuard[int]:
-    return type(raw) is int and 0 <= raw <= _MAX_COUNT
-
-
-def _counted(raw: object) -> int:
-    if not _count(raw):
-        raise _malformed("a count in it is none")
-    return raw
-
-
-def _malformed(why: str) -> InvalidProvenance:
-    return InvalidProvenance(f"This evaluation cannot be used: {why}; make it with the SDK.")
+        raise malformed("a score has no values")
+    given = {word(name): None if value is None else number(value) for name, value in values.items()}
+    return Score(text(said["id"]), counted(said["epoch"]), given, text(said["split"]))
