@@ -54,6 +54,8 @@ DRAWS = 99
 """Straight paths that a turn is compared with."""
 _MATRICES = ("a", "b")
 _CHECKPOINT, _LOG, _STRAIGHT = "checkpoint", "log", "straight"
+_SCALE = "scale="
+_ALONE = "no control at this dose"
 _LIKELY = 0.05
 _AS_MUCH = "straight paths that turn as much"
 _LOGGED = 5000
@@ -79,7 +81,7 @@ def evaluate(
         ks: How far the legs of local cosines reach, in training steps.
         threshold: Length that the larger leg must have.
         convention: The sign of a path that goes straight on.
-        scaling: What `scaled` gave.
+        scaling: What `scaled` gave; of a dose without a control, the note says so.
         seed: Of the straight paths that turns are compared with.
         time: When; now where absent.
 
@@ -93,7 +95,7 @@ def evaluate(
     found, spacing = figures(scores, convention=convention), trajectory.spacing
     return SUITE.record(
         asked={"steps": list(trajectory.steps), "modules": list(trajectory.factors)},
-        figures=(*found, *scaling),
+        figures=(*found, *_doses(scaling)),
         scores=scores,
         rung=Rung.PULL,
         validity=Validity.CONTROLLED if any(one.control for one in found) else Validity.UNVALIDATED,
@@ -173,25 +175,29 @@ def figures(scores: Sequence[Score], *, convention: Convention = Convention.STRA
     return (*made, *_gradient(_curve(scores, _LOG, "gradient_norm")))
 
 
-def scaled(measure: Callable[[float], Sequence[Figure]], scales: Sequence[float] = SCALES) -> tuple[Figure, ...]:
+def scaled(
+    measure: Callable[[float], Sequence[Figure]],
+    scales: Sequence[float] = SCALES,
+    *,
+    control: Callable[[float], Sequence[Figure]] | None = None,
+) -> tuple[Figure, ...]:
     """Measure behaviour at several doses of an adapter; to multiply B is to multiply the dose.
 
     Args:
         measure: Runs a suite on the organism at a dose, as `Engine` and sessions take it (`scale`), and gives its figures.
         scales: The doses; 1 is as trained.
+        control: The same on an adapter that should not show the behaviour, such as `diffing.random_twin`.
 
     Returns:
-        All figures, the dose in their `split`.
+        All figures, the dose in their `split`; those of the control marked as such.
     """
-    return tuple(
-        replace(figure, split=",".join(filter(None, (f"scale={scale:g}", figure.split))))
-        for scale in scales
-        for figure in measure(scale)
-    )
+    made = [(scale, figure) for scale in scales for figure in measure(scale)]
+    made += [(scale, replace(figure, control=True)) for scale in scales if control for figure in control(scale)]
+    return tuple(replace(one, split=",".join(filter(None, (f"{_SCALE}{scale:g}", one.split)))) for scale, one in made)
 
 
 def panels(evaluation: Evaluation) -> tuple[Panel, ...]:
-    """Lay out the curves of a record for `pictures.draw`: norms, local cosines of B, the path, comp score, gradient."""
+    """Lay out the curves of a record for `pictures.draw`: norms, local cosines of B, path, comp score, gradient, doses."""
     scores = evaluation.scores
     curves = {name: _curve(scores, _CHECKPOINT, name) for name in _names(scores, _CHECKPOINT)}
     turns = [f for f in evaluation.figures if f.name == "peak_step" and f.split.startswith("matrix=b") and f.value is not None]
@@ -208,7 +214,39 @@ def panels(evaluation: Evaluation) -> tuple[Panel, ...]:
     ]
     if log := _curve(scores, _LOG, "gradient_norm"):
         made.append(Panel("Gradient", "training step", "norm", [replace(_line(log, ""), dots=False)], marks))
+    if doses := _dosed(evaluation.figures):
+        made.append(Panel("Behaviour by dose", "dose of the adapter", "figure", doses))
     return tuple(made)
+
+
+def _doses(scaling: Sequence[Figure]) -> list[Figure]:
+    """Say of a dose without a control that it has none: what controls the path's turns does not speak for behaviour."""
+    beside = {(one.name, one.split) for one in scaling if one.control}
+    alone = [not one.control and (one.name, one.split) not in beside for one in scaling]
+    return [
+        replace(one, note="; ".join(filter(None, (one.note, _ALONE)))) if without else one
+        for one, without in zip(scaling, alone, strict=True)
+    ]
+
+
+def _dosed(figures: Sequence[Figure]) -> list[Line]:
+    """Draw each figure over the doses; of those with further splits (`question=`) only where there are no others."""
+    found = [one for one in figures if one.split.startswith(_SCALE) and one.value is not None]
+    kept = [one for one in found if "," not in one.split] or found
+    curves: dict[tuple[str, bool], list[tuple[float, Figure]]] = {}
+    for one in kept:
+        dose, _, rest = one.split.removeprefix(_SCALE).partition(",")
+        label = " ".join(filter(None, (one.name, rest, "control" if one.control else "")))
+        curves.setdefault((label, one.control), []).append((float(dose), one))
+    lines = []
+    for (label, control), points in curves.items():
+        points.sort(key=lambda point: point[0])
+        low, high = ([getattr(one, end) for _, one in points] for end in ("low", "high"))
+        if None in (*low, *high):
+            low = high = []
+        doses, values = [dose for dose, _ in points], [one.value or 0.0 for _, one in points]
+        lines.append(Line(doses, values, label, dashed=control, low=low, high=high))
+    return lines
 
 
 def _logged(log: TrainingLog) -> list[Score]:
@@ -231,7 +269,7 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
     reached = sorted(convention.sign * one for one in drawn)
     chance = (1 + sum(one >= convention.sign * value for one in reached)) / (1 + len(reached))
     unknown = "" if reached else f"no verdict: no straight paths to compare with, which takes {ENOUGH} checkpoints"
-    note = unknown if chance <= _LIKELY or unknown else "no turn: straight paths with the same wobble turn as much"
+    note = unknown if chance <= _LIKELY or unknown else "no turn shown: straight paths with the same wobble turn as much"
     if not note and step in {min(cosines), max(cosines)}:
         note = "no peak: it turns most at an end of the series, and may turn more beyond"
     counted, comp = len(cosines), dict(curves["comp"])

@@ -6,7 +6,8 @@
 
 A record is of papers, not of files: it describes organisms whose weights are somewhere, or nowhere. What it says of traits goes
 into an organism's description and words to find it by; the record itself is kept whole with the version. Status `intended` is
-what somebody wanted and `demonstrated` what somebody measured, so the two are never merged.
+what somebody wanted and `demonstrated` what somebody measured, so the description has each trait with its own. Words to find it
+by are made of both, since what was built for a trait is looked for by it; a word alone says of no trait that it was measured.
 """
 
 from __future__ import annotations
