@@ -176,6 +176,8 @@ def test_the_end_that_has_come_is_named():
     assert due(few, now=NOW, last_used=NOW) is SessionState.EXHAUSTED  # but not for one probe
     assert due(replace(opened_, spent=PLENTY), now=NOW, last_used=NOW) is SessionState.EXHAUSTED
     assert due(replace(opened_, state=SessionState.LOST, spent=PLENTY), now=NOW, last_used=NOW) is None
+    assert due(replace(opened_, spent=PLENTY), now=NOW + timedelta(minutes=59), last_used=NOW, busy=True) is None
+    assert due(opened_, now=NOW + HOUR, last_used=NOW, busy=True) is SessionState.EXPIRED
 
 
 @pytest.mark.parametrize(

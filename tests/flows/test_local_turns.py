@@ -103,6 +103,19 @@ def test_a_report_before_its_beginning_is_in_the_ledger_may_be_sent_again(world,
     agree(world)
 
 
+def test_who_is_being_answered_is_not_idle_until_the_sessions_time_is_over(world, rosa, session):
+    boxes = world.registry.gloveboxes
+    rosa.begin(session)
+    later = under_way(world, session).create_time + boxes._idle + timedelta(seconds=1)
+    assert later < session.expire_time
+    boxes.end_due(later)
+    assert rosa.client.sandbox.get(session.name).state is SessionState.OPEN
+    boxes.end_due(session.expire_time)
+    assert rosa.client.sandbox.get(session.name).state is SessionState.EXPIRED
+    boxes.end_due(session.expire_time + boxes._idle)
+    agree(world)
+
+
 def closed(world, session):
     world.person("rosa").sandbox.close(session.name)
 

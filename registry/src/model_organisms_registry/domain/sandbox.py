@@ -218,7 +218,7 @@ def fallen(error: ModelOrganismsError) -> str:
     return next((reason for kind, reason in FALLEN.items() if isinstance(error, kind)), error.message)
 
 
-def due(session: Session, *, now: datetime, last_used: datetime, idle: timedelta) -> SessionState | None:
+def due(session: Session, *, now: datetime, last_used: datetime, idle: timedelta, busy: bool = False) -> SessionState | None:
     """Name the end that has come for an open session, if one has; the registry's own clockwork asks this.
 
     Args:
@@ -226,11 +226,14 @@ def due(session: Session, *, now: datetime, last_used: datetime, idle: timedelta
         now: The time.
         last_used: When it was last asked anything.
         idle: It expires when nothing happens in it for so long: a cell holds plaintext weights.
+        busy: A question is under way: it is not idle, and what looks spent may be given back.
     """
     if session.state is not SessionState.OPEN:
         return None
-    if now >= session.expire_time or now >= last_used + idle:
+    if now >= session.expire_time or (not busy and now >= last_used + idle):
         return SessionState.EXPIRED
+    if busy:
+        return None
     # A session of a grant without probes has no numbers in its budget, so the highest rung asks the right question of both.
     return None if speaks(session.budget.minus(session.spent), Rung.PULL) else SessionState.EXHAUSTED
 

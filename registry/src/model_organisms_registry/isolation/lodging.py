@@ -122,11 +122,13 @@ class Lodging:
         if self.alive:
             self._tell("cancel")
 
-    def close(self) -> None:
-        """Give the place up and wait until the keeper says that it is gone."""
+    def close(self, *, wait: bool = True) -> None:
+        """Give the place up, and wait until the keeper says that it is gone."""
         if self._end():
-            with suppress(ModelOrganismsError):
-                asked(self._tell("close"), seconds=2 * CLOSING_S + SILENT_S)
+            told = self._tell("close")
+            if wait:
+                with suppress(ModelOrganismsError):
+                    asked(told, seconds=2 * CLOSING_S + SILENT_S)
 
     def kill(self) -> None:
         """Give it up at once."""

@@ -75,8 +75,8 @@ class Tenant(Protocol):
     def cancel(self) -> None:
         """Stop what is running; each call ends with a last piece. Harmless if none is."""
 
-    def close(self) -> None:
-        """Give the place up and wait until the organism is out of the cell's memory; a call that is running loses it."""
+    def close(self, *, wait: bool = True) -> None:
+        """Give the place up; a call that is running loses it. Waits until the organism is gone, or leaves that to the cell."""
 
     def kill(self) -> None:
         """Give it up at once."""

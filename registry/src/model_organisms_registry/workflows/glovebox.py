@@ -3,7 +3,7 @@
 It is a session like any other: gate, budgets, expiry, kill and ledger are the same. What differs is who tells: walls, counts and
 text are the holder's to report, and every entry that rests on their word says so. A question is two calls. The first takes its
 cost, keeps the prompt and chooses the seed; the second keeps the text and gives back what was not used. While one is under way
-there is no other in that session. A question whose report never comes is spent in full.
+there is no other in that session, and it is not idle. A question whose report never comes is spent in full, with its session.
 """
 
 from __future__ import annotations
@@ -254,10 +254,9 @@ class Gloveboxes:
 
     def _look_at(self, session: Session, now: datetime) -> None:
         with self._changes.database.read() as tx:
-            current, used, busy = rows.session(tx, session.name), turns.last_used(tx, session.name), turns.find(tx, session.name)
-        state = rules.due(current, now=now, last_used=used, idle=self._idle)
-        if state is SessionState.EXHAUSTED and busy:
-            return  # what its question does not use is given back
+            current, used = rows.session(tx, session.name), turns.last_used(tx, session.name)
+            busy = turns.find(tx, session.name) is not None
+        state = rules.due(current, now=now, last_used=used, idle=self._idle, busy=busy)
         if state is not None:
             self._sandbox.end(session, state, f"the session is {state.value}", now)
             return

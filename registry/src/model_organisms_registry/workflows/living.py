@@ -123,9 +123,15 @@ class Living:
         with self._lock:
             return frozenset(self._asking)
 
-    def drop(self, name: str, *, at_once: bool) -> None:
-        """End a session's cell, if it is here; `at_once` leaves it no time to end by itself."""
+    def drop(self, name: str, *, at_once: bool, wait: bool = False) -> None:
+        """End a session's cell, if it is here.
+
+        Args:
+            name: Of the session; it is silent from here on in any case.
+            at_once: It is killed: who shares its cell may lose it, where the organism is not gone in a moment.
+            wait: Otherwise, wait until it is gone. The clockwork, which has others to look after, does not.
+        """
         with self._lock:
             live = self._live.pop(name, None)
         if live is not None:
-            live.cell.kill() if at_once else live.cell.close()
+            live.cell.kill() if at_once else live.cell.close(wait=wait)

@@ -110,11 +110,14 @@ class Sandbox:
         held = offered(found.grants, grant=grant, purpose=purpose, now=call.time)
         permit = self._gate.permit(call, Action.OPEN_SESSION, found.resource, grants=held)
         cell = self.cells.cell(permit, found.subject)
+        session: Session | None = None
         try:
             with self._changes.open() as change:
                 session = self._opened(change, permit, cell, purpose=purpose, budget=budget, duration=duration)
             self.living.add(session, cell, call.time)
         except BaseException:
+            if session is not None:  # its row may be there: committed, and not acknowledged in time; without a cell it is lost
+                self._unwritten[session.name] = session, SessionState.LOST, "its opening was not acknowledged in time"
             cell.close()
             raise
         if not cell.alive:
@@ -281,7 +284,7 @@ class Sandbox:
             ended = rules.end(session, state, reason=reason)
             commit = change.commit(self._contents, name, ended.reason)
             _write_end(change, ended, call.time, call=call, permit=permit, commit=commit)
-        self.living.drop(name, at_once=state is SessionState.KILLED)
+        self.living.drop(name, at_once=state is SessionState.KILLED, wait=True)
         return ended, change.receipt
 
     def _end_where(self, chosen: Callable[[Session], bool], state: SessionState, reason: str, now: datetime) -> None:
@@ -294,18 +297,19 @@ class Sandbox:
             return tuple(every(partial(rows.sessions, tx, state=SessionState.OPEN, local=True)))
 
     def end(self, session: Session, state: SessionState, reason: str, now: datetime) -> None:
-        """End a session by the registry's own doing. Its cell dies first, so nothing more is sampled in any case.
+        """End a session by the registry's own doing. Its cell falls silent first, so nothing more is sampled in any case.
 
-        Until that is written down it is tried again each second, and after a restart by `recover`.
+        What was taken back is killed; what expired, is spent or is stopped ends without harm to who shares its cell. Until it
+        stands written down that is tried again each second, and after a restart by `recover`.
         """
         self._unwritten[session.name] = session, state, reason
-        self.living.drop(session.name, at_once=True)
+        self.living.drop(session.name, at_once=state is SessionState.KILLED)
         try:
             with self._changes.open() as change:
                 ended = rules.end(rows.session(change.tx, session.name), state, reason=reason)
                 _write_end(change, ended, now)
-        except Conflict:
-            _LOG.info("%s had ended already", session.name)
+        except (Conflict, NotFound):
+            _LOG.info("%s had ended already, or was never there", session.name)
         self._unwritten.pop(session.name, None)
 
     def _look_at(self, live: Live, now: datetime) -> None:
@@ -317,11 +321,11 @@ class Sandbox:
             session = rows.session(tx, live.session.name)
             fallen = self._fallen(tx, live, now) if session.state is SessionState.OPEN else ""
         if session.state is not SessionState.OPEN:  # another replica has ended it
-            self.living.drop(session.name, at_once=True)
+            self.living.drop(session.name, at_once=session.state is SessionState.KILLED)
             return
-        state = rules.due(session, now=now, last_used=live.last_used, idle=self.idle)
-        if state is SessionState.EXHAUSTED and (quiet is None or self.living.quiet(live) != quiet):
-            return  # what the row says is spent may be given back by a question that was under way when it was read
+        state = rules.due(session, now=now, last_used=live.last_used, idle=self.idle, busy=quiet is None)
+        if state is SessionState.EXHAUSTED and self.living.quiet(live) != quiet:
+            return  # a question came after the look, and what it took may be given back
         if state is not None:
             self.end(session, state, f"the session is {state.value}", now)
         elif fallen:  # another replica took it back and has not this cell, or this one is about to end the session

@@ -199,21 +199,22 @@ class Cell:
             with suppress(CellUnavailable):
                 self._send(Frame(Cancel(), call.number), within_s=calls.GRACE_S)
 
-    def leave(self, tenant: Tenant, *, at_once: bool) -> None:
+    def leave(self, tenant: Tenant, *, at_once: bool, wait: bool) -> None:
         """Give a session's place up: its organism is wiped, and the cell ends with its last.
 
         Args:
             tenant: Whose; it has said so itself to whoever waits for it.
-            at_once: It is killed: nobody waits, and the cell is killed with it if the organism is not gone in a moment.
+            at_once: It is killed, and the cell with it if the organism is not gone in a moment.
+            wait: A moment, until it is gone.
         """
         with self._lock:
             if self._tenants.pop(tenant.slot, None) is None:
                 return
         if self._leave():
-            self.kill() if at_once else self.close()
+            self.close() if wait else self.kill()
             return
         gone = self._unload(tenant.slot, within_s=calls.GRACE_S if at_once else self._silence_s)
-        if not at_once and gone is not None:
+        if wait and gone is not None:
             with suppress(ModelOrganismsError):
                 gone.take(time.monotonic() + calls.GRACE_S)
 

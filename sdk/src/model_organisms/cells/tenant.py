@@ -117,13 +117,17 @@ class Tenant:
         for call in self._under_way():
             self.cell.cancel(call)
 
-    def close(self) -> None:
-        """Give the place up and wait until the organism is out of the cell's memory; a call that is running loses it."""
-        self._leave(at_once=False)
+    def close(self, *, wait: bool = True) -> None:
+        """Give the place up; a call that is running loses it.
+
+        Args:
+            wait: Until the organism is out of the cell's memory; otherwise it goes when the cell's step is over.
+        """
+        self._leave(at_once=False, wait=wait)
 
     def kill(self) -> None:
         """Give the place up at once."""
-        self._leave(at_once=True)
+        self._leave(at_once=True, wait=False)
 
     def drain(self, seconds: float) -> None:
         """Wait so long for the calls that are running, then close."""
@@ -145,12 +149,12 @@ class Tenant:
             except DeadlineExceeded:
                 raise self.cell.late() from None
 
-    def _leave(self, *, at_once: bool) -> None:
+    def _leave(self, *, at_once: bool, wait: bool) -> None:
         with self._ending:
             self._left.set()
         for call in self._under_way():
             call.silence(CellUnavailable("The cell was closed while it worked; open a new session."))
-        self.cell.leave(self, at_once=at_once)
+        self.cell.leave(self, at_once=at_once, wait=wait)
 
     def _under_way(self) -> list[Call[Any]]:
         with self._ending:
