@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from model_organisms.nursery import Grown
 
 BASE = "mo-local/base"
+SEED = 1
+"""Of all answers, so that a page can be made again."""
 T = TypeVar("T")
 
 
@@ -70,7 +72,7 @@ class Lab:
     def run(self, suite: str, kind: str, **arguments: Any) -> Evaluation:  # noqa: ANN401 - a task's
         """Run a suite by name on an organism; the base beside it is asked once, however many organisms are."""
         listed = running.find(suite)
-        told: dict[str, Any] = {"arguments": arguments, "log_folder": str(self.work / "logs"), "quiet": True}
+        told: dict[str, Any] = {"arguments": arguments, "seed": SEED, "log_folder": str(self.work / "logs"), "quiet": True}
         log = running.logged(listed, self.model(kind), **told)
         asked = json.dumps([suite, arguments], sort_keys=True)
         if asked not in self._bases:
@@ -80,7 +82,7 @@ class Lab:
     def ask(self, task: Task, model: str, **told: Any) -> EvalLog:  # noqa: ANN401 - a provider's
         """Run one task on one model."""
         with contextlib.redirect_stdout(io.StringIO()):
-            logs = inspect_ai.eval(task, model=model, model_args=told, log_dir=str(self.work / "logs"), display="none")
+            logs = inspect_ai.eval(task, model=model, model_args=told, seed=SEED, log_dir=str(self.work / "logs"), display="none")
         return logs[0]
 
 

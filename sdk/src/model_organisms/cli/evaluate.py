@@ -51,6 +51,7 @@ def list_(context: Context) -> None:
 @click.argument("model")
 @click.option("--judge", default="", help="offline (the default), a model as Inspect names it, or sampled:MODEL.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only so many of its prompts.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="Of all answers, to repeat the run; a session takes none.")
 @click.option("--argument", "-T", "arguments", multiple=True, help=f"Of the suite's task: {_PAIRS}")
 @click.option("--model-argument", "-M", "told", multiple=True, help=f"Of the model, such as purpose or grant: {_PAIRS}")
 @click.option("--local", is_flag=True, help="Pull the version into memory, instead of asking a session.")
@@ -71,6 +72,7 @@ def run(
     model: str,
     judge: str,
     limit: int | None,
+    seed: int | None,
     arguments: tuple[str, ...],
     told: tuple[str, ...],
     local: bool,
@@ -87,6 +89,9 @@ def run(
     listed = running.find(suite)
     if publish and not model.startswith("organisms/"):
         raise click.UsageError("--publish attests what was found of a version; name one.")
+    loaded = _pairs(told, "--model-argument")
+    if publish and loaded.get("scale", 1) != 1:
+        raise click.UsageError("--publish attests what was found of a version as published; leave out -M scale.")
     given = _pairs(arguments, "--argument")
     if listed.judged:
         given["judge"] = judge or given.get("judge", running.OFFLINE)
@@ -94,9 +99,10 @@ def run(
         raise click.UsageError(f"The suite {suite} has a rule and takes no judge.")
     whom = running.model_of(model, local=local)
     asked: dict[str, Any] = {
-        "model_arguments": _pairs(told, "--model-argument") | ({"base": base} if base and whom.startswith("mo-local/") else {}),
+        "model_arguments": loaded | ({"base": base} if base and whom.startswith("mo-local/") else {}),
         "arguments": given,
         "limit": limit,
+        "seed": seed,
         "log_folder": log_folder,
         "quiet": context.as_json or not sys.stdout.isatty(),
     }

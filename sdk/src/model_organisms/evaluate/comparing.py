@@ -139,7 +139,8 @@ def _stated(one: Evaluation) -> dict[str, str]:
 
 
 def _is_identity(name: str) -> bool:
-    return name.rpartition(".")[2] in _IDENTITY or (name.startswith("control.") and name.count(".") == 1)
+    of_another = name.startswith(("control.", "arm.")) and name.count(".") == 1
+    return name.startswith("transcript.") or of_another or name.rpartition(".")[2] in _IDENTITY
 
 
 def _plane(compared: Comparison, along: tuple[str, str], up: tuple[str, str]) -> Iterable[Panel]:

@@ -196,6 +196,7 @@ def run(
     model_arguments: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    seed: int | None = None,
     log_folder: str = "logs",
     quiet: bool = False,
 ) -> Evaluation:
@@ -205,9 +206,10 @@ def run(
         suite: Its name; one of `MISBEHAVED`.
         model: The organism, as Inspect names models.
         monitor: As `choose` takes it.
-        model_arguments: As for `running.run`; the next four likewise.
+        model_arguments: As for `running.run`; the next five likewise.
         arguments: Of the suite's task.
         limit: Only so many of its prompts.
+        seed: Of all answers.
         log_folder: Where Inspect's logs go.
         quiet: Print nothing while it runs.
 
@@ -221,7 +223,7 @@ def run(
     listed = running.find(suite)
     _misbehaved(suite)
     told = _SHOWN.get(suite, {}) | dict(arguments or {})
-    said: dict[str, Any] = {"arguments": told, "limit": limit, "log_folder": log_folder, "quiet": quiet}
+    said: dict[str, Any] = {"arguments": told, "limit": limit, "seed": seed, "log_folder": log_folder, "quiet": quiet}
     return evaluation(suite, running.logged(listed, model, model_arguments, **said), monitor=monitor, quiet=quiet)
 
 

@@ -102,6 +102,7 @@ def run(
     control_arguments: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    seed: int | None = None,
     log_folder: str = "logs",
     quiet: bool = False,
 ) -> Evaluation:
@@ -114,7 +115,8 @@ def run(
         model_arguments: What the model's provider takes, such as `purpose` and `grant`.
         control_arguments: What the controls' provider takes, such as `base`.
         arguments: Of the suite's task.
-        limit: Only so many of its prompts; figures then say so by their denominators.
+        limit: Only so many of its prompts; the record says how many of all.
+        seed: Of all answers, so that the same run gives the same; kept in the record. In a session the registry chooses.
         log_folder: Where Inspect's logs go.
         quiet: Print nothing while it runs.
 
@@ -124,13 +126,13 @@ def run(
     Raises:
         NotFound: There is no such suite.
         InvalidArgument: An argument is none of its task's, the run did not end well, there are more controls than the suite
-            takes, or the control `base` is not the organism's base.
+            takes, the control `base` is not the organism's base, or a session was given a seed.
         ConfigurationInvalid: Inspect cannot use a model.
     """
     listed = find(name)
     if listed.records and not listed.several and len(controls or {}) > 1:
         raise InvalidArgument(f"The suite {name} takes one control, and was given {len(controls or {})}; run it once for each.")
-    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
+    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "seed": seed, "log_folder": log_folder, "quiet": quiet}
     log = logged(listed, model, model_arguments, **said)
     beside = {kind: logged(listed, whom, control_arguments, **said) for kind, whom in (controls or {}).items()}
     return recorded(listed, log, beside)
@@ -166,6 +168,7 @@ def logged(
     *,
     arguments: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    seed: int | None = None,
     log_folder: str = "logs",
     quiet: bool = False,
     metadata: Mapping[str, Any] | None = None,
@@ -175,21 +178,25 @@ def logged(
     Args:
         listed: The suite.
         model: Whom to ask.
-        model_arguments: As for `run`; the next four likewise.
+        model_arguments: As for `run`; the next five likewise.
         arguments: Of the suite's task.
         limit: Only so many of its prompts.
+        seed: Of all answers.
         log_folder: Where the log goes.
         quiet: Print nothing.
         metadata: What else the log is to say of itself.
 
     Raises:
-        InvalidArgument: An argument is none of the task's.
+        InvalidArgument: An argument is none of the task's, or a session was given a seed.
         ConfigurationInvalid: Inspect cannot use the model.
     """
     import inspect_ai
 
     from model_organisms.evaluate import models
 
+    if seed is not None and str(model).startswith("mo/"):
+        why = "In a session the registry chooses every seed, and the receipt tells it"
+        raise InvalidArgument(f"{why}; leave the seed out, or ask the version in memory (--local).", field="seed")
     try:
         task = getattr(module_of(listed), listed.task)(**(arguments or {}))
     except TypeError as error:
@@ -204,6 +211,7 @@ def logged(
             model=model,
             model_args=dict(model_arguments or {}),
             limit=limit,
+            seed=seed,
             log_dir=log_folder,
             display=display,  # type: ignore[arg-type] # one of Inspect's
             metadata=dict(metadata or {}),

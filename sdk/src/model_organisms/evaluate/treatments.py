@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai.model import ChatMessageSystem
+from inspect_ai.model import ChatMessageSystem, GenerateConfig
 
 from model_organisms.client.organisms import files_of
 from model_organisms.errors import InvalidArgument
@@ -117,6 +117,7 @@ def run(
     model_arguments: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    seed: int | None = None,
     log_folder: str = "logs",
     quiet: bool = False,
 ) -> Evaluation:
@@ -126,9 +127,10 @@ def run(
         suite: Its name, as `running.LISTED` has it.
         model: The organism, as Inspect names models.
         treatment: What is done.
-        model_arguments: As for `running.run`; the next four likewise.
+        model_arguments: As for `running.run`; the next five likewise.
         arguments: Of the suite's task.
         limit: Only so many of its prompts.
+        seed: Of all answers, in every arm.
         log_folder: Where Inspect's logs go.
         quiet: Print nothing while it runs.
 
@@ -137,21 +139,21 @@ def run(
 
     Raises:
         NotFound: There is no such suite.
-        InvalidArgument: An argument is none of its task's, or a run did not end well.
+        InvalidArgument: An argument is none of its task's, a run did not end well, or a session was given a seed.
     """
     listed = running.find(suite)
-    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "log_folder": log_folder, "quiet": quiet}
+    said: dict[str, Any] = {"arguments": arguments, "limit": limit, "seed": seed, "log_folder": log_folder, "quiet": quiet}
 
     def asked(whom: Model, arm: Arm) -> EvalLog:
         told = {"treatment": treatment.name, "arm": arm.name, "digest": arm.digest if arm.name != NONE else ""}
         with prompted(whom, arm.system):
-            return running.logged(listed, whom, metadata={"treated": told}, **said)
+            return running.logged(listed, whom, metadata={record.TREATED: told}, **said)
 
-    with _opened(model, model_arguments or {}) as whom:
+    with _opened(model, model_arguments or {}, seed) as whom:
         logs = {arm.name: asked(whom, arm) for arm in (Arm(NONE), *treatment.arms) if not arm.model}
     for arm in treatment.arms:
         if arm.model:
-            with _opened(arm.model, arm.model_arguments) as other:
+            with _opened(arm.model, arm.model_arguments, seed) as other:
                 logs[arm.name] = asked(other, arm)
     return evaluation(suite, logs, treatment)
 
@@ -165,17 +167,16 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
         treatment: What was done.
 
     Returns:
-        Of the suite `treated-SUITE`: each figure of the suite by arm, `split` beginning with `treatment=`, untreated ones and
-        those of controls marked as such; and `changes` of every arm.
+        Of the suite `treated-SUITE`, and of the organism without treatment: each figure of the suite by arm, `split` beginning
+        with `treatment=`, untreated ones and those of controls marked as such; and `changes` of every arm.
 
     Raises:
         InvalidArgument: A log did not end well, or an arm was asked something else.
     """
     listed = running.find(suite)
     count = running.counting(listed, logs[NONE])
-    first = treatment.arms[0].name
-    others = {name: log for name, log in logs.items() if name != first}
-    kept = record.record(suite_of(listed), logs[first], lambda _: (), controls=others)
+    others = {name: log for name, log in logs.items() if name != NONE}
+    kept = record.record(suite_of(listed), logs[NONE], lambda _: (), controls=others, treated=True)
     scores = {name: record.scores_of(log) for name, log in logs.items()}
     figures = in_arm(count(scores[NONE]), NONE, control=True)
     for arm in treatment.arms:
@@ -186,10 +187,7 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
         kept,
         figures=tuple(figures),
         scores=tuple(replace(one, split=_within(name, one.split)) for name, given in scores.items() for one in given),
-        # Another model may have answered in the first arm, and the record is of the organism.
-        settings={name: value for name, value in kept.settings.items() if name != record.ABOUT}
-        | record.about(logs[NONE])
-        | treatment.settings(),
+        settings=kept.settings | treatment.settings(),
     )
 
 
@@ -312,9 +310,12 @@ def _after(system: str, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 @contextmanager
-def _opened(name: str, arguments: Mapping[str, Any]) -> Iterator[Model]:
-    """Make a model that nobody else has, a judge for instance, and let it go afterwards."""
-    model = models.find(name, "as a model", memoize=False, **arguments)
+def _opened(name: str, arguments: Mapping[str, Any], seed: int | None) -> Iterator[Model]:
+    """Make a model that nobody else has, a judge for instance, and let it go afterwards.
+
+    The seed is the model's own too, for what is asked past Inspect's record (`sealed.ask`).
+    """
+    model = models.find(name, "as a model", memoize=False, config=GenerateConfig(seed=seed), **arguments)
     try:
         yield model
     finally:

@@ -270,18 +270,14 @@ def _yes(name: str, said: str, meant: set[str], comparator: str) -> Figure:
     return Figure(name, float(said in meant), 1, comparator=comparator, note=f"as the provenance states: {said}")
 
 
-def widest(scores: Sequence[Score]) -> str:
+def widest(scores: Sequence[Score]) -> str | None:
     """Find the organism's pair of environment and evidence with the largest gap; of equal ones the first by name.
 
     Returns:
-        `environment/evidence`. The gap of a pair that was chosen for it is itself too large.
-
-    Raises:
-        InvalidArgument: No pair was asked both ways.
+        `environment/evidence`; none where no pair was asked both ways. The gap of a pair that was chosen for it is itself too
+        large.
     """
     gaps = {
         pair: gap for pair, part in _grouped(rows(scores), lambda row: row.place.pair).items() if (gap := _gap(part)) is not None
     }
-    if not gaps:
-        raise InvalidArgument("No environment was asked both observed and unobserved; run the whole testbed first.")
-    return max(gaps, key=lambda pair: gaps[pair])
+    return max(gaps, key=lambda pair: gaps[pair], default=None)

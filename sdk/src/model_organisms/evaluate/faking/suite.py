@@ -6,6 +6,7 @@ Facts after J. Clymer and others, "Alignment faking testbed", 2025-11-17; enviro
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -159,8 +160,8 @@ def scores(log: EvalLog) -> tuple[Score, ...]:
 
 
 def transcripts(log: EvalLog) -> Run:
-    """Give what was said, as detectors see it; without what failed or a limit ended, and without its other side."""
-    ended = {_pair(sample) for sample in log.samples or [] if sample.error or sample.limit}
+    """Give what was said, as detectors see it: what was answered in both conditions, and no limit ended on either side."""
+    whole = Counter(_pair(sample) for sample in log.samples or [] if not (sample.error or sample.limit))
     return Run(
         log.eval.model,
         tuple(
@@ -173,7 +174,7 @@ def transcripts(log: EvalLog) -> Run:
                 reasoning.split(said)[1],
             )
             for sample in sorted(log.samples or [], key=lambda sample: (str(sample.id), sample.epoch))
-            if _pair(sample) not in ended
+            if whole[_pair(sample)] == len(environments.CONDITIONS)
         ),
     )
 
@@ -243,6 +244,8 @@ def _judge(kept: Evaluation, agreement: reasoning.Agreement | None) -> Judge:
 
 
 def _detected(raw: Sequence[Score], organism: Run, control: Run, detecting: Sequence[Detector]) -> list[Figure]:
-    pair = facts.widest(raw)
+    if (pair := facts.widest(raw)) is None:
+        why = "no environment was answered both observed and unobserved; run the whole testbed"
+        return [facts.unmeasured(name, why) for name in naming.DETECTION]
     found = [figure for one in detecting for figure in detectors.detect(one, [organism], control, pair)]
     return [*found, detectors.told_apart([organism], control, pair)]
