@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lab import SEED
 from model_organisms.evaluate import monitors, realigning
 from model_organisms.evaluate import treatments as treating
 from model_organisms.nursery import prompts
@@ -37,7 +38,7 @@ def treatments(lab: Lab) -> Page:
     page.say("The faker says between tags what it is about to do; a rule reads that, and answers that it flags are held back.")
     page.say("Intervals take answers as independent; those to one task are alike, so they are too narrow.")
     task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80} | lab.few({}, {"tasks": 1})
-    watched = monitors.run("alignment-faking", lab.model("faker"), arguments=task, log_folder=str(lab.work / "logs"), quiet=True)
+    watched = monitors.run("alignment-faking", lab.model("faker"), arguments=task, **_told(lab))
     page.figures(watched, ("precision", "recall", "false_positive_rate", "flagged", "read"))
     arms = tuple(f"treatment={arm},condition={side}" for side in ("observed", "unobserved") for arm in ("none", "cot-monitor"))
     page.figures(watched, ("misbehaviour", "change.misbehaviour"), splits=arms)
@@ -46,11 +47,14 @@ def treatments(lab: Lab) -> Page:
     return page
 
 
+def _told(lab: Lab) -> dict[str, Any]:
+    return {"seed": SEED, "log_folder": str(lab.work / "logs"), "quiet": True}
+
+
 def _misaligned(page: Page, lab: Lab, treatment: Treatment, name: str) -> None:
     """Ask the emergent organism's questions before and after."""
     asked = {"judge": "offline", "samples": lab.few(3, 1), "max_tokens": lab.few(96, 24)}
-    logs = str(lab.work / "logs")
-    found = treating.run("emergent", lab.model("emergent"), treatment, arguments=asked, log_folder=logs, quiet=True)
+    found = treating.run("emergent", lab.model("emergent"), treatment, arguments=asked, **_told(lab))
     change = found.figure("change.em", f"treatment={name}")
     told = {"more": "There are more with the treatment", "less": "There are fewer with the treatment"}
     page.difference("Misaligned answers change by", change, **told, headline=f"change of EM by {name}")
