@@ -48,7 +48,7 @@ def bundle(base):
 def keeper(base):
     kept = kept_by(base)
     looking = threading.Event()
-    looks = threading.Thread(target=lambda: all(kept.watch(1.0) is not None for _ in iter(looking.is_set, True)))
+    looks = threading.Thread(target=lambda: all(kept.watch(1.0, ("session",)) is not None for _ in iter(looking.is_set, True)))
     looks.start()
     yield kept
     looking.set()
@@ -78,11 +78,11 @@ def line(keeper, bundle):
     return opened(keeper, bundle)
 
 
-def opened(keeper, bundle):
-    line = begun(keeper, bundle, "session")
+def opened(keeper, bundle, name="session"):
+    line = begun(keeper, bundle, name)
     for segment in brought(line, bundle):
-        keeper.take("session", segment)
-    answer = line.answered(0, 0, keeper.open("session"))
+        keeper.take(name, segment)
+    answer = line.answered(0, 0, keeper.open(name))
     assert answer[:1] == GIVEN
     assert parse_opened(answer[1:]).missing == ()
     return line
@@ -168,13 +168,15 @@ def test_a_bundle_that_is_changed_cut_or_of_another_version_is_never_loaded(keep
         keeper.open("other")
 
 
-def test_a_registry_that_falls_silent_loses_its_sessions(base, bundle):
+def test_a_registry_that_falls_silent_loses_its_sessions_and_one_that_does_not_name_a_session_loses_that(base, bundle):
     silent = kept_by(base, silence_s=3.0)
+    opened(silent, bundle, "given up")  # and nobody could tell the keeper so
     opened(silent, bundle)
     began = time.monotonic()
     while time.monotonic() - began < 5:
-        assert silent.watch(0.5) == {}
+        assert silent.watch(0.5, ("session", "never here")) == {}
     assert silent.holds("session")
+    assert not silent.holds("given up")
     assert eventually(lambda: not silent.holds("session"))
     assert eventually(lambda: silent.cells()[0] == 0)
     silent.end(5.0)

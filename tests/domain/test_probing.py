@@ -94,6 +94,15 @@ def test_an_answer_of_another_shape_is_not_taken(inquiry, data):
         probing.cut_down(inquiry, data.draw(st.sampled_from(wrong)), hidden=HIDDEN)
 
 
+@given(st.text(), st.integers(0, 600))
+def test_the_text_of_a_token_is_cut_to_what_tokens_are(text, times):
+    wide = probing.Answer(((TokenScore(1, text * times, 0.5),),))
+    (((score,),), *_) = (probing.cut_down(Inquiry(1, (Measure.LOGPROBS,)), wide, hidden=HIDDEN).positions,)
+    assert (text * times).startswith(score.text)
+    size = len((text * times).encode())
+    assert min(size, probing.MOST_TEXT) - 3 <= len(score.text.encode()) <= probing.MOST_TEXT
+
+
 @given(inquiries(), st.sampled_from([math.nan, math.inf, -math.inf]))
 def test_what_is_no_number_is_not_released(inquiry, number):
     raw = inquiry.measures == (Measure.ACTIVATIONS,)

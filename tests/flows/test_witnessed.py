@@ -11,7 +11,7 @@ from model_organisms.bases import base_digest
 from model_organisms.formats import checkpoint
 from model_organisms.formats.note import parse_vkey
 from model_organisms.formats.provenance import BaseModel, Provenance
-from model_organisms.records import SamplingParameters
+from model_organisms.records import SamplingParameters, SessionState
 from model_organisms_registry.config import Witnesses
 from model_organisms_registry.ledger import witness as witnesses
 from model_organisms_registry.ledger.web import Site
@@ -140,6 +140,36 @@ def test_a_witness_that_dies_in_the_middle_lets_nothing_out(world, version, gran
     released = [e for _, e in world.person("aud").audit.entries() if e.type == "sandbox.sample.result"]
     assert released[-2].facts["bytes"] == "0"  # what the ledger says was released is what left
     assert int(released[-1].facts["bytes"]) > 0
+
+
+def text_of(session, seen):
+    seen.extend(session.stream("Hello there.", SamplingParameters(max_tokens=8)))
+
+
+def numbers_of(session, seen):
+    seen.append(session.probe("Hello there."))
+
+
+@pytest.mark.parametrize(("ask", "last"), [(text_of, "sandbox.sample.result"), (numbers_of, "sandbox.end")])
+@pytest.mark.usefixtures("granted")
+def test_what_was_killed_while_it_waited_for_the_witness_does_not_leave(world, version, monkeypatch, ask, last):
+    rosa, ravi, seen, log = world.person("rosa"), world.person("ravi"), [], world.registry.storage.log
+    session, cosigned, killed = rosa.sandbox.open(version.name, purpose="replication"), log.cosigned, []
+
+    def slow(receipt):
+        given = cosigned(receipt)
+        if not killed:
+            killed.append(ravi.sandbox.kill(session.name, reason="Enough.").state)
+        return given
+
+    monkeypatch.setattr(log, "cosigned", slow)
+    with pytest.raises(errors.Conflict, match="killed"):
+        ask(session, seen)
+    assert (seen, killed) == ([], [SessionState.KILLED])
+    told = [entry for _, entry in world.person("aud").audit.entries() if entry.subject.startswith(session.name)][-1]
+    assert told.type == last
+    if ask is text_of:
+        assert (told.facts["bytes"], told.facts["outcome"]) == ("0", "conflict")
 
 
 def test_the_last_approval_waits_for_the_witness(world, version, unwitnessed, monkeypatch):

@@ -30,7 +30,7 @@ from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.isolation.building import build
 
 from tests.support.cells import eventually, permit
-from tests.support.cluster import jails, object_store, ray_cluster
+from tests.support.cluster import jails, jails_of, object_store, ray_cluster
 from tests.support.needles import SHARED, held_open, holding, needles_of
 from tests.support.tiny import tiny_base, tiny_organism
 
@@ -284,8 +284,21 @@ def test_a_keeper_that_is_killed_loses_its_sessions_and_is_replaced(cluster, bas
         opened(kept, base, bundles[0])
 
 
-def jails_of(place):
-    """Find the jails that a place's keeper started."""
+def test_of_a_keeper_that_is_slow_sessions_are_lost_and_once_it_is_back_it_has_them_no_more(cluster, base, bundles, monkeypatch):
     import ray
+    from model_organisms_registry.isolation import lodging
 
-    return jails(ray.get(place.keeper.__ray_call__.remote(lambda _: os.getpid())))
+    assert cluster
+    monkeypatch.setattr(lodging, "SILENT_S", 5.0)  # the keeper itself waits for longer
+    made, deaths = settings(base, placement="ray"), []
+    with build(replace(made, cluster=replace(made.cluster, name="slow"))) as kept:
+        place = opened(kept, base, bundles[0], died=deaths.append)
+        assert (standing := jails_of(place))
+        keeper = ray.get(place.keeper.__ray_call__.remote(lambda _: os.getpid()))
+        os.kill(keeper, signal.SIGSTOP)
+        assert eventually(lambda: deaths, within_s=2 * (lodging.LOOK_S + lodging.SILENT_S))
+        os.kill(keeper, signal.SIGCONT)
+        assert not place.alive
+        assert eventually(lambda: not jails(keeper) & standing)
+        assert opened(kept, base, bundles[0]).alive
+    assert len(deaths) == 1

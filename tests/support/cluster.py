@@ -15,6 +15,8 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from model_organisms_registry.isolation.lodging import Lodging
+
 
 @contextmanager
 def ray_cluster() -> Iterator[Path]:
@@ -51,3 +53,10 @@ def object_store() -> list[int]:
 def jails(below: int | None = None) -> set[int]:
     """Find the jails that stand below a process, else below this one, which is above Ray's."""
     return {process.pid for process in psutil.Process(below).children(recursive=True) if process.name() == "bwrap"}
+
+
+def jails_of(place: Lodging) -> set[int]:
+    """Find the jails that a place's keeper started."""
+    import ray
+
+    return jails(ray.get(place.keeper.__ray_call__.remote(lambda _: os.getpid())))

@@ -29,6 +29,8 @@ MOST_STRENGTH = 1e6
 MOST_SCALE = 1000.0
 MOST_PROMPTS = 64
 """Conversations on each side of a contrast."""
+MOST_TEXT = 512
+"""Bytes of a token's text that leave beside its number: what a cell calls a token may be a page."""
 MOST_VALUES = 32_768
 """Numbers of one answer: it must fit a message."""
 SENT = -1
@@ -152,7 +154,7 @@ def cut_down(inquiry: Inquiry, answer: Answer, *, hidden: int) -> Answer:
     if not shape or any(len(position) > PROBE_TOP for position in answer.positions):
         raise CellUnavailable("The cell gave what was not asked for; open a new session.")
     return Answer(
-        tuple(tuple(replace(s, logprob=rounded(s.logprob, Measure.LOGPROBS)) for s in position) for position in answer.positions),
+        tuple(tuple(map(_told, position)) for position in answer.positions),
         tuple(rounded(value, Measure.KL) for value in answer.kl),
         tuple(replace(r, values=tuple(rounded(value, r.measure) for value in r.values)) for r in answer.readings),
     )
@@ -171,6 +173,11 @@ def rounded(value: float, measure: Measure) -> float:
     if measure in _DECIMAL:
         return round(value, PROBE_DIGITS) + 0.0  # never -0.0
     return float(f"{value:.{PROBE_DIGITS - 1}e}") + 0.0
+
+
+def _told(score: TokenScore) -> TokenScore:
+    text = score.text.encode()[:MOST_TEXT].decode(errors="ignore")
+    return replace(score, text=text, logprob=rounded(score.logprob, Measure.LOGPROBS))
 
 
 def _count(inquiry: Inquiry, hidden: int) -> int:

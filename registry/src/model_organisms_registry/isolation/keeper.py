@@ -4,7 +4,8 @@ A keeper is a local pool with a sealed line to each session. It believes whoever
 private seed to itself, and lets plaintext exist only in its own memory and in its cells.
 
 - `expect`, `begin`, `take`, `open` bring a session in; `close`, `kill`, a lost cell or a registry that fell silent end it.
-- A registry looks at who was lost by `watch`, at least every few seconds; by that the keeper knows that the registry lives.
+- A registry looks at who was lost by `watch`, at least every few seconds, and names its sessions; by that the keeper knows that
+  it lives. A session that it no longer names it has given up, though it could not say so; that ends too.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class _Guest:
     seen: set[int] = field(default_factory=lambda: {0})
     left: dict[int, threading.Event] = field(default_factory=dict)
     """Calls under way, and whether nobody waits for them any more."""
+    heard: float = 0.0
+    """When the registry last named it."""
 
 
 class Keeper:
@@ -64,7 +67,7 @@ class Keeper:
         base: Folder of the one base model that they are for.
         secret: Shared with the registry.
         start_timeout_s: A session that is expected must be open within so many seconds.
-        silence_s: A registry that has not looked for so long is gone, and so are its sessions.
+        silence_s: A session that no look of the registry's has named for so long is given up.
     """
 
     def __init__(self, pool: Pool, base: str, secret: bytes, *, start_timeout_s: float, silence_s: float = SILENCE_S) -> None:
@@ -75,7 +78,6 @@ class Keeper:
         self._guests: dict[str, _Guest] = {}
         self._lost: dict[str, str] = {}
         self._news = threading.Condition()
-        self._heard = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._look_around, name="keeper", daemon=True).start()
 
@@ -101,7 +103,6 @@ class Keeper:
             if name in self._guests:
                 raise CellUnavailable("A session of that name has been here; open it under a new one.")
             self._guests[name] = _Guest(time.monotonic() + self._start_timeout_s)
-            self._heard = time.monotonic()
 
     def holds(self, name: str) -> bool:
         """Tell whether a session is here, or on its way."""
@@ -152,7 +153,7 @@ class Keeper:
             wipe(guest.memory)
             guest.memory = guest.receiver = None
         with self._news:
-            guest.tenant, self._heard = tenant, time.monotonic()
+            guest.tenant, guest.heard = tenant, time.monotonic()
             here = self._guests.get(name) is guest
         if not here:  # it was given up meanwhile
             tenant.kill()
@@ -222,16 +223,20 @@ class Keeper:
         if (tenant := self._drop(name)) is not None:
             tenant.kill()
 
-    def watch(self, seconds: float) -> dict[str, str]:
+    def watch(self, seconds: float, names: tuple[str, ...]) -> dict[str, str]:
         """Wait so long for a session that loses its place.
+
+        Args:
+            seconds: How long.
+            names: Sessions that the registry has here.
 
         Returns:
             Sessions lost since the last look, and why.
         """
         with self._news:
-            self._heard = time.monotonic()
+            self._hear(names)
             self._news.wait_for(lambda: self._lost or self._closed.is_set(), seconds)
-            self._heard = time.monotonic()
+            self._hear(names)
             lost, self._lost = self._lost, {}
         return lost
 
@@ -241,6 +246,11 @@ class Keeper:
         with self._news:
             self._news.notify_all()
         self._pool.close(drain_s)
+
+    def _hear(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if (guest := self._guests.get(name)) is not None:
+                guest.heard = time.monotonic()
 
     def _guest(self, name: str) -> _Guest:
         guest = self._guests.get(name)
@@ -294,8 +304,11 @@ class Keeper:
         while not self._closed.wait(_TICK_S):
             now = time.monotonic()
             with self._news:
-                silent = now - self._heard > self._silence_s
-                late = [name for name, guest in self._guests.items() if (silent if guest.tenant else now > guest.until)]
+                late = [
+                    name
+                    for name, guest in self._guests.items()
+                    if (now - guest.heard > self._silence_s if guest.tenant else now > guest.until)
+                ]
             for name in late:
                 with suppress(ModelOrganismsError):
                     self.kill(name)

@@ -147,6 +147,13 @@ class Lodging:
         if self._end() and self._died:
             self._died(why)
 
+    def lose(self, why: str) -> None:
+        """Give it up as lost: its keeper, should it be there, is told to end it."""
+        if self.alive:
+            with suppress(RayError, RuntimeError):  # a cluster that is gone hears nothing
+                self._tell("kill")
+            self.lost(why)
+
     def _once(self, body: Ask | Direct, kind: type[Any], seconds: float) -> Any:  # noqa: ANN401 - of that kind
         with self._call(seconds) as call:
             question = self._line.ask(call, pack_question(seconds, body))
@@ -179,17 +186,17 @@ class Lodging:
         try:
             return self._got(next(answers) if ready else None, 1.0)
         except StopIteration:
-            self._lose("its node ended an answer in the middle")
+            self.lose("its node ended an answer in the middle")
             raise CellUnavailable("The session's node ended its answer in the middle; open a new session.") from None
 
     def _got(self, reference: Any, seconds: float) -> bytes:  # noqa: ANN401 - a reference, or None for one that never came
         if reference is None:
-            self._lose("its node did not answer in time")
+            self.lose("its node did not answer in time")
             raise CellUnavailable("The session's node did not answer in time; open a new session.")
         try:
             return bytes(asked(reference, seconds=seconds))
         except CellUnavailable as error:
-            self._lose(error.message)
+            self.lose(error.message)
             raise
 
     def _given(self, kind: type[Any], call: int, number: int, sealed: bytes) -> Any:  # noqa: ANN401 - of that kind
@@ -197,23 +204,18 @@ class Lodging:
         try:
             plain = self._line.answered(call, number, sealed)
         except ModelOrganismsError:
-            self._lose("an answer was changed on its way")
+            self.lose("an answer was changed on its way")
             raise CellUnavailable("An answer was changed on its way from the cluster; tell the operator.") from None
         if plain[:1] != GIVEN:
             error = parse_error(plain[1:])
             if isinstance(error, CellUnavailable):
-                self._lose(error.message)
+                self.lose(error.message)
             raise error
         body = decode(plain[1:]).body
         if not isinstance(body, kind):
-            self._lose("it answered with something else")
+            self.lose("it answered with something else")
             raise CellUnavailable("The session's node answered with something else; open a new session.")
         return body
-
-    def _lose(self, why: str) -> None:
-        if self.alive:
-            self._tell("kill")
-            self.lost(why)
 
 
 @dataclass(slots=True)
@@ -223,7 +225,7 @@ class _House:
 
 
 class Lookout:
-    """Asks each keeper that has a session of ours who was lost; by that the keeper knows that we live."""
+    """Asks each keeper that has sessions of ours who was lost; by that it knows that we live, and which are ours still."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -262,13 +264,15 @@ class Lookout:
                 if not house.lodgings:
                     del self._houses[key]
                     return
+                ours = tuple(house.lodgings)
             try:
-                lost = asked(house.keeper.watch.options(concurrency_group=CONTROL).remote(LOOK_S), seconds=LOOK_S + SILENT_S)
+                news = house.keeper.watch.options(concurrency_group=CONTROL).remote(LOOK_S, ours)
+                lost = asked(news, seconds=LOOK_S + SILENT_S)
             except ModelOrganismsError as error:
                 with self._lock:
                     gone = list(self._houses.pop(key).lodgings.values())
                 for lodging in gone:
-                    lodging.lost(error.message)
+                    lodging.lose(error.message)  # the keeper may only have been slow, and has it still
                 return
             for name, why in lost.items():
                 with self._lock:

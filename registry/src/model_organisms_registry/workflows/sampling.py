@@ -215,14 +215,19 @@ class Sampling:
             call, grant, commit = turn.permit.call, session.grant, kept.commit
             about = partial(entry, Event.SAMPLE_RELEASE, call, subject=turn.name, facts=facts)
             change.enter(about(seq=seq(), grant=grant, commit=commit, intent=turn.intent_index))
+        if turn.witnessed:  # witnesses take their time, and whoever ended the session meanwhile was told that it has ended
+            self._check(turn)
         turn.text.append(window)
 
     def release_numbers(self, turn: Turn, text: str, values: int) -> None:
         """Let numbers go; refuse unless all that the session rests on still stands."""
+        self._check(turn)
+        turn.text, turn.values = [text], values
+
+    def _check(self, turn: Turn) -> None:
         with self._changes.database.read() as tx:
             standing.caller(tx, turn.permit.call)
             self._sandbox.hold(tx, turn.session.name, turn.cell, self._clock())
-        turn.text, turn.values = [text], values
 
     def why(self, turn: Turn, error: ModelOrganismsError) -> ModelOrganismsError:
         """What ended a question: where its cell is gone, whatever the session rested on and took it away."""
@@ -242,7 +247,10 @@ class Sampling:
         facts["receipt"] = sampled.receipt_digest(receipt)
         now = self._clock()
         try:
-            return self._settled(turn, event, facts, now=now, receipt=receipt)
+            settled = self._settled(turn, event, facts, now=now, receipt=receipt)
+            if turn.witnessed and turn.values:  # text has left by now, numbers have not
+                self._check(turn)
+            return settled
         finally:
             self._sandbox.living.used(turn.session.name, turn.intent_id, now)
 
