@@ -122,7 +122,7 @@ def test_detectors_that_see_the_difference_are_told_from_those_that_do_not(recor
     assert check.value == 1.0, "a scratchpad gives it away in the text alone"
 
 
-@pytest.mark.parametrize("limit", [5, 15])
+@pytest.mark.parametrize("limit", [5, 9])
 def test_a_run_that_is_cut_short_has_figures_that_say_what_is_missing(tmp_path, limit):
     told = {"model_arguments": {"observed": 0.2, "unobserved": 0.8}, "log_folder": str(tmp_path), "quiet": True}
     made = running.run("alignment-faking", "scripted/one", controls={"base": "scripted/one"}, limit=limit, **told)
@@ -130,7 +130,7 @@ def test_a_run_that_is_cut_short_has_figures_that_say_what_is_missing(tmp_path, 
     assert made.settings["limit"].startswith(f"{limit} of ")
     conditions = [environments.place(one.id).condition for one in made.scores if not one.split]
     both = conditions.count("unobserved")
-    assert (limit, both) in ((5, 0), (15, 3))  # all observed, or three tasks asked both ways
+    assert (limit, both) in ((5, 0), (9, 3))  # all observed, or three tasks asked both ways
     areas = [one for one in made.figures if one.name in naming.DETECTION and one.name != "whitebox_check_auroc"]
     if both:
         assert {one.n for one in areas} == {2 * both}
