@@ -71,6 +71,8 @@ class Cells:
     """Bytes that organisms may take in one cell."""
     cache_bytes: int = 1 << 30
     """Bytes that conversations may take in one cell."""
+    memory: int = 0
+    """Bytes of private memory of one cell; 0 reckons them from its base model and the two above."""
     silence_s: float = 60.0
     """A cell without a sign of life for so long is ended."""
     placement: str = "local"

@@ -24,5 +24,6 @@ def local(cells: Cells) -> CellPool:
         threads=cells.threads,
         adapter_bytes=cells.adapter_bytes,
         cache_bytes=cells.cache_bytes,
+        memory=cells.memory,
         silence_s=cells.silence_s,
     )

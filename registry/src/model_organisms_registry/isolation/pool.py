@@ -309,7 +309,7 @@ class CellPool:
 
     def _fresh(self, model: Path, *, level: Level) -> EmptyCell:
         try:
-            planned = plan(self._jail, model, taken=self._users())
+            planned = plan(self._jail, model)
         except JailMissing as error:
             return self._without(level, model, error.message)
         return EmptyCell(self._warden, planned)
@@ -318,10 +318,6 @@ class CellPool:
         if level > Level.CL1:
             raise JailMissing(f"{level.name} is served only from a jail. {why}", missing=",".join(sorted(REQUIRED)))
         return EmptyCell(self._warden, unsafe_plan(self._jail, model))
-
-    def _users(self) -> set[int]:
-        with self._lock:
-            return {cell.user for cell in self._cells} | {spare.user for kept in self._spares.values() for spare in kept}
 
     def _spare(self, model: Path) -> EmptyCell | None:
         with self._lock:
@@ -342,7 +338,7 @@ class CellPool:
             for model in self._models:
                 while not self._closed and len(self._spares[model]) < self._wanted:
                     try:
-                        spare = EmptyCell(self._warden, plan(self._jail, model, taken=self._users()))
+                        spare = EmptyCell(self._warden, plan(self._jail, model))
                     except ModelOrganismsError as error:
                         _logger.warning("No spare cell is kept: %s", error)
                         return

@@ -11,7 +11,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import secrets
 import shutil
 import site
 import stat
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING
 
 from model_organisms.cells import seccomp
 from model_organisms.cells.confine import Spec
+from model_organisms.cells.users import USERS
 from model_organisms.errors import BaseModelMissing, JailMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from model_organisms.cells.seccomp import Filters
 
@@ -35,15 +35,14 @@ MODEL = "/model"
 """Where a cell sees its base model."""
 WORKER = "from model_organisms.cells import worker; worker.main(spec)"
 """The program of a cell; `spec` is there when it starts."""
-USERS = range(60706, 61184)
-"""Users that cells become: a range that systemd's documentation leaves to nobody."""
 HINT = "install bubblewrap (Debian: `apt install bubblewrap`) or set [cells] bubblewrap in registry.toml"
 
 _CAP_SETGID, _CAP_SETUID, _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 6, 7, 12, 21
 _NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 _PROC = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self/maps", "/proc/self/status")
 _NVIDIA_PROC = ("/proc/driver/nvidia", "/proc/devices", "/proc/self", "/proc/sys/vm/mmap_min_addr")
-_NVIDIA_NODES = ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-caps/*")
+_GPUS = "/dev/nvidia[0-9]*"
+_NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-caps/*")
 _TASKS, _TASKS_PER_CORE = 64, 4
 """Torch and tokenizers each keep a pool of threads of the machine's size, torch two."""
 _MEMORY_FACTOR, _MEMORY_FLOOR, _BUDGETS = 4, 4 << 30, 3
@@ -58,7 +57,7 @@ class Jail:
 
     bubblewrap: str = "bwrap"
     device: str = "cpu"
-    """`cpu`, or `cuda`, for which the NVIDIA device nodes are bound in by name."""
+    """`cpu`; or `cuda`, for which the NVIDIA device nodes are bound in by name; or `cuda:1`, for which that GPU's alone are."""
     dtype: str = ""
     """Empty leaves it to `loading`."""
     threads: int = 0
@@ -80,6 +79,7 @@ class Plan:
     wrapper: tuple[str, ...]
     """bubblewrap and its options; empty where there is no jail."""
     spec: Spec
+    """Where it names a user, its starter puts one there that nobody else has."""
     filters: Filters | None
     code: str = WORKER
     environment: tuple[tuple[str, str], ...] = ()
@@ -108,13 +108,12 @@ class UnsafePlan(Plan):
         warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def plan(jail: Jail, model: Path | None, *, taken: Collection[int] = (), code: str = WORKER) -> Plan:
+def plan(jail: Jail, model: Path | None, *, code: str = WORKER) -> Plan:
     """Plan a jailed cell.
 
     Args:
         jail: The pool's settings.
         model: Folder of the base model; None where the program needs none.
-        taken: Users of the cells that live.
         code: Python to run once confined.
 
     Raises:
@@ -127,9 +126,8 @@ def plan(jail: Jail, model: Path | None, *, taken: Collection[int] = (), code: s
         raise JailMissing(msg)
     filters = seccomp.filters(device_control=jail.device.startswith("cuda"))
     own_user = _is_root()
-    user = secrets.choice([number for number in USERS if number not in taken])
     cuda = jail.device.startswith("cuda")
-    nodes = sorted(path for pattern in _NVIDIA_NODES for path in glob.glob(pattern)) if cuda else []  # noqa: PTH207 - absolute
+    device, nodes = _gpu(jail.device) if cuda else (jail.device, [])
     read = [*_libraries(), *_packages()]
     model_binds = list(_model(model)) if model else []
     if own_user and (closed := _closed_to_others([*read, *(source for source, _ in model_binds)])):
@@ -138,14 +136,14 @@ def plan(jail: Jail, model: Path | None, *, taken: Collection[int] = (), code: s
     binds = [("--ro-bind", path, path) for path in (*read, _interpreter())]
     binds += [("--ro-bind", source, target) for source, target in model_binds]
     binds += [("--dev-bind", node, node) for node in ("/dev/null", "/dev/urandom", *nodes)]
-    options = [*_apart(own_user=own_user, user=user), *_links(), *_folders(target for _, _, target in binds)]
+    options = [*_apart(own_user=own_user), *_links(), *_folders(target for _, _, target in binds)]
     options += [part for bind in binds for part in bind]
     options += ["--proc", "/proc", "--remount-ro", "/", "--chdir", "/", "--clearenv"]
     for name, value in _environment(jail):
         options += ["--setenv", name, value]
     spec = Spec(
         socket=-1,
-        user=user if own_user else 0,
+        user=USERS[0] if own_user else 0,
         paths=_import_paths(),
         readable=(
             *read,
@@ -162,7 +160,7 @@ def plan(jail: Jail, model: Path | None, *, taken: Collection[int] = (), code: s
         forbidden=seccomp.numbers(seccomp.ATTACKS),
         tasks=_TASKS + _TASKS_PER_CORE * (os.cpu_count() or 1),
         memory=jail.memory or _reckoned(jail, sum(_size(source) for source, _ in model_binds)),
-        device=jail.device,
+        device=device,
         dtype=jail.dtype,
         rows=jail.rows,
         adapters=jail.adapters,
@@ -188,12 +186,25 @@ def unsafe_plan(jail: Jail, model: Path, *, code: str = WORKER) -> UnsafePlan:
     return UnsafePlan(wrapper=(), spec=spec, filters=None, code=code, environment=_environment(jail))
 
 
-def _apart(*, own_user: bool, user: int) -> tuple[str, ...]:
+def _apart(*, own_user: bool) -> tuple[str, ...]:
     always = ("--die-with-parent", "--new-session", "--hostname", "cell", "--cap-drop", "ALL")
     if own_user:
         kinds = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
         return (*kinds, *always, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
-    return ("--unshare-all", *always, "--uid", str(user), "--gid", str(user))
+    return ("--unshare-all", *always, "--uid", str(USERS[0]), "--gid", str(USERS[0]))
+
+
+def _gpu(device: str) -> tuple[str, list[str]]:
+    """Find the nodes of a GPU, or of all; and what the cell calls it: who sees one alone knows it as the first.
+
+    The number counts those that are here, in the order of their nodes' numbers: in a container, the first may be `/dev/nvidia5`.
+    """
+    control = [path for pattern in _NVIDIA_NODES for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - absolute
+    gpus = sorted(glob.glob(_GPUS), key=lambda path: int(path.removeprefix("/dev/nvidia")))  # noqa: PTH207 - absolute
+    number = device.partition(":")[2]
+    if not number:
+        return device, [*gpus, *control]
+    return "cuda:0", [*gpus[int(number) : int(number) + 1], *control]
 
 
 def _is_root() -> bool:

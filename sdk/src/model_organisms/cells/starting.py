@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from model_organisms.cells import users
 from model_organisms.cells.calls import failure
 from model_organisms.cells.channel import Channel
 from model_organisms.cells.frames import Failed, Hello, Ready
@@ -26,7 +29,8 @@ class EmptyCell:
 
     def __init__(self, warden: Warden, plan: Plan) -> None:
         """Start it; it says hello later."""
-        self.user = plan.spec.user
+        self.user, lock = users.take() if plan.spec.user else (0, -1)
+        plan = replace(plan, spec=replace(plan.spec, user=self.user))
         self.jailed = plan.spec.jailed
         filters = plan.filters
         ours, theirs = socket.socketpair()
@@ -37,8 +41,10 @@ class EmptyCell:
             command = plan.command(theirs.fileno(), outer=outer, inner=inner)
             passed = [theirs.fileno(), *opened]
             self.process = warden.start(command, environment=dict(plan.environment), descriptors=passed)
+            self.process.on_end(partial(users.give_back, lock))
         except BaseException:
             ours.close()
+            users.give_back(lock)
             raise
         finally:
             theirs.close()

@@ -2,7 +2,7 @@
 
 - Every process is started by one thread that lives as long as the pool: the kernel sends the parent-death signal of
   `--die-with-parent` when the *thread* that started a process ends.
-- A process is signalled through its pidfd, so never another one that got its number.
+- A process is signalled by its group's number, and only while it has not been reaped: so never another that got its number.
 - The last 4 KiB of stderr stay in memory for diagnosis. They may hold text of a model, so only names of exceptions leave, and
   what bubblewrap itself said.
 """
