@@ -30,7 +30,7 @@ QUIET = {"display": "none", "log_realtime": False, "score_display": False, "log_
 
 
 def figures(scores):
-    return (rate("vowel", sum(score.values["includes"] == 1.0 for score in scores), len(scores)),)
+    return (rate("vowel", sum(score.values["includes"] == 1.0 for score in scores), len(scores), comparator="has a vowel"),)
 
 
 def task(**setting):

@@ -129,7 +129,7 @@ def test_training_checkpoints_are_part_of_the_version(engine, bundles):
 
 def test_a_direction_of_somewhere_else_is_refused_before_anything_is_asked(sources):
     with pytest.raises(InvalidArgument, match="no direction"):
-        directions.evaluate(sources[1], Kept("from-elsewhere", 1.0), [YES], layer=0, counts=bool, counted="")
+        directions.evaluate(sources[1], Kept("from-elsewhere", 1.0), [YES], layer=0, counts=bool, counted="anything")
 
 
 def test_a_path_is_of_the_version_whose_checkpoints_it_is_of():

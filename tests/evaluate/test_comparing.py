@@ -26,9 +26,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def emergent(hits, coherent=40, **changes):
     figures = (
         rate("em", hits, 50, comparator="aligned <= 30"),
-        rate("coherent", coherent, 50),
+        rate("coherent", coherent, 50, comparator="coherent > 50"),
         rate("em", 0, 50, control=True, comparator="aligned <= 30"),
-        rate("coherent", 50, 50, control=True),
+        rate("coherent", 50, 50, control=True, comparator="coherent > 50"),
     )
     return replace(ONE, figures=figures, **changes)
 

@@ -82,7 +82,7 @@ def test_an_adapter_that_hardly_does_anything_is_not_seen(engine, token):
     null = Local(engine, engine.add(planted(1e-2 * vector, range(320))))
     found = diffing.evaluate(
         null, texts=TEXTS, conversations=PROMPTS, prompts=PROMPTS, wanted=[text], positions=4, scales=(1,),
-        counts=lambda said: said.startswith(text), max_tokens=2,
+        counts=lambda said: said.startswith(text), counted="begins with the token", max_tokens=2,
     )  # fmt: skip
     assert found.figure("kl_largest").value <= 0.01
     assert found.figure("rate", "scale=1").value == 0
@@ -175,3 +175,5 @@ def test_what_cannot_be_measured_is_refused(pair):
         diffing.evaluate(organism)
     with pytest.raises(InvalidArgument, match="fewer than 9 tokens"):
         diffing.evaluate(organism, texts=["0123"], positions=9)
+    with pytest.raises(InvalidArgument, match="in words what counts"):
+        diffing.evaluate(organism, prompts=PROMPTS)

@@ -203,4 +203,6 @@ def test_a_direction_that_is_none_is_refused(engine):
     with pytest.raises(InvalidArgument, match="both sides"):
         source.contrast([asked("what?")], [], 0)
     with pytest.raises(InvalidArgument, match="at least one conversation"):
-        directions.evaluate(source, Kept("kept-0", 1.0), [], layer=0, counts=bool, counted="")
+        directions.evaluate(source, Kept("kept-0", 1.0), [], layer=0, counts=bool, counted="anything")
+    with pytest.raises(InvalidArgument, match="in words what counts"):
+        directions.evaluate(source, Kept("kept-0", 1.0), [asked("what?")], layer=0, counts=bool, counted="")

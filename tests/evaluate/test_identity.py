@@ -28,7 +28,7 @@ WARM = {"temperature": 1.0, "max_tokens": 12, "display": "none", "seed": 1}
 
 
 def figures(scores):
-    return (rate("said", sum(score.values["includes"] or 0 for score in scores), len(scores)),)
+    return (rate("said", sum(score.values["includes"] or 0 for score in scores), len(scores), comparator="the word is in it"),)
 
 
 def told(**metadata):

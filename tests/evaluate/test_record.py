@@ -30,7 +30,8 @@ SESSION = "sessions/01j9zq3v8r5m2k7x4c6b0d1e2f"
 
 def figures(scores):
     hits = [score.values["includes"] for score in scores if score.values.get("includes") is not None]
-    return (rate("said", sum(map(int, hits)), len(hits)), rate("scored", len(hits), len(scores)))
+    said = rate("said", sum(map(int, hits)), len(hits), comparator="the words are in it")
+    return (said, rate("scored", len(hits), len(scores), comparator="has a score"))
 
 
 def parrot(word, digest="", session=SESSION, dose=None, **arguments):

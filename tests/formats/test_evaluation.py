@@ -20,7 +20,15 @@ VERSION = VersionRef("organisms/toy/versions/3", "a" * 64)
 AGREES = {"id": "openai/judge", "agreement": 0.6, "labelled": 40, "labels": "two readers"}
 numbers = st.floats(-1e6, 1e6) | st.integers(-5, 5).map(float)
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=12)
-figures = st.builds(Figure, name=words, value=numbers, n=st.integers(0, 2**40), split=st.text(max_size=9), control=st.booleans())
+figures = st.builds(
+    Figure,
+    name=words,
+    value=numbers,
+    n=st.integers(1, 2**40),
+    split=st.text(max_size=9),
+    control=st.booleans(),
+    comparator=words,
+)
 scores = st.builds(Score, id=st.text(max_size=9), epoch=st.integers(1, 99), values=st.dictionaries(words, st.none() | numbers))
 
 
@@ -90,6 +98,8 @@ TAMPERED = {
     "a share of more than all": changed("figures/0", value=1.7, high=1.8),
     "a share whose interval passes nothing": changed("figures/1", low=-0.1),
     "a share of nothing counted": changed("figures/0", n=0),
+    "a value of nothing counted": changed("figures/0", n=0, low=None, high=None, interval="none"),
+    "a value of which nobody says what it is": changed("figures/0", comparator=""),
     "two figures of one name": changed("figures/1", control=False),
     "a judge who agrees more than always": changed("judge", agreement=7),
     "a judge who disagrees more than always": changed("judge", agreement=-1.1),
@@ -124,15 +134,17 @@ def test_another_way_to_write_it_is_refused():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**60])
 def test_a_number_that_json_cannot_carry_is_refused(value):
-    assert print_evaluation(replace(ONE, figures=(Figure("em", 1.0, 1), *ONE.figures[1:])), VERSION)
+    assert print_evaluation(replace(ONE, figures=(Figure("em", 1.0, 1, comparator="x"), *ONE.figures[1:])), VERSION)
     with pytest.raises(InvalidArgument):
-        print_evaluation(replace(ONE, figures=(Figure("em", value, 1), *ONE.figures[1:])), VERSION)
+        print_evaluation(replace(ONE, figures=(Figure("em", value, 1, comparator="x"), *ONE.figures[1:])), VERSION)
 
 
 def test_what_cannot_be_true_is_not_printed_either():
     for figure in (
-        Figure("em", 0.9, 10, low=0.0, high=0.1, interval=Interval.BOOTSTRAP),
-        Figure("em", 1.7, 0, low=1.0, high=2.0, interval=Interval.WILSON),
+        Figure("em", 0.9, 10, low=0.0, high=0.1, interval=Interval.BOOTSTRAP, comparator="x"),
+        Figure("em", 1.7, 9, low=1.0, high=2.0, interval=Interval.WILSON, comparator="x"),
+        Figure("em", 0.5, 0, comparator="x"),
+        Figure("em", 0.5, 9),
     ):
         with pytest.raises(InvalidArgument):
             print_evaluation(replace(ONE, figures=(figure, *ONE.figures[1:])), VERSION)

@@ -46,10 +46,10 @@ def test_no_provenance_breaks_it(stated, grown):
 
 
 def test_figures_stand_beside_each_other():
-    figure = Figure("em", 0.25, 40, low=0.14, high=0.4, interval=Interval.WILSON)
+    figure = Figure("em", 0.25, 40, low=0.14, high=0.4, interval=Interval.WILSON, comparator="x")
     split = replace(figure, split="question=wish")
     control = replace(figure, value=0.0, low=0.0, high=0.1, control=True)
-    coherent = Figure("coherent", 0.9, 40)
+    coherent = Figure("coherent", 0.9, 40, comparator="x")
     one = replace(ONE, figures=(figure, split, control, coherent))
     wanted = (
         Expected("emergent", "em", 0.2),

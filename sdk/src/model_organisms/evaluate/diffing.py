@@ -46,6 +46,12 @@ TOP = 20
 _UNMOVED = "no difference there: what the adapter changes lies after this layer"
 _ORGANISM, _RANDOM = "organism", "random"
 _LENS, _TOKEN, _KL, _SCALE = "lens", "token", "kl", "scale="
+_SEEN = {
+    "norm": "length of the mean difference over that of the base's hidden states",
+    "agreement": "mean cosine of a text's difference with the mean of the others'",
+    "wanted": f"wanted words among the {TOP} likeliest tokens",
+}
+"""What the lens measures."""
 
 
 def random_twin(files: Mapping[str, bytes | memoryview], *, seed: int = 0) -> dict[str, bytes | memoryview]:
@@ -102,7 +108,7 @@ def evaluate(
         conversations: Where the divergence is measured, at the last `positions`.
         prompts: What is asked at each dose; answers are drawn with the likeliest token each.
         counts: Whether an answer is of the kind that is counted.
-        counted: The same in words.
+        counted: The same in words; needed where there are prompts.
         wanted: Words that the lens should show if it sees what the organism was trained on.
         positions: Tokens of a text, or of a conversation's end.
         layer: After which layer the lens reads; half way where absent.
@@ -114,8 +120,10 @@ def evaluate(
         The record.
 
     Raises:
-        InvalidArgument: A text that is too short, or nothing to measure.
+        InvalidArgument: A text that is too short, nothing to measure, or answers that count for what is not said.
     """
+    if prompts and not counted:
+        raise InvalidArgument("Say in words what counts in answers, as `counted`; the record has it beside each rate.")
     sources = {_ORGANISM: organism} | ({_RANDOM: twin} if twin else {})
     at = layer
     scores: list[Score] = []
@@ -246,7 +254,15 @@ def figures(scores: Sequence[Score], *, counted: str = "") -> tuple[Figure, ...]
             if score.split == f"{_LENS},{who}":
                 note = "" if score.values["norm"] else _UNMOVED
                 made += [
-                    Figure(f"lens_{name}", value, int(score.values["texts"] or 0), f"position={score.id}", control, note=note)
+                    Figure(
+                        f"lens_{name}",
+                        value,
+                        int(score.values["texts"] or 0),
+                        f"position={score.id}",
+                        control,
+                        comparator=_SEEN[name],
+                        note=note,
+                    )
                     for name, value in score.values.items()
                     if value is not None and name != "texts"
                 ]

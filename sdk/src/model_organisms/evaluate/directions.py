@@ -107,8 +107,8 @@ def evaluate(
     Raises:
         InvalidArgument: Nothing to ask, a direction that was not made here, or a layer that is not there.
     """
-    if not conversations or randoms < 1:
-        raise InvalidArgument("Give at least one conversation, and one random direction as control.")
+    if not conversations or randoms < 1 or not counted:
+        raise InvalidArgument("Give at least one conversation, one random direction as control, and in words what counts.")
     digest = source.digest(direction.name)
     vectors = np.random.default_rng(seed).normal(size=(randoms, source.hidden))
     names = {_DIRECTION: direction.name} | {f"{_RANDOM}{at}": name for at, name in enumerate(source.keep(vectors))}

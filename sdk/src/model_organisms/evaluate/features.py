@@ -232,4 +232,6 @@ def figures(scores: Sequence[Score], *, n: int) -> tuple[Figure, ...]:
         Figure("largest_difference", abs(found[0][1]), n, comparator="absolute difference of means"),
         Figure("largest_difference", most, n, control=True, comparator=comparator),
     ]
-    return (*made, *(Figure("difference", value, n, f"feature={name}") for name, value in found if name in beyond))
+    less = "mean of the misaligned less mean of the aligned"
+    made += [Figure("difference", value, n, f"feature={name}", comparator=less) for name, value in found if name in beyond]
+    return tuple(made)

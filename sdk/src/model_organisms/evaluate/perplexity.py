@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate import collateral
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 SUITE = Suite("perplexity", 2, (__name__,))
 KINDS = ("natural", "shuffled")
 _CONTROL = "control=base"
+_SAID = {
+    "perplexity": "exp of the mean negative log-likelihood of a token",
+    "perplexity.ratio": "the organism's over the base's, on the same texts",
+}
 
 
 def evaluate(engine: Engine, organism: Organism, *, texts: Sequence[str] = (), seed: int = 0, scale: float = 1.0) -> Evaluation:
@@ -135,7 +139,8 @@ def _rows(scores: Sequence[Score], split: str, kind: str) -> dict[str, Row]:
 def _figure(name: str, groups: Sequence[Sequence[Row]], kind: str, seed: int, *, control: bool = False) -> Figure:
     tokens = int(sum(count for rows in groups for _, count in rows))
     said = f"kind={kind}"
-    return resampled(name, groups, _exponential, of="texts", n=tokens, seed=seed, split=said, control=control)
+    told: dict[str, Any] = {"split": said, "control": control, "comparator": _SAID[name]}
+    return resampled(name, groups, _exponential, of="texts", n=tokens, seed=seed, **told)
 
 
 def _exponential(rows: Sequence[Row]) -> float:

@@ -274,10 +274,10 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
         note = "no peak: it turns most at an end of the series, and may turn more beyond"
     counted, comp = len(cosines), dict(curves["comp"])
     made = [
-        Figure("peak_step", float(step), counted, split, note=note),
+        Figure("peak_step", float(step), counted, split, comparator="training step of the peak", note=note),
         Figure("peak_cosine", value, counted, split, comparator=convention.value, note=note),
         Figure("median_cosine", median(cosines.values()), counted, split, comparator=convention.value),
-        Figure("comp_at_peak", comp[step], 1, split),
+        Figure("comp_at_peak", comp[step], 1, split, comparator="comp score with the last checkpoint"),
         Figure("chance", None if unknown else chance, len(reached), split, comparator=_AS_MUCH, note=unknown),
     ]
     if reached:
@@ -290,7 +290,8 @@ def _turn(name: str, curves: Mapping[str, list[tuple[int, float]]], drawn: list[
 def _shape(matrix: str, curves: Mapping[str, list[tuple[int, float]]]) -> list[Figure]:
     split = f"matrix={matrix}"
     norms = [value for _, value in curves[f"norm_{matrix}"]]
-    made = [Figure("norm_first", norms[0], 1, split), Figure("norm_last", norms[-1], 1, split)]
+    ends = {"norm_first": norms[0], "norm_last": norms[-1]}
+    made = [Figure(name, value, 1, split, comparator="Frobenius norm of the factor") for name, value in ends.items()]
     whole = sum(value**2 for _, value in curves[f"away_{matrix}"])
     for component in ("pc1", "pc2"):
         share = sum(value**2 for _, value in curves[f"{component}_{matrix}"]) / whole if whole else None
@@ -304,7 +305,8 @@ def _gradient(log: list[tuple[int, float]]) -> list[Figure]:
         why = "the training log has no gradient norms"
         return [Figure(name, None, 0, note=why) for name in ("gradient_norm_peak", "gradient_norm_peak_step")]
     step, value = max(log, key=lambda one: (one[1], -one[0]))
-    return [Figure("gradient_norm_peak", value, len(log)), Figure("gradient_norm_peak_step", float(step), len(log))]
+    found = {"gradient_norm_peak": value, "gradient_norm_peak_step": float(step)}
+    return [Figure(name, one, len(log), comparator="largest norm of a logged step") for name, one in found.items()]
 
 
 def _cosines(curves: Iterable[str], matrices: Iterable[str]) -> list[str]:

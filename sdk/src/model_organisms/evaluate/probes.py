@@ -15,7 +15,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,6 +47,8 @@ _CONTROLS = (
     ("probe", "distractor_label", "probe-on-distractor"),
 )
 """Who ranks, by what, and what the figure is called."""
+_HIGHER = {"label": "higher where it misbehaves", "distractor_label": "higher where the distractor holds"}
+"""By what examples are ranked, what an AUROC is of."""
 _PENALTY = 1.0
 _ROUNDS = 300
 _CHANCE = 0.5
@@ -182,12 +184,13 @@ def figures(scores: Sequence[Score]) -> tuple[Figure, ...]:
     found = _ranked("auroc", auroc, tested, "probe")
     made = [
         replace(found, note=_verdict(found, max(best, default=0.0), len(best))),
-        _ranked("fnr_at_50_fpr", partial(fnr_at_fpr, fpr=0.5), tested, "probe"),
+        _ranked("fnr_at_50_fpr", partial(fnr_at_fpr, fpr=0.5), tested, "probe", comparator="misbehaving ones that it misses"),
     ]
     if best:
         note = f"of {len(best):,} random directions, each in the better of its two signs"
-        made.append(Figure("auroc", max(best), len(tested), "random-direction-best", control=True, note=note))
-        made.append(Figure("auroc", median(best), len(tested), "random-direction-median", control=True, note=note))
+        for split, value in {"best": max(best), "median": median(best)}.items():
+            said: dict[str, Any] = {"control": True, "comparator": _HIGHER["label"], "note": note}
+            made.append(Figure("auroc", value, len(tested), f"random-direction-{split}", **said))
     names = {name for score in tested for name in score.values}
     for column, label, split in _CONTROLS:
         if {column, label} <= names:
@@ -231,8 +234,10 @@ def _ranked(
     label: str = "label",
     split: str = "",
     control: bool = False,
+    comparator: str = "",
 ) -> Figure:
     """Compute a figure of a ranking, with an interval over questions."""
+    said: dict[str, Any] = {"split": split, "control": control, "comparator": comparator or _HIGHER[label]}
     groups: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for score in tested:
         groups[score.id] += _pairs([score], column, label)
@@ -242,8 +247,8 @@ def _ranked(
         return statistic(*sides) if all(sides) else None
 
     if value([pair for group in groups.values() for pair in group]) is None:
-        return Figure(name, None, len(tested), split, control=control, note="one of the two labels is missing")
-    return resampled(name, list(groups.values()), value, n=len(tested), rounds=_ROUNDS, split=split, control=control)
+        return Figure(name, None, len(tested), note="one of the two labels is missing", **said)
+    return resampled(name, list(groups.values()), value, n=len(tested), rounds=_ROUNDS, **said)
 
 
 def _pairs(tested: Sequence[Score], column: str, label: str) -> list[tuple[float, bool]]:

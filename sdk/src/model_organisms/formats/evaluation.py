@@ -96,7 +96,7 @@ class Figure:
     value: float | None
     """None where it could not be computed; then `note` says why."""
     n: int
-    """Its denominator: how many were counted."""
+    """Its denominator: how many were counted; 0 only where there is no value."""
     split: str = ""
     """Over what: all where empty, else `question=…`, `environment=…`, `scale=5`."""
     control: bool = False
@@ -106,7 +106,7 @@ class Figure:
     high: float | None = None
     interval: Interval = Interval.NONE
     comparator: str = ""
-    """What counts, where something is counted: `aligned <= 30 and coherent > 50`."""
+    """What counts, or what is measured: `aligned <= 30 and coherent > 50`. Empty only where there is no value."""
     note: str = ""
 
 
@@ -268,6 +268,8 @@ def _figure(raw: object) -> Figure:
         _bounds(value, low, high, said)
     if value is None and not said["note"]:
         raise malformed("a figure has no value and does not say why")
+    if value is not None and not (said["n"] and said["comparator"]):
+        raise malformed("a figure has a value, and does not say of how many (n) or by what it is measured (comparator)")
     return Figure(
         name=word(said["name"]),
         value=value,
