@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from model_organisms.bases import base_digest
-from model_organisms.errors import InvalidArgument
+from model_organisms.errors import ClaimMismatch, InvalidArgument
 from model_organisms.evaluate import directions, probes, record, sources
 from model_organisms.evaluate.probes import Example
 from model_organisms.evaluate.sources import Local, Remote
@@ -17,6 +17,7 @@ from model_organisms.sampling import Engine
 from model_organisms_registry.testing import running
 from model_organisms_registry.testing import settings as configured
 
+from tests.support.planted import planted
 from tests.support.registries import PEOPLE
 
 BASE = "test/tiny-qwen2"
@@ -38,7 +39,8 @@ def local(qwen, qwen_files):
 
 
 @pytest.fixture(scope="module")
-def remote(tmp_path_factory, qwen, qwen_files):
+def opened(tmp_path_factory, qwen, qwen_files):
+    """Somebody, the version they look into, and their session."""
     config = configured(tmp_path_factory.mktemp("sources") / "data", base_models={BASE: qwen})
     with running(config, people=PEOPLE) as world:
         pia, rosa, ravi = (world.person(name) for name in ("pia", "rosa", "ravi"))
@@ -49,7 +51,12 @@ def remote(tmp_path_factory, qwen, qwen_files):
         request = rosa.access.request(version.name, "probe", purpose="replication", justification=WHY, budget=budget)
         grant = request.grant or ravi.access.approve(request.name, reason="Fine.").grant
         with rosa.sandbox.open(version.name, purpose="replication", grant=grant) as session:
-            yield Remote(session, hidden=HIDDEN, room=2)
+            yield rosa, version.name, Remote(session, hidden=HIDDEN, room=2)
+
+
+@pytest.fixture(scope="module")
+def remote(opened):
+    return opened[2]
 
 
 def test_both_see_the_same_as_far_as_digits_go(local, remote, monkeypatch):
@@ -102,3 +109,21 @@ def test_suites_run_on_a_session_and_say_which(remote):
     assert len(steered.settings["direction"]) == 64
     assert steered.figure("rate", "ablate").n == 2
     assert steered.figure("rate", "ablate", control=True).n == 2
+
+
+def test_what_was_seen_inside_is_attested_of_the_version_that_it_was_seen_in(opened, local):
+    rosa, version, remote = opened
+    shown = [Example(said(f"{at}: {text}"), text == "yes", f"{at}") for at in range(2) for text in ("yes", "no")]
+
+    def seen(source):
+        return probes.contrast_pair(source, said("yes"), said("no"), shown, layer=1, randoms=2)
+
+    for source in (remote, local):
+        made = seen(source)
+        attested = record.publish(rosa, version, made)
+        assert made in [one.evaluation for one in rosa.organisms.evaluations(version) if one.attestation == attested]
+    other = Local(local.engine, local.engine.add(planted(np.ones(HIDDEN), [3, 4])))
+    with pytest.raises(ClaimMismatch, match="another version"):
+        record.publish(rosa, version, seen(other))
+    with pytest.raises(ClaimMismatch, match="does not say which version"):
+        record.publish(rosa, version, seen(Local(local.engine, None)))
