@@ -20,6 +20,7 @@ from tests.support.tiny import tiny_base, tiny_organism
 
 DRAWN = SamplingParameters(max_tokens=24, temperature=1.0, seed=7)
 WORDY = "many words of which a mean is to be taken, each of them read with care, " * 4
+LONG = "one long text, " * 400
 FEW = NewDirection(positive=((Message("user", "yes"),),), negative=((Message("user", "no"),),), layer=1, name="few")
 """A contrast that takes no time."""
 MANY = NewDirection(
@@ -98,6 +99,19 @@ def test_many_probes_at_once_hold_up_nobody_who_shares_the_cell(room, organisms,
     with pytest.raises(DeadlineExceeded):  # who came last is not answered yet
         probes[-1].take(time.monotonic())
     assert all(probe.take(time.monotonic() + 60).kl for probe in probes)
+
+
+def test_a_long_probe_holds_up_nobody_who_shares_the_cell(room, organisms, expected):
+    busy, other = room(organisms[0]), room(organisms[1])
+    probe = busy.cell.begin(Ask(asked(LONG), slot=busy.slot), Numbers)  # of some 60 chunks, and the base as many
+    assert said(other.sample(asked(), DRAWN, max_seconds=60)) == expected[1]
+    with pytest.raises(DeadlineExceeded):  # 24 tokens were drawn in between
+        probe.take(time.monotonic())
+    cut = busy.cell.begin(Ask(asked(LONG), slot=busy.slot), Numbers)
+    assert probe.take(time.monotonic() + 60).kl
+    busy.cell.cancel(cut)
+    with pytest.raises(Unavailable):
+        cut.take(time.monotonic() + 20)
 
 
 def test_a_contrast_that_is_cancelled_or_whose_session_is_killed_ends_and_the_others_go_on(room, organisms, expected):

@@ -63,16 +63,21 @@ def push():
 
 
 @functools.cache
-def steered(arch, which, prompt):
-    """Give what one organism says under `STEER`, alone in an engine; `test_steering.py` holds that against hooks by hand."""
+def alone(arch, which):
+    """Give an engine for one organism."""
     base, bundles, _ = world(arch)
     engine = Engine(loading.load_base(base, progress=False))
     organism = engine.add(bundles[which])
     engine.directions.keep("push", push(), owner=organism)
-    return "".join(
-        piece.text
-        for piece in engine.generate(organism, prompt, SamplingParameters(max_tokens=STEPS, temperature=0, steer=(STEER,)))
-    )
+    return engine, organism
+
+
+@functools.cache
+def steered(arch, which, prompt, tokens):
+    """Give what one organism says under `STEER` alone, and why it ends; `test_steering.py` holds that against hooks by hand."""
+    engine, organism = alone(arch, which)
+    pieces = list(engine.generate(organism, prompt, SamplingParameters(max_tokens=tokens, temperature=0, steer=(STEER,))))
+    return "".join(piece.text for piece in pieces), pieces[-1].finish_reason
 
 
 @functools.cache
@@ -188,7 +193,11 @@ class Batching(RuleBasedStateMachine):
         tokenizer = self.engine.base.tokenizer
         for ticket, (which, ids, tokens, steer) in self.asked.items():
             if steer:
-                assert steered(self.arch, which, ids).startswith(self.taken[ticket].rstrip("\N{REPLACEMENT CHARACTER}"))
+                if self.reasons[ticket] == "cancelled":
+                    said = steered(self.arch, which, ids, STEPS)[0]
+                    assert said.startswith(self.taken[ticket].rstrip("\N{REPLACEMENT CHARACTER}"))
+                else:
+                    assert (self.taken[ticket], self.reasons[ticket]) == steered(self.arch, which, ids, tokens)
                 continue
             answer, lead = oracle(self.arch, which, ids)
             if lead < 1e-4:

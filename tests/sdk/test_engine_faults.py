@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from model_organisms import loading
-from model_organisms.errors import ConfigurationInvalid, Internal, InvalidArgument, LoadingFailed, Unavailable
+from model_organisms.errors import ConfigurationInvalid, Conflict, Internal, InvalidArgument, LoadingFailed, Unavailable
 from model_organisms.records import Message, SamplingParameters, Steer
-from model_organisms.sampling import Engine
+from model_organisms.sampling import Engine, bank
 from model_organisms.sampling.batch import no_numbers
+from model_organisms.sampling.cache import Cache, rounded
 
 from tests.support.engines import collect, text
 from tests.support.tiny import tiny_organism
@@ -103,6 +104,62 @@ def test_a_forward_that_fails_leaves_nothing_in_the_slots_of_those_who_were_to_c
     assert dict(engine.step())[late].finish_reason == "failed"
     hook.remove()
     assert not any(tensor[1:].any() for pair in engine._forward.cache._held for tensor in pair)
+
+
+def no_memory(*_given, **_named):
+    torch.empty(1 << 60, dtype=torch.uint8)  # torch's own error, in its own words
+
+
+@pytest.mark.parametrize("tokens", [9, 150])
+def test_a_prompt_for_which_the_cache_cannot_grow_ends_alone(fresh, qwen_files, tokens):
+    class Full(Cache):
+        """A device that has no room beside what is held."""
+
+        def reserve(self, slots, tokens, **named):
+            if slots > self._slots or rounded(tokens) > self._tokens:
+                no_memory()
+            super().reserve(slots, tokens, **named)
+
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    expected = text(engine.generate(organism, ASK, GREEDY))
+    calm = engine.submit(organism, ASK, GREEDY)
+    told = engine.step()
+    late = engine.submit(organism, [5] * tokens, GREEDY)
+    engine._forward.cache.__class__ = Full
+    told += engine.step()
+    engine._forward.cache.__class__ = Cache
+    assert isinstance(dict(told)[late].error, Unavailable)
+    assert text([piece for ticket, piece in told if ticket == calm] + collect(engine)[calm]) == expected
+    assert text(engine.generate(organism, ASK, GREEDY)) == expected
+
+
+@pytest.mark.parametrize("why", ["no memory", "wiped files"])
+def test_an_organism_that_cannot_come_back_ends_its_own_answers_and_nobody_elses(fresh, qwen, qwen_files, monkeypatch, why):
+    files = {path: bytearray(data) for path, data in tiny_organism(qwen, seed=9).items()}
+    engine = fresh(adapter_bytes=2 * fresh().add(qwen_files).bytes)
+    calm = engine.add(qwen_files)
+    expected = text(engine.generate(calm, ASK, GREEDY))
+    gone = engine.add(files)
+    engine.add(tiny_organism(qwen, seed=5))
+    tickets = [engine.submit(calm, ASK, GREEDY)]
+    told = engine.step()
+    engine.add(tiny_organism(qwen, seed=6))
+    assert gone not in engine.bank.resident
+    tickets += [engine.submit(organism, ASK, GREEDY) for organism in (gone, gone, calm)]
+    with monkeypatch.context() as patched:
+        if why == "no memory":
+            patched.setattr(bank, "new_row", no_memory)
+        else:
+            files["adapter_model.safetensors"][:] = bytes(len(files["adapter_model.safetensors"]))
+        told += engine.step()
+    pieces = collect(engine)
+    for ticket, piece in reversed(told):
+        pieces.setdefault(ticket, []).insert(0, piece)
+    assert [text(pieces[ticket]) for ticket in (tickets[0], tickets[3])] == [expected] * 2
+    for ticket in tickets[1:3]:
+        assert isinstance(pieces[ticket][-1].error, Unavailable if why == "no memory" else Conflict)
+    engine.remove(gone)  # nobody uses it
 
 
 class Panic(BaseException):

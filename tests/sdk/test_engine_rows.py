@@ -102,14 +102,17 @@ def test_a_chunked_prompt_survives_its_neighbours_coming_and_going(fresh, qwen_f
 def test_a_request_joins_at_the_next_step_and_the_rest_wait_in_order(fresh, qwen_files):
     engine = fresh(rows=2)
     organism = engine.add(qwen_files)
-    tickets = [engine.submit(organism, [5, 6, 7], SamplingParameters(max_tokens=3, temperature=0)) for _ in range(5)]
-    begun = []
+    three = SamplingParameters(max_tokens=3, temperature=0)
+    first = engine.submit(organism, [5, 6, 7], three)
+    steps = [sorted(ticket for ticket, _ in engine.step())]
+    late = [engine.submit(organism, [5, 6, 7], three) for _ in range(4)]
     while engine.busy:
-        begun += [ticket for ticket, _ in sorted(engine.step()) if ticket not in begun]
-        assert len(begun) <= 6
-        if begun == tickets[:2]:
-            continue
-    assert begun == tickets
+        steps.append(sorted(ticket for ticket, _ in engine.step()))
+    second, third, fourth, fifth = late
+    # Two rows: who comes is in the next step, and has a token in each from then on; who waits has the row that is free first.
+    assert steps[:3] == [[first], [first, second], [first, second]]
+    assert steps[3:6] == [[second, third], [third, fourth], [third, fourth]]
+    assert steps[6:] == [[fourth, fifth], [fifth], [fifth]]
 
 
 def test_a_large_request_is_not_passed_for_ever(fresh, qwen_files):

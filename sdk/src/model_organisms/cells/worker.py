@@ -82,11 +82,12 @@ class _Place:
 
 @dataclass(slots=True)
 class _Making:
-    """Numbers or a direction being made, one prompt at a time, so that nobody waits longer than for one."""
+    """Numbers or a direction being made, a chunk of a prompt at a time, so that nobody waits longer than for one."""
 
     call: int
     place: _Place
-    steps: Generator[None, None, Numbers | Directed]
+    steps: Generator[bool, None, Numbers | Directed]
+    """Says at each pause whether it is amid a prompt, and holds what it has read of it."""
 
 
 class Host:
@@ -192,16 +193,16 @@ class Host:
         self._calls[ticket] = call, place
         place.tickets.add(ticket)
 
-    def _asking(self, place: _Place, asked: Ask) -> Generator[None, None, Numbers]:
+    def _asking(self, place: _Place, asked: Ask) -> Generator[bool, None, Numbers]:
         """Measure; who keeps asking keeps nobody from the next step."""
         from model_organisms.cells.frames import Numbers
 
-        yield
-        made = self._engine.measure(place.organism, asked.messages, asked.inquiry)
+        yield False
+        made = yield from self._engine.measuring(place.organism, asked.messages, asked.inquiry)
         return Numbers(made.positions, made.kl, made.readings)
 
-    def _directing(self, place: _Place, asked: Direct) -> Generator[None, None, Directed]:
-        """Make a direction, and keep it under its organism, so that no other session's requests find it; pauses by prompt."""
+    def _directing(self, place: _Place, asked: Direct) -> Generator[bool, None, Directed]:
+        """Make a direction, and keep it under its organism, so that no other session's requests find it."""
         from model_organisms.cells.frames import Directed
         from model_organisms.errors import InvalidArgument
         from model_organisms.sampling.probing import cosines
@@ -215,8 +216,8 @@ class Host:
             sides: tuple[list[Any], list[Any]] = [], []
             for side, prompts in zip(sides, (sought.positive, sought.negative), strict=True):
                 for prompt in prompts:
-                    side.append(self._engine.last_state(organism, prompt, sought.layer))
-                    yield
+                    side.append((yield from self._engine.last_state(organism, prompt, sought.layer)))
+                    yield False
             vector = mean_difference(*sides)
         else:
             raise InvalidArgument("A contrast has prompts on both sides; give some.", field="contrast")
@@ -225,15 +226,15 @@ class Host:
         return Directed(norm, cosines(made, others), digest(made))
 
     def _make(self) -> None:
-        """Read one prompt for whoever's turn it is."""
+        """Read a chunk of a prompt for whoever's turn it is. A prompt is read to its end first, so that one at a time is held."""
         making = self._making.popleft()
         with _told(self._desk, making.call):
             try:
-                next(making.steps)
+                amid = next(making.steps)
             except StopIteration as done:
                 self._desk.say(done.value, making.call)
             else:
-                self._making.append(making)
+                (self._making.appendleft if amid else self._making.append)(making)
 
     def _give_up(self, makings: list[_Making]) -> None:
         """Leave numbers and directions unmade, and say so: each call has a last frame."""

@@ -188,6 +188,11 @@ class Bank:
             raise Conflict("Nobody uses this organism; `release` goes with one `hold`.")
         record.users -= 1
 
+    def fits(self, organism: Organism) -> bool:
+        """Tell whether an organism fits the budget beside those in use."""
+        inside = {one for one, record in self._known.items() if record.users} | {organism}
+        return sum(one.bytes for one in inside) <= self.budget
+
     def __contains__(self, organism: object) -> bool:
         """Tell whether it was added and not removed, resident or not."""
         return organism in self._known

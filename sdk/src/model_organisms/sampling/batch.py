@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from model_organisms.records import Steer
     from model_organisms.sampling.answering import Answer, Piece
-    from model_organisms.sampling.bank import Bank, Organism
+    from model_organisms.sampling.bank import Bank
     from model_organisms.sampling.forward import Forward
     from model_organisms.sampling.mixing import Mix, Mixer
 
@@ -126,14 +126,20 @@ class Batch:
         self._cache.release()
 
     def _hold(self, answer: Answer) -> bool:
-        """Hold an answer's organism in the bank, if it fits beside those of the others."""
-        if answer.organism is None:
+        """Hold an answer's organism in the bank, if it fits beside those of the others; one that cannot come ends it alone."""
+        organism = answer.organism
+        if organism is None:
             return True
-        inside: set[Organism] = {answer.organism}
-        inside.update(one.organism for one in self.inside if one.organism)
-        if sum(organism.bytes for organism in inside) > self._bank.budget:
+        if not self._bank.fits(organism):
             return False
-        self._bank.hold(answer.organism)
+        try:
+            if organism not in self._bank.resident:
+                self.compose((), ())  # the last step's organisms make room, where they are not in use
+            self._bank.weights(organism)
+        except Exception as error:  # noqa: BLE001 - as in `_run`
+            self._fail([answer], error)
+            return False
+        self._bank.hold(organism)
         return True
 
     def _answer(self) -> None:

@@ -47,6 +47,10 @@ class Cache(transformers.Cache):  # type: ignore[misc]  # transformers has no ty
         self._reach = 0
         self._places = torch.empty(0, dtype=torch.long, device=device)
 
+    def another(self) -> Cache:
+        """Make an empty one of the same kind and budget."""
+        return Cache(self._shapes, self._dtype, self._device, self.budget)
+
     @property
     def bytes(self) -> int:
         """Bytes held now."""
@@ -94,8 +98,8 @@ class Cache(transformers.Cache):  # type: ignore[misc]  # transformers has no ty
         self.clear(source, tokens)
 
     def clear(self, slot: int, tokens: int) -> None:
-        """Overwrite what a slot holds."""
-        for pair in self._held:
+        """Overwrite what a slot holds; one that holds nothing may not be there yet."""
+        for pair in self._held if tokens else ():
             for tensor in pair:
                 tensor[slot, :tokens] = 0
 

@@ -12,6 +12,7 @@ turn.
 waiting.py   who comes next                    batch.py     the rows, step by step
 forward.py   the base's forward over the cache cache.py     keys and values of many rows
 steering.py  changes of hidden states          probing.py   numbers of them
+reading.py   conversations for numbers, beside the batch
 answering.py one request, prompt to last piece choosing.py  one token a row from logits
 """
 
@@ -21,21 +22,22 @@ from collections import deque
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from model_organisms.errors import ConfigurationInvalid, InvalidArgument, Unavailable
+from model_organisms.errors import ConfigurationInvalid, InvalidArgument
 from model_organisms.loading.speech import speech
 from model_organisms.records import Measure, Message, SamplingParameters
-from model_organisms.sampling.answering import Answer, Piece, Row, end_tokens
+from model_organisms.sampling.answering import Answer, Piece, end_tokens
 from model_organisms.sampling.bank import Bank
-from model_organisms.sampling.batch import NO_MEMORY, Batch, is_memory, no_numbers
+from model_organisms.sampling.batch import Batch, no_numbers
 from model_organisms.sampling.choosing import check_parameters
 from model_organisms.sampling.forward import Forward
 from model_organisms.sampling.mixing import Mix, Mixer
 from model_organisms.sampling.probing import Measured, best_tokens, check_inquiry, divergences, readings
+from model_organisms.sampling.reading import Reader, drained
 from model_organisms.sampling.scoring import DECIMALS, Scores, score
 from model_organisms.sampling.steering import Directions, Steering, mean_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     import torch
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from model_organisms.records import Inquiry
     from model_organisms.sampling.bank import Organism
     from model_organisms.sampling.batch import Interventions
-    from model_organisms.sampling.steering import Touch
 
     Prompt: TypeAlias = Sequence[Message] | Sequence[int]
 
@@ -91,6 +92,7 @@ class Engine:
         self._steering = Steering(base.model, self.directions)
         self._batch = Batch(self._forward, self.bank, self.mixer, rows=rows, chunk=chunk)
         self._batch.interventions.append(self._steering)
+        self._reader = Reader(self._forward, self._batch, self._steering, chunk=chunk)
         own = int(getattr(base.model.config.get_text_config(), "max_position_embeddings", 0) or 2**31)
         self.context = min(own, context or own)
         """Tokens that prompt and answer may have together."""
@@ -244,7 +246,7 @@ class Engine:
             Conflict: The organism is not of this engine.
             Unavailable: The device has no memory left for it.
         """
-        return self._whole(organism, self._ids(organism, prompt), scale, last)
+        return self._reader.whole(organism, self._ids(organism, prompt), last, scale=scale)
 
     def probe(
         self,
@@ -275,7 +277,7 @@ class Engine:
         ids = self._ids(organism, messages)
         if not 1 <= positions <= len(ids):
             raise InvalidArgument(f"The conversation has {len(ids)} tokens; ask for 1 to {len(ids)} positions.")
-        on, off = self._whole(organism, ids, 1.0, positions), self._whole(None, ids, 1.0, 1)
+        on, off = self._reader.whole(organism, ids, positions), self._reader.whole(None, ids, 1)
         return score(on, off[-1], self.speech(organism).tokenizer.decode, top=top, decimals=decimals)
 
     def measure(self, organism: Organism | None, messages: Prompt, inquiry: Inquiry) -> Measured:
@@ -292,22 +294,31 @@ class Engine:
             Conflict: The organism is not of this engine.
             Unavailable: The device has no memory left for it.
         """
+        return drained(self.measuring(organism, messages, inquiry))
+
+    def measuring(self, organism: Organism | None, messages: Prompt, inquiry: Inquiry) -> Generator[bool, None, Measured]:
+        """Do what `measure` does, pausing between chunks of the conversation, for who steps meanwhile.
+
+        Yields:
+            True: something is held until it goes on or is closed (`Reader.read`).
+        """
         ids = self._ids(organism, messages)
         check_inquiry(inquiry, layers=self._steering.layers, tokens=len(ids))
         vectors = [self.directions.get(name, owner=organism) for name in inquiry.directions]
         changed = self._steering.touch(inquiry.steer, organism)
         scale = 1.0 if inquiry.scale is None else inquiry.scale
-        with self._steering.reading(inquiry.layers, inquiry.positions) as states:
-            logits = self._whole(organism, ids, scale, inquiry.positions, changed)
-        if not logits.amax(-1).isfinite().all():
+        pushes = changed.pushes if changed else ()
+        seen = yield from self._reader.read(organism, ids, inquiry.positions, scale=scale, pushes=pushes, layers=inquiry.layers)
+        if not seen.logits.amax(-1).isfinite().all():
             raise no_numbers(scale, inquiry.steer)
         asked, decoder = inquiry.measures, self.speech(organism).tokenizer
-        base = self._whole(None, ids, 1.0, inquiry.positions) if Measure.KL in asked else None
-        return Measured(
-            best_tokens(logits, decoder) if Measure.LOGPROBS in asked else (),
-            () if base is None else divergences(logits, base),
-            readings(inquiry, states, vectors),
-        )
+        kl: tuple[float, ...] = ()
+        if Measure.KL in asked:
+            yield True
+            base = yield from self._reader.read(None, ids, inquiry.positions)
+            kl = divergences(seen.logits, base.logits)
+        scores = best_tokens(seen.logits, decoder) if Measure.LOGPROBS in asked else ()
+        return Measured(scores, kl, readings(inquiry, seen.states, vectors))
 
     def contrast(self, organism: Organism, positive: Sequence[Prompt], negative: Sequence[Prompt], layer: int) -> torch.Tensor:
         """Take the difference of two means of hidden states at the last position of prompts; `directions.keep` keeps it.
@@ -326,26 +337,25 @@ class Engine:
         """
         if not (positive and negative):
             raise InvalidArgument("A contrast has prompts on both sides; give some.", field="contrast")
-        sides = ([self.last_state(organism, prompt, layer) for prompt in side] for side in (positive, negative))
+        sides = ([drained(self.last_state(organism, prompt, layer)) for prompt in side] for side in (positive, negative))
         return mean_difference(*sides)
 
-    def last_state(self, organism: Organism, prompt: Prompt, layer: int) -> torch.Tensor:
-        """Read the hidden state at the last position of a prompt: one forward, for who makes a contrast between other work.
+    def last_state(self, organism: Organism, prompt: Prompt, layer: int) -> Generator[bool, None, torch.Tensor]:
+        """Read the hidden state at the last position of a prompt, pausing between its chunks, for who steps meanwhile.
 
         Args:
             organism: Whose.
             prompt: A conversation, or token ids.
             layer: After which layer.
 
-        Returns:
-            Shape [hidden].
+        Yields:
+            True, as `measuring` does; it returns a hidden state of shape [hidden].
 
         Raises:
             InvalidArgument: A prompt that does not fit, or a layer that is not there.
         """
-        with self._steering.reading((layer,), 1) as states:
-            self._whole(organism, self._ids(organism, prompt), 1.0, 1)
-        return states[layer][0]
+        seen = yield from self._reader.read(organism, self._ids(organism, prompt), 1, layers=(layer,))
+        return seen.states[layer][0]
 
     def count_tokens(self, organism: Organism | None, messages: Sequence[Message]) -> int:
         """Count the tokens of a conversation as the model reads it, system prompt and template included."""
@@ -400,21 +410,6 @@ class Engine:
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise InvalidArgument(f"Token ids go from 0 to {self._vocabulary - 1}; the prompt has others.")
         return ids
-
-    def _whole(
-        self, organism: Organism | None, ids: list[int], scale: float, last: int, changed: Touch | None = None
-    ) -> torch.Tensor:
-        """Compute logits of one conversation beside the batch, shape [positions, vocabulary], on the CPU."""
-        mix = None if organism is None else Mix(organism, scale)
-        try:
-            self._batch.compose([Row(organism, None, 0, 0, last=True, touch=changed)], [mix])
-            return self._forward.whole(ids, last=last).cpu()
-        except (RuntimeError, MemoryError) as error:
-            if not is_memory(error):
-                raise
-            raise Unavailable(NO_MEMORY) from error
-        finally:
-            self._batch.compose((), ())
 
 
 def engine_build() -> str:

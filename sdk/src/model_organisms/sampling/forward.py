@@ -68,21 +68,22 @@ class Forward:
             [*range(start + len(row), start + width), *range(start, start + len(row))]
             for row, start in zip(tokens, starts, strict=True)
         ]
-        positions = torch.tensor(places, device=self._device)
-        reach = rounded(extent(tokens, starts))
-        self.cache.aim(first, positions, reach)
-        asked = {"logits_to_keep": 1} if self._keeps else {}
-        with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor(ids, device=self._device),
-                position_ids=positions,
-                attention_mask=self._masks(positions, reach),
-                past_key_values=self.cache,
-                use_cache=True,
-                **asked,
-            )
-        logits: torch.Tensor = out.logits[:, -1].float()
-        return logits
+        return self._compute(self.cache, first, ids, places, extent(tokens, starts))[:, -1]
+
+    def onward(self, cache: Cache, ids: Sequence[int], start: int, *, last: int = 1) -> torch.Tensor:
+        """Read the next tokens of one conversation that has a cache to itself.
+
+        Args:
+            cache: Has room for them in its only slot (`Cache.another`, `Cache.reserve`).
+            ids: The tokens.
+            start: How many the slot has already.
+            last: How many positions to give logits of, from the end.
+
+        Returns:
+            Shape [last, vocabulary], float32, on the base's device.
+        """
+        places = [[*range(start, start + len(ids))]]
+        return self._compute(cache, 0, [list(ids)], places, start + len(ids), last=last)[0]
 
     def whole(self, ids: Sequence[int], *, last: int = 0) -> torch.Tensor:
         """Compute the logits of one conversation without the cache, as transformers itself does.
@@ -98,6 +99,25 @@ class Forward:
         with torch.inference_mode():
             out = self._model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False, **asked)
         logits: torch.Tensor = out.logits[0, -last:].float()
+        return logits
+
+    def _compute(
+        self, cache: Cache, first: int, ids: list[list[int]], places: list[list[int]], held: int, *, last: int = 1
+    ) -> torch.Tensor:
+        """Run rows of equal length over a cache; give logits of the last columns, shape [rows, last, vocabulary], float32."""
+        positions, reach = torch.tensor(places, device=self._device), rounded(held)
+        cache.aim(first, positions, reach)
+        asked = {"logits_to_keep": last} if self._keeps else {}
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=torch.tensor(ids, device=self._device),
+                position_ids=positions,
+                attention_mask=self._masks(positions, reach),
+                past_key_values=cache,
+                use_cache=True,
+                **asked,
+            )
+        logits: torch.Tensor = out.logits[:, -last:].float()
         return logits
 
     def _find_windows(self) -> dict[str, int]:

@@ -13,7 +13,6 @@ import hashlib
 import math
 import struct
 from collections import defaultdict
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ import torch
 from model_organisms.errors import Conflict, InvalidArgument, LoadingFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch.utils.hooks import RemovableHandle
 
@@ -248,8 +247,6 @@ class Steering:
         self._model, self._directions = model, directions
         self._hands: Interventions | None = None
         self._touches: list[Touch | None] = []
-        self._reading: tuple[tuple[int, ...], int] | None = None
-        self._states: Mapping[tuple[int, int], torch.Tensor] = {}
 
     @property
     def layers(self) -> int:
@@ -262,44 +259,24 @@ class Steering:
 
     def compose(self, rows: Sequence[Row]) -> None:
         """Hear what stands in each row of the next forward."""
-        touches = [self._touch(row) for row in rows]
+        touches = [row.touch for row in rows]
         if touches != self._touches:  # by identity: most steps are as the one before
             self._touches = touches
             if any(touches):
                 self._hooks.compose(touches)
-                self._states = self._hooks.read
             elif self._hands:
                 self._hands.close()
 
-    @contextmanager
-    def reading(self, layers: Sequence[int], last: int) -> Iterator[dict[int, torch.Tensor]]:
-        """Read hidden states of the first row of the next forward.
-
-        Args:
-            layers: After which.
-            last: How many positions, from the last back.
-
-        Yields:
-            Filled when the block ends: by layer, shape [positions, hidden].
-        """
-        found: dict[int, torch.Tensor] = {}
-        self._reading = tuple(layers), last
-        try:
-            yield found
-            found.update({layer: states for (_, layer), states in self._states.items()})
-        finally:
-            self._reading, self._states = None, {}
+    @property
+    def states(self) -> dict[int, torch.Tensor]:
+        """Hidden states that the last forward left of its first row, as its touch asked: by layer, shape [positions, hidden]."""
+        return {layer: states for (row, layer), states in self._hands.read.items() if row == 0} if self._hands else {}
 
     @property
     def _hooks(self) -> Interventions:
         if self._hands is None:
             self._hands = Interventions(self._model)
         return self._hands
-
-    def _touch(self, row: Row) -> Touch | None:
-        if not self._reading:
-            return row.touch
-        return Touch(row.touch.pushes if row.touch else (), *self._reading)
 
 
 def _numbers(vector: torch.Tensor | Sequence[float]) -> torch.Tensor:

@@ -56,18 +56,21 @@ class Line:
 
         Args:
             present: Those who are being answered.
-            willing: Asked of the first before it is let in; a no leaves it first.
+            willing: Asked of the first before it is let in; a no leaves it first, unless it has left the line.
         """
         inside = [*present, *self.inside]
         longest = max((answer.need for answer in inside), default=0)
         count = len(inside)
         while self.waiting:
             first = self.waiting[0]
-            longest = max(longest, first.need)
-            if count == self._rows or not self._fits(count + 1, longest) or not willing(first):
+            need = max(longest, first.need)
+            if count == self._rows or not self._fits(count + 1, need):
                 return
-            self.joining.append(self.waiting.popleft())
-            count += 1
+            if willing(first):
+                self.joining.append(self.waiting.popleft())
+                count, longest = count + 1, need
+            elif self.waiting and self.waiting[0] is first:
+                return
 
     def next(self, answered: int) -> list[tuple[Answer, int]]:
         """Choose what is read in this step.
