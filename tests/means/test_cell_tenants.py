@@ -22,8 +22,7 @@ ENDLESS = SamplingParameters(max_tokens=100_000)
 TIRELESS = """
 running = {}
 while True:
-    while channel.waiting() or not running:
-        frame = hear()
+    while frame := hear(wait=not running):
         if isinstance(frame.body, Draw):
             running[frame.call] = frame.body
         elif isinstance(frame.body, Cancel) and running.pop(frame.call, None):
@@ -156,6 +155,26 @@ def test_an_organism_that_is_not_unloaded_takes_its_cell_with_it(monkeypatch):
         with pytest.raises(CellUnavailable, match="in time"):
             neighbour.probe(ASKED, max_seconds=0.2)
         assert neighbour.alive
+    assert deaths == [[], []]
+
+
+def test_who_is_killed_amid_a_long_step_does_not_cost_the_others_their_cell(monkeypatch):
+    monkeypatch.setattr(calls, "GRACE_S", 0.3)
+    slow = """
+    while True:
+        frame = hear()  # which answers an Unload
+        if isinstance(frame.body, Draw):
+            say(Piece("a", 1), frame.call)
+            time.sleep(2)  # a step: nothing is heard in it
+        else:
+            say(Piece("", 0, "cancelled"), frame.call)
+    """
+    with crowded(slow, tenants=2) as ((killed, neighbour), deaths):
+        next(killed.sample(ASKED, ENDLESS, max_seconds=30))
+        killed.kill()
+        assert eventually(lambda: not any(call.due for call in list(neighbour.cell._calls.values())))
+        assert neighbour.alive
+        assert next(neighbour.sample(ASKED, ENDLESS, max_seconds=30)).text == "a"
     assert deaths == [[], []]
 
 

@@ -19,8 +19,7 @@ ENDLESS = SamplingParameters(max_tokens=100_000)
 TIRELESS = """
 running = {}
 while True:
-    while channel.waiting() or not running:
-        frame = hear()
+    while frame := hear(wait=not running):
         if isinstance(frame.body, Draw):
             running[frame.call] = frame.body
         elif isinstance(frame.body, Cancel) and running.pop(frame.call, None):

@@ -122,8 +122,8 @@ channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.sock
 INFO = CellInfo("b" * 64, "t" * 64, "c" * 64, ("a" * 64,), 2, "talker")
 def say(body, call=0):
     channel.send(Frame(body, call), within_s=None)
-def hear():
-    while True:
+def hear(wait=True):
+    while wait or channel.waiting():
         frame = channel.receive()
         if isinstance(frame.body, Ping):
             say(Pong(), frame.call)
@@ -137,7 +137,8 @@ def hear():
 say(Hello(*walls.attack(spec)))
 say(Ready("talker"))
 """
-"""The beginning of a cell that speaks the real protocol and has no model; `hear` answers what any cell must."""
+"""The beginning of a cell that speaks the real protocol and has no model; `hear` answers what any cell must. Where it does not
+wait, it gives None if nothing else is there."""
 
 
 @contextmanager

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from model_organisms.cells.frames import Ask, Body, Direct, Directed, Draw
 
 GRACE_S = 5.0
-"""A call whose time is over has so long for its last piece, and a killed session's organism to be gone."""
+"""A call whose time is over has so long for its last piece, and a killed session's organism to be gone.
+
+A cell listens between two steps of its model, so none is blamed before it has heard of it.
+"""
 MOST_WAITING = 1 << 20
 """Bytes that may wait for one reader. An honest answer of some 8,000 tokens fits."""
 _OVERHEAD = 64
@@ -67,6 +70,8 @@ class Call(Generic[B]):
         self._believed = believed
         self.due: float | None = None
         """`time.monotonic()` by which its last frame must have come, or the cell counts as hung; None: it has no such time."""
+        self.asked = 0.0
+        """When the cell was sent what it must answer by then."""
         self.over = False
         """Its last frame has come."""
         self._waiting: deque[B] = deque()

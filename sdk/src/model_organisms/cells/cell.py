@@ -79,6 +79,8 @@ class Cell:
         self._places = self._numbers = self._slots = 0
         self._pinged: tuple[int, float] | None = None
         self._next_ping = time.monotonic() + _PING_S
+        self._heard = 0.0
+        """What was sent before then the cell has taken in: it answered a ping that was sent after it."""
         self._ending = threading.Event()
         self._over: CellUnavailable | None = None
         self._why = ""
@@ -194,17 +196,17 @@ class Cell:
 
     def cancel(self, call: Call[B]) -> None:
         """Tell the cell to stop a call; its last frame must come in a moment, whether or not anybody reads it."""
-        if not call.over and self.alive:
-            call.due = call.due or time.monotonic() + (calls.GRACE_S if self.alone else self._silence_s)
+        if call.due is None and not call.over and self.alive:
             with suppress(CellUnavailable):
-                self._send(Frame(Cancel(), call.number), within_s=calls.GRACE_S)
+                self._send(Frame(Cancel(), call.number), within_s=self._silence_s)
+                self._expect(call, calls.GRACE_S if self.alone else self._silence_s)
 
     def leave(self, tenant: Tenant, *, at_once: bool, wait: bool) -> None:
         """Give a session's place up: its organism is wiped, and the cell ends with its last.
 
         Args:
             tenant: Whose; it has said so itself to whoever waits for it.
-            at_once: It is killed, and the cell with it if the organism is not gone in a moment.
+            at_once: It is killed, and the cell with it if that has heard of it and the organism is not gone in a moment.
             wait: A moment, until it is gone.
         """
         with self._lock:
@@ -240,9 +242,7 @@ class Cell:
         return self._fail_all()
 
     def late(self) -> CellUnavailable:
-        """Say that a call's time is over and nothing came; a cell of one session is ended, others are left to their pings."""
-        if self.alone:
-            return self.lose("it did not answer in time")
+        """Say that a call's time is over and nothing came; whether the cell hangs or is amid a long step, its pings will tell."""
         return CellUnavailable("The cell did not answer in time; ask again, or open a new session.")
 
     def _leave(self) -> bool:
@@ -257,9 +257,16 @@ class Cell:
         """Have an organism wiped by the time given, or the cell counts as hung."""
         with suppress(CellUnavailable):  # a cell that is gone holds nothing
             call = self.begin(Unload(slot), Unloaded, believed=None)
-            call.due = time.monotonic() + within_s
+            self._expect(call, within_s)
             return call
         return None
+
+    def _expect(self, call: Call[Any], within_s: float) -> None:
+        """Have the last frame of a call come in time, once the cell has heard that it must; a ping soon tells whether it has."""
+        if call.due is None:
+            call.asked = time.monotonic()
+            call.due = call.asked + within_s
+            self._next_ping = 0.0
 
     def _send(self, frame: Frame, *, within_s: float, descriptor: int = -1) -> None:
         if not self._sending.acquire(timeout=within_s):
@@ -297,7 +304,7 @@ class Cell:
         """Ping now and then, and notice what is overdue."""
         now = time.monotonic()
         with self._lock:
-            overdue = any(call.due is not None and now > call.due for call in self._calls.values())
+            overdue = any(call.due and now > call.due and self._heard > call.asked for call in self._calls.values())
         if overdue or (self._pinged and now - self._pinged[1] > self._silence_s):
             raise CellUnavailable("it did not answer in time")
         if self._pinged is None and now >= self._next_ping and self._sending.acquire(blocking=False):
@@ -315,7 +322,7 @@ class Cell:
         if isinstance(frame.body, Pong):
             if self._pinged is None or frame.call != self._pinged[0]:
                 raise CellUnavailable("it answered a call that was not asked")
-            self._pinged = None
+            self._heard, self._pinged = self._pinged[1], None
             return
         with self._lock:
             call = self._calls.get(frame.call)

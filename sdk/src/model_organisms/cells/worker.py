@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from model_organisms.cells.desk import Desk
     from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Frame, Load, Numbers
     from model_organisms.sampling import Engine, Organism
+    from model_organisms.sampling import Piece as Said
 
 
 def main(spec: Spec) -> None:
@@ -115,7 +116,7 @@ class Host:
                     with _told(self._desk, frame.call):
                         self._take(frame)
             if self._engine.busy and not self._desk.full:
-                self._step()
+                self._tell(self._engine.step())
             if self._making and not self._desk.full:
                 self._make()
 
@@ -136,6 +137,7 @@ class Host:
         elif isinstance(body, Cancel):
             for ticket in [ticket for ticket, (number, _) in self._calls.items() if number == call]:
                 self._engine.cancel(ticket)
+            self._tell(self._engine.told())  # now: the next step may be a long one
             self._give_up([making for making in self._making if making.call == call])
 
     def _place(self, body: Draw | Ask | Direct) -> _Place:
@@ -247,10 +249,10 @@ class Host:
             told = "What was asked for was not made in time; ask again, with fewer prompts at once."
             self._desk.say(Failed(Unavailable.reason, told), making.call)
 
-    def _step(self) -> None:
+    def _tell(self, pieces: list[tuple[int, Said]]) -> None:
         from model_organisms.cells.frames import Piece
 
-        for ticket, piece in self._engine.step():
+        for ticket, piece in pieces:
             if ticket not in self._calls:
                 continue  # its organism was unloaded
             call, place = self._calls[ticket]

@@ -90,6 +90,10 @@ class Batch:
             self._join([answer for answer, _ in read], [count for _, count in read])
         if not self._answers and not self.line.long:
             self.rest()
+        return self.told()
+
+    def told(self) -> list[tuple[int, Piece]]:
+        """Give the pieces that wait to be told, each once."""
         told, self._told = self._told, []
         return told
 

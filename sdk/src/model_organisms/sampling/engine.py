@@ -152,7 +152,7 @@ class Engine:
         return answer.ticket
 
     def cancel(self, ticket: int) -> None:
-        """End a request between two steps; its last piece comes with the next step. One that has ended stays ended."""
+        """End a request between two steps; `told` or the next step tells its last piece. One that has ended stays ended."""
         for answer in self._batch.all:
             if answer.ticket == ticket:
                 self._batch.end(answer, answer.cut())
@@ -169,6 +169,11 @@ class Engine:
             Tickets and pieces, one a token. Pieces of `generate` go to it instead.
         """
         self._advance()
+        return self.told()
+
+    def told(self) -> list[tuple[int, Piece]]:
+        """Give without a step what waits to be told: last pieces of those who were cancelled, and what came beside `generate`."""
+        self._sort(self._batch.told())
         told, self._others = self._others, []
         return told
 
@@ -222,8 +227,11 @@ class Engine:
             del self._boxes[answer.ticket]
 
     def _advance(self) -> None:
-        """Step, and sort the pieces."""
-        for ticket, piece in self._batch.step():
+        self._sort(self._batch.step())
+
+    def _sort(self, pieces: list[tuple[int, Piece]]) -> None:
+        """Lay each piece where it is looked for."""
+        for ticket, piece in pieces:
             if ticket in self._boxes:
                 self._boxes[ticket].append(piece)
             else:
