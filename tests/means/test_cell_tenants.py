@@ -158,26 +158,6 @@ def test_an_organism_that_is_not_unloaded_takes_its_cell_with_it(monkeypatch):
     assert deaths == [[], []]
 
 
-def test_who_is_killed_amid_a_long_step_does_not_cost_the_others_their_cell(monkeypatch):
-    monkeypatch.setattr(calls, "GRACE_S", 0.3)
-    slow = """
-    while True:
-        frame = hear()  # which answers an Unload
-        if isinstance(frame.body, Draw):
-            say(Piece("a", 1), frame.call)
-            time.sleep(2)  # a step: nothing is heard in it
-        else:
-            say(Piece("", 0, "cancelled"), frame.call)
-    """
-    with crowded(slow, tenants=2) as ((killed, neighbour), deaths):
-        next(killed.sample(ASKED, ENDLESS, max_seconds=30))
-        killed.kill()
-        assert eventually(lambda: not any(call.due for call in list(neighbour.cell._calls.values())))
-        assert neighbour.alive
-        assert next(neighbour.sample(ASKED, ENDLESS, max_seconds=30)).text == "a"
-    assert deaths == [[], []]
-
-
 def test_a_cell_may_not_refuse_to_unload():
     refusing = """
     while True:

@@ -106,6 +106,18 @@ def test_a_forward_that_fails_leaves_nothing_in_the_slots_of_those_who_were_to_c
     assert not any(tensor[1:].any() for pair in engine._forward.cache._held for tensor in pair)
 
 
+def test_the_last_piece_of_who_is_cancelled_is_told_without_a_step(fresh, qwen_files):
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    expected = text(engine.generate(organism, ASK, GREEDY))
+    gone, stays = (engine.submit(organism, ASK, GREEDY) for _ in range(2))
+    told = engine.step()
+    assert engine.told() == []
+    engine.cancel(gone)
+    assert [(ticket, piece.finish_reason) for ticket, piece in engine.told()] == [(gone, "cancelled")]
+    assert text([piece for ticket, piece in told if ticket == stays] + collect(engine)[stays]) == expected
+
+
 def no_memory(*_given, **_named):
     torch.empty(1 << 60, dtype=torch.uint8)  # torch's own error, in its own words
 

@@ -177,18 +177,6 @@ def test_a_cancelled_ticket_ends_at_the_next_step_wherever_it_is(fresh, qwen_fil
     engine.remove(organism)  # nobody holds it any more
 
 
-def test_the_last_piece_of_who_is_cancelled_is_told_without_a_step(fresh, qwen_files):
-    engine = fresh()
-    organism = engine.add(qwen_files)
-    expected = text(engine.generate(organism, ASK, GREEDY))
-    gone, stays = (engine.submit(organism, ASK, GREEDY) for _ in range(2))
-    told = engine.step()
-    assert engine.told() == []
-    engine.cancel(gone)
-    assert [(ticket, piece.finish_reason) for ticket, piece in engine.told()] == [(gone, "cancelled")]
-    assert text([piece for ticket, piece in told if ticket == stays] + collect(engine)[stays]) == expected
-
-
 def test_removing_an_organism_ends_its_requests_alone(fresh, qwen_files, qwen):
     engine = fresh()
     organism, other = engine.add(qwen_files), engine.add(tiny_organism(qwen, seed=9))

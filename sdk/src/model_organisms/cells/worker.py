@@ -246,7 +246,7 @@ class Host:
         for making in makings:
             self._making.remove(making)
             making.steps.close()
-            told = "What was asked for was not made in time; ask again, with fewer prompts at once."
+            told = "What was asked for was not made in time; ask again, with fewer prompts at once, or shorter ones."
             self._desk.say(Failed(Unavailable.reason, told), making.call)
 
     def _tell(self, pieces: list[tuple[int, Said]]) -> None:
