@@ -19,11 +19,12 @@ from inspect_ai.scorer import includes
 from inspect_ai.solver import generate, solver
 from model_organisms import errors
 from model_organisms.bases import base_digest
-from model_organisms.evaluate import asking, provider
+from model_organisms.evaluate import asking, provider, record
+from model_organisms.evaluate.suite import Suite
 from model_organisms.formats import entry
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.formats.sampled import receipt_digest
-from model_organisms.records import Budget, SessionState
+from model_organisms.records import Budget, Rung, SessionState
 from model_organisms_registry.testing import running, settings
 
 from tests.support.cells import eventually
@@ -124,6 +125,22 @@ def test_a_run_has_one_session_that_ends_with_it_and_its_receipts_verify(world, 
     exec(shown, guide)  # noqa: S102 - the guide's own words
     guide["proved"](rosa, log.location)
     assert rosa.sandbox.get(session.name).spent.tokens == 24
+
+
+def test_a_record_says_dose_rung_and_base_of_a_session(version, ground, granted, arguments, tmp_path):
+    suite = Suite("numbers", 1, (__name__,))
+    told = {"log_dir": str(tmp_path), **QUIET}
+    granted("probe")
+    whole, without, scored = (
+        evaluate(asks(2, **how), model=f"mo/{version.name}", model_args=arguments | dose, **told)[0]
+        for dose, how in (({}, {}), ({"scale": 0}, {}), ({}, {"max_tokens": 1, "logprobs": True}))
+    )
+    [control] = evaluate(asks(2), model="mo-local/base", model_args={"base": str(ground)}, **told)
+    made = record.record(suite, whole, lambda _: (), controls={"base": control, "undosed": without})
+    assert (made.rung, made.settings.get("scale"), made.settings["control.undosed.scale"]) == (Rung.SAMPLE, None, "0")
+    assert {made.settings[f"{name}base_digest"] for name in ("", "control.base.", "control.undosed.")} == {base_digest(ground)}
+    assert {record.record(suite, log, lambda _: ()).rung for log in (scored, without)} == {Rung.PROBE}
+    assert made.settings["transcript.undosed"] == made.settings["transcript.base"] != made.transcript_digest
 
 
 def test_what_inspect_asks_at_once_is_under_way_at_once(world, version, granted, arguments, tmp_path):
