@@ -54,7 +54,7 @@ def phases(lab: Lab) -> Page:
         f"The suite says: {peak.note}." if peak.note else "A straight path would not.",
     )
     page.say("With checkpoints as few as these, k = 15 leaves six of them with neighbours on both sides.")
-    page.picture(turning.panels(found), "Norms, local cosines, path, comp score and gradient by training step, and behaviour by dose")
+    page.picture(turning.panels(found), "Norms, local cosines, path, comp score and gradient by step, and behaviour by dose")
     turns = tuple(f"matrix=b,k={k}" for k in turning.KS)
     page.figures(found, ("peak_step", "peak_cosine", "median_cosine", "chance", "comp_at_peak"), splits=turns)
     page.figures(found, ("norm_first", "norm_last", "pc1_share", "pc2_share", "gradient_norm_peak", "gradient_norm_peak_step"))
