@@ -177,6 +177,14 @@ PATHS = [
 ]
 
 
+def test_folders_of_long_ago_are_not_kept_in_mind(folder_blobs):
+    for number in range(1100):
+        folder_blobs.put(f"sessions/{number}/a", b"x")
+    assert len(folder_blobs._store._synced) <= 1024
+    folder_blobs.put("sessions/0/b", b"y")
+    assert folder_blobs.get("sessions/0/b") == b"y"
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_paths_that_could_escape_are_refused(folder_blobs, path):
     for call in (

@@ -46,6 +46,8 @@ _MIGRATION_LOCK = 0x6D6F_7265_6769
 """Key of PostgreSQL's advisory lock around migrations: two processes that start together must not both create tables."""
 
 _WRITES = "model_organisms_writes"
+_READER_KIB = 512
+"""Pages that each reading connection keeps; the operating system keeps the file besides."""
 _READ = "BEGIN"
 """Takes no lock and touches no file, so it cannot fail; through SQLAlchemy it would cost more than the query it is for."""
 
@@ -235,7 +237,7 @@ def _sqlite_engines(url: URL, patience_s: float, readers: int) -> tuple[Engine, 
     def engine(size: int, begin: str, *pragmas: str) -> Engine:
         # isolation_level None stops the driver from opening transactions on its own: `begin` below is the only way in
         arguments = {"isolation_level": None, "timeout": patience_s, "check_same_thread": False}
-        # Last in, first out: each connection keeps up to 2 MB of pages, and those that few callers need are few.
+        # Last in, first out: each connection keeps pages of its own, and those that few callers need are few.
         made = create_engine(
             url,
             poolclass=QueuePool,
@@ -264,7 +266,7 @@ def _sqlite_engines(url: URL, patience_s: float, readers: int) -> tuple[Engine, 
         return made
 
     writer = engine(1, "BEGIN IMMEDIATE").execution_options(**{_WRITES: True})
-    return writer, engine(readers, _READ, "query_only = ON")
+    return writer, engine(readers, _READ, "query_only = ON", f"cache_size = -{_READER_KIB}")
 
 
 def _postgresql_engine(url: URL, patience_s: float, connections: int) -> Engine:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _TMP = ".tmp"
 _STALE_S = 86_400
+_MOST_SYNCED = 1024
 _RACES = 10
 """How often a folder may be pruned away under a writer before it gives up; each time another delete must hit the same moment."""
 
@@ -171,6 +172,8 @@ class Folder:
         inode = folder.stat().st_ino
         if self._synced.get(folder) != inode:
             _sync(folder.parent)
+            if len(self._synced) >= _MOST_SYNCED:  # each session has a folder of its own; one still in use is synced once more
+                self._synced.clear()
             self._synced[folder] = inode
 
     def _sweep(self) -> None:
