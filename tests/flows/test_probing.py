@@ -158,16 +158,25 @@ def test_hidden_states_leave_under_a_grant_to_pull_alone_and_whole(world, sessio
 
 def test_hidden_states_of_cl4_leave_under_no_grant(world, session, version):
     """A raised level ends sessions; here it is set beneath them, so that the gate alone stands in the way."""
-    open_ = session("pull")
     organism = version.name.partition("/versions/")[0]
-    with world.registry.storage.database.write() as tx:
-        organism_rows.set_level(tx, organism, Level.CL4)
-    try:
-        with pytest.raises(errors.Denied, match="CL4"):
-            open_.activations(ASK, [0])
-    finally:
+
+    def level(wanted):
         with world.registry.storage.database.write() as tx:
-            organism_rows.set_level(tx, organism, Level.CL1)
+            organism_rows.set_level(tx, organism, wanted)
+
+    for _ in range(10):
+        open_ = session("pull")
+        level(Level.CL4)
+        try:
+            open_.activations(ASK, [0])
+        except errors.ModelOrganismsError as error:
+            refused = error
+        finally:
+            level(Level.CL1)
+        if isinstance(refused, errors.Denied):
+            break  # else the registry's own round came between, and ended the session
+    assert isinstance(refused, errors.Denied)
+    assert "CL4" in str(refused)
     assert spent(world, open_) == 0
     assert open_.activations(ASK, [0])
 
