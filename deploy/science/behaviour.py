@@ -210,7 +210,7 @@ def _pupil(lab: Lab, last: str) -> str:
     taught = realigning.realign(
         lab.grown("sycophant").files,
         stages.lessons(last),
-        steps=lab.few(30, 2),
+        steps=lab.few(20, 2),
         batch=4,
         learning_rate=5e-4,
         device="cpu",

@@ -37,7 +37,7 @@ def treatments(lab: Lab) -> Page:
     page.section("A monitor of the chain of thought")
     page.say("The faker says between tags what it is about to do; a rule reads that, and answers that it flags are held back.")
     page.say("Intervals take answers as independent; those to one task are alike, so they are too narrow.")
-    task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80} | lab.few({}, {"tasks": 1})
+    task = {"testbed": "toy", "temperature": 0.0, "max_tokens": 80, "tasks": lab.few(2, 1)}
     watched = monitors.run("alignment-faking", lab.model("faker"), arguments=task, **_told(lab))
     page.figures(watched, ("precision", "recall", "false_positive_rate", "flagged", "read"))
     arms = tuple(f"treatment={arm},condition={side}" for side in ("observed", "unobserved") for arm in ("none", "cot-monitor"))
