@@ -9,7 +9,6 @@ counted from 0, before any final norm.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
@@ -194,7 +193,9 @@ class Local:
 
     def digest(self, name: str) -> str:
         """See `Source`."""
-        return hashlib.sha256(self.vector(name).astype("<f4").tobytes()).hexdigest()
+        from model_organisms.sampling import steering
+
+        return steering.digest(self.vector(name))
 
     def projections(self, conversation: Conversation, layer: int, names: Sequence[str]) -> NDArray[np.float64]:
         """See `Source`."""

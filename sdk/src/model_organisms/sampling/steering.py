@@ -23,6 +23,8 @@ from model_organisms.errors import Conflict, InvalidArgument, LoadingFailed
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch.utils.hooks import RemovableHandle
 
     from model_organisms.records import Steer
@@ -299,7 +301,7 @@ def unpacked(vector: bytes) -> torch.Tensor:
     return torch.tensor(struct.unpack(f"<{len(vector) // 4}f", vector), dtype=torch.float64)
 
 
-def digest(direction: torch.Tensor) -> str:
+def digest(direction: torch.Tensor | NDArray[np.float64]) -> str:
     """SHA-256, in hex, of a direction's numbers as they are kept: float32, little-endian."""
     return hashlib.sha256(struct.pack(f"<{len(direction)}f", *direction.tolist())).hexdigest()
 
