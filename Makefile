@@ -61,6 +61,11 @@ soak: ## 10,000 samples through sessions; memory of registry and cells must stay
 bench: packages ## ratios against peers, both sides in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: engine
+engine: ## 1 to 128 organisms, ranks 1 to 64, beside bare base, PEFT and vLLM in one run (over an hour; ARGS="--counts 8" takes a part)
+	@.ci/setup vllm
+	@$(BIN)/python -m tests.bench --only M1 --all --vllm .tools/vllm/bin/python $(ARGS)
+
 .PHONY: science
 science: packages ## every suite on the toy organisms; writes docs/science (half an hour; ARGS=--quick to see whether it runs)
 	@$(BIN)/python deploy/science $(ARGS)

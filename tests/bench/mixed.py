@@ -35,8 +35,9 @@ WHOLE = tuple((count, rank, spread) for count in (32, 8, 1, 128) for spread in (
 _LARGE = 128
 """A batch of which one run of one side takes minutes, so it is timed less often, without sides that explain others."""
 _GOALS = {(32, 1, DOWN): 0.97, (32, 1, EVERY): 0.90, (32, 8, EVERY): 0.83}
-_FLOAT, _COPIES = 4, 5
-"""Bytes of a number, and how often a row's adapters lie in memory: bundles, our bank and tables, PEFT's layers, vLLM's slots."""
+_FLOAT, _COPIES = 4, 4
+"""Bytes of a number, and how often a row's adapters lie in memory: bundles, our bank and tables, PEFT's layers."""
+_VLLM_ITSELF = 2 << 30
 _VLLM_FEW = ((32, 8, EVERY),)
 
 
@@ -68,20 +69,32 @@ def many(
         if (counts and count not in counts) or (ranks and rank not in ranks):
             continue
         print(f"  {count} organisms, rank {rank}, {SPREADS[spread]} ...", file=sys.stderr, flush=True)
-        if (needed := _COPIES * count * rank * flock.widths(spread) * _FLOAT) > psutil.virtual_memory().available:
-            print(
-                f"  not measured: all sides together need about {needed >> 30} GiB, which are not free",
-                file=sys.stderr,
-                flush=True,
-            )
-            continue
-        asked = Asked.of(count, quick=quick, whole=whole)
+        # vLLM has room for every layer in each slot, whatever its adapters change, and keeps them beside the slots.
+        ours, theirs = _COPIES * _bytes(flock, count, rank, spread), _VLLM_ITSELF
+        theirs += _bytes(flock, count, rank, spread) + _bytes(flock, count, rank, EVERY)
         python = vllm if whole or (count, rank, spread) in _VLLM_FEW else ""
+        if not _free("not measured", ours):
+            continue
+        if python and not _free("without vLLM", ours + theirs):
+            python = ""
+        asked = Asked.of(count, quick=quick, whole=whole)
         where = folder / f"{count}-{rank}-{spread}"
         rows += tried("M1, M2", lambda: [_one(flock, where, count, rank, spread, asked=asked, vllm=python)])  # noqa: B023 - called at once
         flock.made.clear()
         gc.collect()
     return rows
+
+
+def _bytes(flock: Flock, count: int, rank: int, spread: str) -> int:
+    return count * rank * flock.widths(spread) * _FLOAT
+
+
+def _free(otherwise: str, needed: int) -> bool:
+    """Whether there is memory for it; says what comes of it where there is not."""
+    enough = needed <= psutil.virtual_memory().available
+    if not enough:
+        print(f"  {otherwise}: it would need about {needed / 2**30:.0f} GiB, which are not free", file=sys.stderr, flush=True)
+    return enough
 
 
 def _one(flock: Flock, folder: Path, count: int, rank: int, spread: str, *, asked: Asked, vllm: str) -> Row:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _TMP = ".tmp"
 _STALE_S = 86_400
-_MOST_SYNCED = 1024
+_MOST_SYNCED = 256
 _RACES = 10
 """How often a folder may be pruned away under a writer before it gives up; each time another delete must hit the same moment."""
 
