@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
+from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.inspection import inspect
 
 from tests.chaos.agreeing import disagreements
-from tests.chaos.clients import Asker, Tally
+from tests.chaos.clients import CELL, REGISTRY, Asker, Tally
 from tests.chaos.held import missing
 from tests.support.crowd import crowd
 from tests.support.tree import ROOT
@@ -38,10 +40,15 @@ from tests.support.tree import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from model_organisms.formats.entry import Entry
+
     from tests.support.crowd import Crowd
     from tests.support.serving import Serving
 
 _DRAIN_S = 90
+_LEVELS = ("CL2", "CL1", "CL2", "CL3", "CL2", "CL1", "CL2", "CL1")
+"""Of the organisms, in turn. Each session at CL3 has a cell of its own, and some of its turns are said again in another."""
+_RERUNS = {Event.RERUN.type, Event.RERUN_DIFFERS.type}
 _CROWDED = 0.9
 """Share of the sessions that must have been open at once for a run to have been one of so many."""
 _PATIENCE_S = 45.0
@@ -56,8 +63,8 @@ class Killer:
     random: Random
     pauses: tuple[float, float]
     registry_share: float
-    answers: Callable[[], int]
-    """How many answers clients hold."""
+    tally: Tally
+    """What clients hold, who are told of each kill."""
     between: int = 0
     """So many more must have come before the next is killed: a slow machine gets on all the same."""
     crowded: Callable[[], bool] = lambda: True
@@ -77,15 +84,15 @@ class Killer:
     @property
     def done(self) -> bool:
         """Tell whether it killed as many as it should, and answers have come since."""
-        return 0 < self.most <= self.cells + self.registries and self.answers() >= self.wanted
+        return 0 < self.most <= self.cells + self.registries and len(self.tally.held) >= self.wanted
 
     def work(self, until: float) -> None:
         """Kill, by chance a cell or the registry, until it is time."""
         while (left := until - time.monotonic()) > 0 and not self.done:
             time.sleep(min(left, self.random.uniform(*self.pauses)))
-            if self.done or self.answers() < self.wanted or not (self.crowded() or time.monotonic() > self.latest):
+            if self.done or len(self.tally.held) < self.wanted or not (self.crowded() or time.monotonic() > self.latest):
                 continue
-            self.wanted, self.latest = self.answers() + self.between, time.monotonic() + _PATIENCE_S
+            self.wanted, self.latest = len(self.tally.held) + self.between, time.monotonic() + _PATIENCE_S
             if self._chosen() < self.registry_share:
                 self._registry()
             else:
@@ -101,13 +108,16 @@ class Killer:
     def _cell(self) -> None:
         with suppress(psutil.NoSuchProcess, IndexError):
             victim = self.random.choice(self.registry.cells())
+            self.tally.killed(CELL)
             victim.send_signal(signal.SIGKILL)
             self.cells += 1
 
     def _registry(self) -> None:
+        self.tally.killed(REGISTRY, down=True)
         self.registry.kill()
         begun = time.monotonic()
         self.registry.start()
+        self.tally.killed(REGISTRY)
         self.slowest_start_s = max(self.slowest_start_s, time.monotonic() - begun)
         self.registries += 1
 
@@ -155,7 +165,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
     researchers = max(1, sessions // 8)
     print("founding and publishing ...", file=sys.stderr, flush=True)
     size = {"organisms": wanted.organisms, "researchers": researchers, "cells": sessions + 8, "rows": wanted.rows}
-    with crowd(folder, **size, release_s=0.05) as there:
+    with crowd(folder, **size, release_s=0.05, levels=_LEVELS) as there:
         askers = [
             Asker(there.researchers[number % researchers], there.versions, seed=f"{seed}/{number}", tally=tally, stop=stop)
             for number in range(sessions)
@@ -168,7 +178,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
             Random(f"{seed}/killer"),
             pauses=pauses,
             registry_share=0.25,
-            answers=lambda: len(tally.held),
+            tally=tally,
             between=wanted.between,
             crowded=lambda: tally.open >= _CROWDED * sessions,
             most=wanted.kills,
@@ -182,7 +192,9 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
                 asker.join(_DRAIN_S)
         took = time.monotonic() - begun
         wrong = [f"{asker.name} never came back" for asker in askers if asker.is_alive()]
-        wrong += tally.wrong + _hollow(wanted, killer, tally) + _agreement(there) + _ledger(there, tally)
+        wrong += tally.wrong + _hollow(wanted, killer, tally) + _agreement(there)
+        entries = _verified(there)
+        wrong += _ledger(there, tally, entries)
     finished = [one for one in tally.held if one.sample]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -199,6 +211,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
             "windows": sum(len(one.windows) for one in tally.held),
             "tokens": sum(one.sample.receipt.tokens for one in finished),
         },
+        "said_again": dict(Counter(entry.facts["verdict"] for entry in entries if entry.type in _RERUNS)),
         "borne": dict(tally.ended),
         "wrong": wrong,
     }
@@ -243,17 +256,22 @@ def reconciled(folder: Path) -> list[str]:
     return [] if done.returncode == 0 else [f"reconcile: {done.stdout[-2000:]}{done.stderr[-2000:]}"]
 
 
-def _ledger(there: Crowd, tally: Tally) -> list[str]:
-    """An auditor reads the whole ledger, and it is held against what the clients kept."""
+def _verified(there: Crowd) -> list[Entry]:
+    """An auditor verifies the whole ledger, and reads it."""
     with there.person("aud") as auditor:
         auditor.audit.verify_ledger()
-        entries = [entry for _, entry in auditor.audit.entries()]
+        return [entry for _, entry in auditor.audit.entries()]
+
+
+def _ledger(there: Crowd, tally: Tally, entries: list[Entry]) -> list[str]:
+    """Hold the ledger against what the clients kept, and against what sessions and grants say was spent."""
     if not any(one.sample for one in tally.held):
         return ["no answer was ever finished"]
     with there.person("ravi") as reviewer:
         sessions = list(reviewer.sandbox.list())
     grants = [grant for client in there.researchers for grant in client.access.grants()]
-    return missing(tally.held, entries) + disagreements(sessions, grants, entries)
+    differ = [f"said again, it differs: {entry.subject}" for entry in entries if entry.type == Event.RERUN_DIFFERS.type]
+    return differ + missing(tally.held, entries) + disagreements(sessions, grants, entries)
 
 
 def _say(report: dict[str, object]) -> None:

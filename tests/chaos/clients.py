@@ -1,10 +1,12 @@
 """Researchers who sample without end, whatever is killed under them, and keep all that they were given.
 
-What a call may end with here is what a dead cell or a dead registry looks like; any other error is a finding.
+What a call may end with here is what a dead cell or a dead registry looks like, shortly after one was killed; any other error is
+a finding, and so is one of these when nothing was.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -20,9 +22,19 @@ if TYPE_CHECKING:
     from model_organisms import Client
     from model_organisms.records import Probe, Sample
 
-BORNE = frozenset({"UNAVAILABLE", "REGISTRY_UNREACHABLE", "CELL_UNAVAILABLE", "DEADLINE_EXCEEDED", "CONFLICT", "JAIL_MISSING"})
-"""Reasons that a killed cell or registry gives: it is gone, or its session has ended; and a cell that was killed while it tried
-its walls has not found them standing, so above CL1 nothing is served until they are tried again."""
+REGISTRY, CELL = "registry", "cell"
+BORNE = {
+    "REGISTRY_UNREACHABLE": {REGISTRY},
+    "UNAVAILABLE": {REGISTRY, CELL},
+    "CELL_UNAVAILABLE": {REGISTRY, CELL},
+    "DEADLINE_EXCEEDED": {REGISTRY, CELL},
+    "CONFLICT": {REGISTRY, CELL},
+    "JAIL_MISSING": {CELL},
+}
+"""Which kill explains a reason: it is gone, or its session has ended; and a cell that was killed while it tried its walls has not
+found them standing, so above CL1 nothing is served until they are tried again."""
+AFTER_S = {REGISTRY: 60.0, CELL: 90.0}
+"""How long a kill explains anything. After many, the next cell is started up to a minute later."""
 CUT = "The answer ended without its receipt"
 """A stream that was cut off at a bad moment; its text is refused, as it must be."""
 _PAUSE_S = 0.2
@@ -46,6 +58,8 @@ class Tally:
     ended: Counter[str] = field(default_factory=Counter)
     """Errors that were borne, by reason."""
     wrong: list[str] = field(default_factory=list)
+    kills: dict[str, float] = field(default_factory=dict)
+    """When the last of each kind was killed, or had come back; infinity while it is down."""
     sessions: int = 0
     open: int = 0
     most_open: int = 0
@@ -63,6 +77,11 @@ class Tally:
         with self.lock:
             self.open -= 1
 
+    def killed(self, what: str, *, down: bool = False) -> None:
+        """Note that a cell or the registry is killed now; `down` until this is called again."""
+        with self.lock:
+            self.kills[what] = math.inf if down else time.monotonic()
+
     def keep(self, held: Held) -> None:
         """Keep what was received, if anything was."""
         if held.windows or held.sample or held.probe:
@@ -71,9 +90,10 @@ class Tally:
 
     def failed(self, error: BaseException) -> None:
         """Bear an error, or note it as wrong."""
-        reason = getattr(error, "reason", type(error).__name__)
+        reason, now = getattr(error, "reason", type(error).__name__), time.monotonic()
+        suspects = {REGISTRY, CELL} if str(error).startswith(CUT) else BORNE.get(reason, frozenset())
         with self.lock:
-            if reason in BORNE or str(error).startswith(CUT):
+            if any(now - self.kills.get(kind, -math.inf) < AFTER_S[kind] for kind in suspects):
                 self.ended[f"{reason}: {str(error)[:90]}"] += 1
             else:
                 self.wrong.append(f"{reason}: {error}"[:500])

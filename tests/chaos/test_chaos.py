@@ -3,17 +3,19 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from model_organisms.errors import CellUnavailable, Conflict, RegistryUnreachable
 from model_organisms.formats import sampled
 from model_organisms.formats.entry import Entry
 from model_organisms.records import Budget, Sample, SampleReceipt, SamplingParameters
 
 from tests.chaos.agreeing import disagreements
-from tests.chaos.clients import Held
+from tests.chaos.clients import AFTER_S, CELL, CUT, REGISTRY, Held, Tally
 from tests.chaos.held import RELEASE, missing
 from tests.support.tree import ROOT
 
@@ -117,6 +119,25 @@ def test_what_is_spent_is_what_the_results_say_and_what_was_set_aside_without_on
     assert len(disagreements([spending(SESSION, 37)], [grant], ledger[:2])) == 1
     lost = [*ledger, entered("registry.lost", f"{SESSION}/samples/2", parent=SESSION, tokens="4")]
     assert disagreements([spending(SESSION, 11)], [SimpleNamespace(name="grants/g", spent=Budget(tokens=11))], lost) == []
+
+
+def test_only_a_kill_that_was_excuses_what_a_client_is_told():
+    tally = Tally()
+    tally.failed(RegistryUnreachable("Nobody answers."))
+    tally.failed(CellUnavailable("The cell has ended."))
+    assert len(tally.wrong) == 2
+    tally.killed(CELL)
+    tally.failed(CellUnavailable("The cell has ended."))
+    tally.failed(RegistryUnreachable("Nobody answers."))  # no registry was killed
+    assert len(tally.wrong) == 3
+    tally.killed(REGISTRY, down=True)
+    tally.failed(RegistryUnreachable("Nobody answers."))
+    tally.kills = {kind: time.monotonic() - AFTER_S[kind] - 1 for kind in (CELL, REGISTRY)}
+    tally.failed(CellUnavailable("The cell has ended."))
+    tally.failed(Conflict(f"{CUT}: of another kill."))
+    tally.failed(PermissionError("No."))
+    assert len(tally.wrong) == 6
+    assert sum(tally.ended.values()) == 2
 
 
 @pytest.mark.timeout(280)

@@ -1,7 +1,4 @@
-"""A served registry, many organisms over one base model, and researchers who may sample them all; for runs of many at once.
-
-Half of the organisms are of level CL1 and half of CL2, so that sessions of both trust classes run beside each other.
-"""
+"""A served registry, many organisms over one base model, and researchers who may sample them all; for runs of many at once."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from tests.support.serving import Serving, serving
 from tests.support.tiny import tiny_base, tiny_organism
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from model_organisms import Client
@@ -27,8 +24,12 @@ if TYPE_CHECKING:
 BASE = "crowd/tiny"
 PURPOSE = "replication"
 WHY = "Random numbers that answer at random; how the registry bears it is what is studied."
-BUDGET = Budget(tokens=5_000_000, sessions=2_000, output_bytes=32 << 20, probe_values=100_000)
-STAFF = (("pia", "publisher"), ("ravi", "reviewer"), ("aud", "auditor"))
+BUDGET = Budget(tokens=1_000_000, sessions=2_000, output_bytes=16 << 20, probe_values=100_000)
+AT_CL3 = Budget(tokens=500_000, sessions=250, output_bytes=48 << 10, probe_values=16_000)
+"""Output and probed numbers stay below half of the adapter's, which is therefore a larger one."""
+STAFF = (("pia", "publisher"), ("ravi", "reviewer"), ("rena", "reviewer", "elsewhere"), ("aud", "auditor"))
+SHARED = ("CL2", "CL1")
+"""Levels of the organisms in turn: sessions of both trust classes run beside each other, and share cells."""
 
 
 @dataclass(slots=True)
@@ -47,7 +48,14 @@ class Crowd:
 
 @contextmanager
 def crowd(
-    folder: Path, *, organisms: int, researchers: int, cells: int, rows: int = 16, release_s: float = 0.5
+    folder: Path,
+    *,
+    organisms: int,
+    researchers: int,
+    cells: int,
+    rows: int = 16,
+    release_s: float = 0.5,
+    levels: Sequence[str] = SHARED,
 ) -> Iterator[Crowd]:
     """Found and serve a registry with so many organisms and researchers while the block runs.
 
@@ -58,6 +66,7 @@ def crowd(
         cells: That may run at once; one user may have them all.
         rows: Sessions that share one.
         release_s: Length of a window of text, in seconds.
+        levels: Of the organisms, in turn; up to CL3.
     """
     base = tiny_base(folder / "base")
     config = settings(folder / "data", base_models={BASE: base})
@@ -68,20 +77,22 @@ def crowd(
     with serving(config, folder, *people, tables=tables) as registry, ExitStack() as stack:
         clients = [stack.enter_context(connect(folder / f"{name}.json")) for name in names]
         there = Crowd(registry, folder, clients)
-        with there.person("pia") as pia, there.person("ravi") as ravi:
+        with there.person("pia") as pia, there.person("ravi") as ravi, there.person("rena") as rena:
             stated = Provenance(BaseModel(BASE, digest=base_digest(base)))
-            for number in range(organisms):
+            of_level = [levels[number % len(levels)] for number in range(organisms)]
+            for number, level in enumerate(of_level):
                 name = f"organisms/crowd-{number}"
-                pia.organisms.create(name, level="CL1" if number % 2 else "CL2", base_model=BASE)
-                files = tiny_organism(base, rank=1 + number % 8, seed=number)
+                pia.organisms.create(name, level=level, base_model=BASE)
+                files = tiny_organism(base, rank=128 if level == "CL3" else 1 + number % 8, seed=number)
                 there.versions.append(pia.organisms.publish(name, files, provenance=stated, progress_bar=False).name)
             for client in clients:
-                for version in there.versions:
-                    _granted(client, ravi, version)
+                for version, level in zip(there.versions, of_level, strict=True):
+                    _granted(client, (ravi, rena), version, AT_CL3 if level == "CL3" else BUDGET)
         yield there
 
 
-def _granted(client: Client, reviewer: Client, version: str) -> None:
-    request = client.access.request(version, "probe", purpose=PURPOSE, justification=WHY, budget=BUDGET)
-    if request.state is RequestState.PENDING:
-        reviewer.access.approve(request.name, reason="Random numbers.")
+def _granted(client: Client, reviewers: Iterable[Client], version: str, budget: Budget) -> None:
+    request = client.access.request(version, "probe", purpose=PURPOSE, justification=WHY, budget=budget)
+    for reviewer in reviewers:
+        if request.state is RequestState.PENDING:
+            request = reviewer.access.approve(request.name, reason="Random numbers.")

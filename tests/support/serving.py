@@ -57,8 +57,10 @@ class Serving:
 
 
 @contextmanager
-def serving(config: Config, people: Path, *roles: tuple[str, str], tables: str = "") -> Iterator[Serving]:
+def serving(config: Config, people: Path, *roles: tuple[str, ...], tables: str = "") -> Iterator[Serving]:
     """Found a registry, serve it from a process, and enrol people; their identities lie in `people`, as NAME.json.
+
+    Each has a name, a role, and an organisation where it is not `lab`.
 
     What founding does not write down of its settings is given as `tables`, and added to its registry.toml.
     """
@@ -68,8 +70,8 @@ def serving(config: Config, people: Path, *roles: tuple[str, str], tables: str =
     registry = Serving(config)
     try:
         with login(str(ticket), people / "admin.json") as admin:
-            for name, role in roles:
-                invitation = admin.users.invite(name, organisation="lab", roles=[role])
+            for name, role, *elsewhere in roles:
+                invitation = admin.users.invite(name, organisation=(*elsewhere, "lab")[0], roles=[role])
                 login(invitation.ticket, people / f"{name}.json").close()
         yield registry
     finally:
