@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +15,9 @@ from model_organisms.records import Budget
 from model_organisms_registry.inspection import inspect
 from model_organisms_registry.testing import settings
 
-from tests.bench.flock import DOWN, EVERY, SPREADS
-from tests.bench.loops import generated, plain
+from tests.bench import agreement
+from tests.bench.flock import DOWN, EVERY, SPREADS, bare_again, wear
+from tests.bench.loops import Decoded, generated, plain
 from tests.bench.measure import OURS, Goal, Row, interleaved
 from tests.support.serving import serving
 
@@ -32,6 +34,8 @@ _PATIENCE_S = 300.0
 LIGHT, HEAVY = (1, DOWN), (8, EVERY)
 """Rank and spread: as most published organisms of one trait are, and as heavy ones are."""
 ASK = "Tell me a long story about a keeper and what lived in the dish."
+_FIRST = 4000
+"""Number of the first organism."""
 WHY = "Measuring how fast random numbers speak; nothing is studied."
 
 
@@ -52,17 +56,8 @@ def _sampled(flock: Flock, folder: Path, *, weight: tuple[int, str], quick: bool
         receipts: list[Any] = []
 
         def ours() -> float:
-            drawn: list[Any] = [None] * count
-
-            def ask(row: int) -> None:
-                drawn[row] = sessions[row].sample(ASK, max_tokens=new, temperature=1.0, timeout_s=_PATIENCE_S)
-
-            threads = [threading.Thread(target=ask, args=(row,)) for row in range(count)]
             begin = time.perf_counter()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            drawn = _asked(sessions, new, temperature=1.0)
             took = time.perf_counter() - begin
             receipts.extend(sample.receipt for sample in drawn)
             lengths.extend(sample.receipt.tokens for sample in drawn)
@@ -79,14 +74,17 @@ def _sampled(flock: Flock, folder: Path, *, weight: tuple[int, str], quick: bool
 
         sides = {OURS: ours, GENERATE: lambda: whole_time(generated), LOOP: lambda: whole_time(plain)}
         found = interleaved(sides, rounds)
+        greedy = _asked(sessions, new, temperature=0.0)
         cells = len({cell.pid for cell in registry.cells() if "bwrap" not in cell.name()})
         for session in sessions:
             session.close()
         findings = inspect(registry.config).findings
+    seen = _held(flock, weight, prompts, greedy, new)
     full = sum(length == new for length in lengths) / len(lengths)
     checks = {
         f"{len(receipts)} receipts verified, each of its own sample": len({one.sample for one in receipts}) == len(receipts),
         "fsck clean": not findings,
+        f"untimed, greedy: {seen}": seen.right,
         f"{full:.0%} of answers as long as the peers'": full > 0.5,
         f"{count} sessions in {cells} process(es)": cells == 1,
     }
@@ -94,6 +92,36 @@ def _sampled(flock: Flock, folder: Path, *, weight: tuple[int, str], quick: bool
     kind = f"rank {weight[0]}, {SPREADS[weight[1]]}"
     what = f"{count} sessions at once, each its own organism ({kind}), {new} tokens, {where}; prompts included"
     return Row("M12", what, "tokens/s", found, (Goal(0.95, GENERATE),), checks)
+
+
+def _asked(sessions: list[Any], new: int, *, temperature: float) -> list[Any]:
+    """Ask all of them at once, and return their samples."""
+    drawn: list[Any] = [None] * len(sessions)
+
+    def ask(row: int) -> None:
+        drawn[row] = sessions[row].sample(ASK, max_tokens=new, temperature=temperature, timeout_s=_PATIENCE_S)
+
+    threads = [threading.Thread(target=ask, args=(row,)) for row in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return drawn
+
+
+def _held(flock: Flock, weight: tuple[int, str], prompts: torch.Tensor, greedy: list[Any], new: int) -> agreement.Verdict:
+    """Hold greedy answers of sessions against PEFT's, each up to where its turn ends."""
+    names = [str(number) for number in range(len(greedy))]
+    worn = wear(flock.peft, [flock.files(*weight, _FIRST + number) for number in range(len(greedy))])
+    flock.made.clear()
+    ends = flock.bare.generation_config.eos_token_id
+    ends = set(ends) if isinstance(ends, list) else {ends}
+    oracle = [list(takewhile(lambda token: token not in ends, row)) for row in plain(worn, prompts, new, adapter_names=names).ids]
+    ours = Decoded(0.0, [], [sample.text for sample in greedy], [sample.receipt.tokens for sample in greedy])
+    tell = {"oracle": oracle, "tokenizer": flock.base.tokenizer, "dtype": flock.base.dtype}
+    seen = agreement.verdict(ours, worn, prompts, names, **tell)
+    bare_again(worn)
+    return seen
 
 
 @contextmanager
@@ -120,7 +148,7 @@ def _published(pia: Client, rosa: Client, flock: Flock, base: str, *, count: int
     for number in range(count):
         organism = f"organisms/served-{number}"
         pia.organisms.create(organism, level="CL1", base_model=base)
-        files = flock.files(*weight, 4000 + number)
+        files = flock.files(*weight, _FIRST + number)
         version = pia.organisms.publish(organism, files, provenance=stated, progress_bar=False).name
         flock.made.clear()
         budget = Budget(tokens=1_000_000, sessions=100, output_bytes=16 << 20)
