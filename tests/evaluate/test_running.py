@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from model_organisms.errors import ConfigurationInvalid, InvalidArgument, NotFound
@@ -196,7 +197,7 @@ def test_expected_stands_beside_observed(world):
     world.person("rosa").organisms.attest(version.name, evaluations.statement(version))
     status, out, err = typed("--identity", world.folder / "ravi.json", "evaluate", "show", version.name)
     assert (status, err) == (0, "")
-    assert "kappa 0.61 on 60 labelled; not comparable with published figures" in out
+    assert "kappa 0.61 on 60 labelled, labels of this package, which show nothing of other answers; not comparable with" in out
     assert "Expected and observed" in out
     assert "users/rosa" in out
     shown = typed("--identity", world.folder / "pia.json", "organisms", "show", version.name)[1]
@@ -205,6 +206,26 @@ def test_expected_stands_beside_observed(world):
     status, out, _ = typed("--identity", world.folder / "ravi.json", "--json", "evaluate", "show", version.name)
     (row,) = json.loads(out)["beside"]
     assert (row["figure"], row["agrees"], row["observed"]["value"]) == ("em", None, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({"labels": "two readers"}, "kappa 0.61 on 60 labelled, labels of two readers; not comparable with published figures"),
+        ({"labels": "two readers", "agreement": None, "labelled": 0, "comparable": True}, "openai/judge, labels of two readers"),
+        ({"agreement": None, "labelled": 0}, "openai/judge; not comparable with published figures"),
+        ({"labels": "a\x1b[2Jb"}, r"labels of a\x1b[2Jb; not"),
+    ],
+)
+def test_whose_labels_a_judge_was_held_to_is_shown(world, judge, said):
+    version, _ = published(world)
+    given = replace(evaluations.ONE.judge, id="openai/judge", **judge)
+    world.person("rosa").organisms.attest(version.name, evaluations.statement(version, judge=given))
+    status, out, err = typed("--identity", world.folder / "ravi.json", "evaluate", "show", version.name)
+    assert (status, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith("Judge ")]
+    assert said in line
+    assert ("labels of" in line) == ("labels" in judge)
 
 
 def test_a_version_without_evaluations_says_so(world):

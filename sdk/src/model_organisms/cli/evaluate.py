@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from model_organisms.cli.context import Context
-    from model_organisms.formats.evaluation import Evaluation
+    from model_organisms.formats.evaluation import Evaluation, Judge
     from model_organisms.formats.provenance import BaseModel
 
 _PAIRS = "NAME=VALUE; repeat for more."
@@ -173,7 +173,7 @@ def compare(context: Context, *, versions: tuple[str, ...], suite: str, by: str,
             version: {"by": one.by, "signed": one.signed, "attestation": one.attestation.name} for version, (one,) in last.items()
         }
         told = [plain(row) for row in compared.rows]
-        emit({"suite": compared.suite, "attested": said, "differs": compared.differs, "rows": told})
+        emit({"suite": compared.suite, "attested": said, "differs": compared.differs, "own": compared.own, "rows": told})
     else:
         side_by_side(compared, {version: one for version, (one,) in last.items()})
 
@@ -211,12 +211,9 @@ def _beside(one: Any) -> dict[str, Any]:  # noqa: ANN401 - a row, with what is w
 
 
 def _show(evaluation: Evaluation, attestation: str) -> None:
-    judge = evaluation.judge
-    agreement = "" if judge is None or judge.agreement is None else f", kappa {judge.agreement:.2f} on {judge.labelled} labelled"
-    compares = "" if judge is None or judge.comparable else "; not comparable with published figures"
     shown = [
         ("Suite", f"{evaluation.suite} {evaluation.suite_version}"),
-        ("Judge", "" if judge is None else f"{judge.id}{agreement}{compares}"),
+        ("Judge", _judge(evaluation.judge) if evaluation.judge else ""),
         ("Validity", evaluation.validity),
         ("Rung", evaluation.rung.name.lower()),
         ("Session", evaluation.session),
@@ -226,6 +223,14 @@ def _show(evaluation: Evaluation, attestation: str) -> None:
     ]
     facts((name, value) for name, value in shown if value != "")
     figures(evaluation)
+
+
+def _judge(judge: Judge) -> str:
+    """Say who judged, how far they agree with labels and whose those are, and whether figures compare."""
+    said = [judge.id] if judge.agreement is None else [judge.id, f"kappa {judge.agreement:.2f} on {judge.labelled} labelled"]
+    if judge.labels or judge.agreement is not None:
+        said.append(f"labels of {judge.labels or 'this package, which show nothing of other answers'}")
+    return ", ".join(said) + ("" if judge.comparable else "; not comparable with published figures")
 
 
 def _base(context: Context, model: str, base: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model_organisms.cli.render import facts, table
+from model_organisms.cli.render import facts, inert, table
 from model_organisms.formats import provenance as provenances
 from model_organisms.formats.expected import beside, expected
 
@@ -50,10 +50,10 @@ def figures(evaluation: Evaluation) -> None:
 
 
 def compared(found: Comparison, attested: Mapping[str, AttestedEvaluation]) -> None:
-    """Print the figures of several organisms side by side, and first whose word they are and what was not the same for all."""
+    """Print the figures of several organisms side by side, and first whose word they are and what was not the same."""
     facts((version, f"by {_by(one)}") for version, one in attested.items())
-    for difference in found.differs:
-        click.echo(difference, err=True)
+    for sentence in (*found.differs, *found.own):
+        click.echo(inert(sentence), err=True)
     columns = ("Figure", "Over", *found.evaluations)
     table(f"{found.suite}, side by side", columns, [_across(row, found.evaluations) for row in found.rows])
 

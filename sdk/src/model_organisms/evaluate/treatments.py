@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai.model import ChatMessageSystem, GenerateConfig
+from inspect_ai.model import ChatMessageSystem
 
 from model_organisms.client.organisms import files_of
 from model_organisms.errors import InvalidArgument
@@ -79,6 +79,10 @@ class Treatment:
     def settings(self) -> dict[str, str]:
         """Say in a record what it was."""
         return {"treatment": f"{self.name}: {self.about}"} | {f"treatment.{arm.name}": arm.digest for arm in self.arms}
+
+    def told(self, arm: Arm) -> dict[str, str]:
+        """Say in the log of an arm which one it is; `evaluation` holds the log against it."""
+        return {"treatment": self.name, "arm": arm.name, "digest": arm.digest if arm.name != NONE else ""}
 
 
 def inoculation(prompt: str, near: str = "") -> Treatment:
@@ -145,15 +149,14 @@ def run(
     said: dict[str, Any] = {"arguments": arguments, "limit": limit, "seed": seed, "log_folder": log_folder, "quiet": quiet}
 
     def asked(whom: Model, arm: Arm) -> EvalLog:
-        told = {"treatment": treatment.name, "arm": arm.name, "digest": arm.digest if arm.name != NONE else ""}
         with prompted(whom, arm.system):
-            return running.logged(listed, whom, metadata={record.TREATED: told}, **said)
+            return running.logged(listed, whom, metadata={record.TREATED: treatment.told(arm)}, **said)
 
-    with _opened(model, model_arguments or {}, seed) as whom:
+    with _opened(model, model_arguments or {}) as whom:
         logs = {arm.name: asked(whom, arm) for arm in (Arm(NONE), *treatment.arms) if not arm.model}
     for arm in treatment.arms:
         if arm.model:
-            with _opened(arm.model, arm.model_arguments, seed) as other:
+            with _opened(arm.model, arm.model_arguments) as other:
                 logs[arm.name] = asked(other, arm)
     return evaluation(suite, logs, treatment)
 
@@ -163,7 +166,8 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
 
     Args:
         suite: Its name.
-        logs: By arm; that of `none` is the organism's without treatment.
+        logs: By arm; that of `none` is the organism's without treatment. Those of `run` say which arm they are of; an untreated
+            one of `running.logged` will do for `none`.
         treatment: What was done.
 
     Returns:
@@ -171,9 +175,11 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
         with `treatment=`, untreated ones and those of controls marked as such; and `changes` of every arm.
 
     Raises:
-        InvalidArgument: A log did not end well, or an arm was asked something else.
+        InvalidArgument: A log did not end well, or an arm was asked something else; or a log says itself that it is of another
+            arm, treatment, suite, organism or judge.
     """
     listed = running.find(suite)
+    _check(listed, logs, treatment)
     count = running.counting(listed, logs[NONE])
     others = {name: log for name, log in logs.items() if name != NONE}
     kept = record.record(suite_of(listed), logs[NONE], lambda _: (), controls=others, treated=True)
@@ -189,6 +195,46 @@ def evaluation(suite: str, logs: Mapping[str, EvalLog], treatment: Treatment) ->
         scores=tuple(replace(one, split=_within(name, one.split)) for name, given in scores.items() for one in given),
         settings=kept.settings | treatment.settings(),
     )
+
+
+def _check(listed: Listed, logs: Mapping[str, EvalLog], treatment: Treatment) -> None:
+    """Hold every log against the arm that it is said to be of."""
+    arms = {arm.name: arm for arm in (Arm(NONE), *treatment.arms)}
+    if logs.keys() != arms.keys():
+        wanted, given = ", ".join(arms), ", ".join(logs) or "none"
+        raise InvalidArgument(
+            f"The treatment {treatment.name} has the arms {wanted}, and logs were given of {given}; give those."
+        )
+    for name, arm in arms.items():
+        log = logs[name]
+        _check_arm(name, log, treatment.told(arm))
+        said = (_of_task(log)["suite"], log.eval.config.epochs or 1)
+        if said != (running.module_of(listed).SUITE.name, logs[NONE].eval.config.epochs or 1):
+            why = f"The log given as '{name}' is of the suite {said[0]} with {said[1]} answers to each prompt"
+            raise InvalidArgument(f"{why}; all arms are of the suite {listed.name}, with as many answers as '{NONE}'.")
+        if _of_task(log) != _of_task(logs[NONE]):
+            why = f"The log given as '{name}' had another judge or other settings than that of '{NONE}'"
+            raise InvalidArgument(f"{why}; run all arms with the same arguments of the task.")
+        if not (arm.model or record.same_organism(log, logs[NONE])):
+            why = f"The log given as '{name}' is of another model, version, base or dose than that of '{NONE}' ({log.eval.model})"
+            raise InvalidArgument(f"{why}; ask one organism in both.")
+
+
+def _check_arm(name: str, log: EvalLog, wanted: Mapping[str, str]) -> None:
+    said = (log.eval.metadata or {}).get(record.TREATED) or {"arm": NONE, "digest": ""}
+    if said.get("arm") != name:
+        why = f"The log given as '{name}' says that it is of the arm '{str(said.get('arm'))[:60]}'"
+        raise InvalidArgument(
+            f"{why}, '{NONE}' being untreated; give each log as the arm that it says, in its metadata, it is of."
+        )
+    if name != NONE and said != wanted:  # what is untreated is so beside any treatment
+        why = f"The log given as '{name}' is of another treatment, prompt or model ({str(said.get('digest'))[:12]})"
+        raise InvalidArgument(f"{why} than this one ({wanted['digest'][:12]}); give the treatment that was run, or its own logs.")
+
+
+def _of_task(log: EvalLog) -> dict[str, Any]:
+    """Give what a task says of itself; of what it asked, `record.record` sees to it."""
+    return {name: (log.eval.metadata or {}).get(name) for name in ("suite", "judge", "settings")}
 
 
 def suite_of(listed: Listed, *modules: str) -> Suite:
@@ -310,12 +356,9 @@ def _after(system: str, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 
 @contextmanager
-def _opened(name: str, arguments: Mapping[str, Any], seed: int | None) -> Iterator[Model]:
-    """Make a model that nobody else has, a judge for instance, and let it go afterwards.
-
-    The seed is the model's own too, for what is asked past Inspect's record (`sealed.ask`).
-    """
-    model = models.find(name, "as a model", memoize=False, config=GenerateConfig(seed=seed), **arguments)
+def _opened(name: str, arguments: Mapping[str, Any]) -> Iterator[Model]:
+    """Make a model that nobody else has, a judge for instance, and let it go afterwards."""
+    model = models.find(name, "as a model", memoize=False, **arguments)
     try:
         yield model
     finally:
