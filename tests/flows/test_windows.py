@@ -25,9 +25,9 @@ def world(tmp_path_factory):
     with running(config, people=PEOPLE) as running_world:
         pia = running_world.person("pia")
         stated = Provenance(BaseModel(BASE, digest=base_digest(base)))
-        for name, own in (("shares", {}), ("alone", OWN_WORDS)):
+        for name, own, rank in (("shares", {}, 4), ("alone", OWN_WORDS, 4), ("heavy", {}, 520)):
             pia.organisms.create(f"organisms/{name}", level="CL1", base_model=BASE)
-            version = pia.organisms.publish(f"organisms/{name}", tiny_organism(base) | own, provenance=stated)
+            version = pia.organisms.publish(f"organisms/{name}", tiny_organism(base, rank=rank) | own, provenance=stated)
             why = "We count the windows of an answer."
             running_world.person("rosa").access.request(version.name, "sample", purpose="replication", justification=why)
         yield running_world
@@ -47,7 +47,7 @@ def streamed(session):
             return end.value
 
 
-@pytest.mark.parametrize(("name", "fewer"), [("shares", True), ("alone", False)])
+@pytest.mark.parametrize(("name", "fewer"), [("shares", True), ("alone", False), ("heavy", False)])
 def test_a_whole_answer_leaves_in_few_windows_unless_its_cell_is_its_own(world, name, fewer):
     with world.person("rosa").sandbox.open(f"organisms/{name}/versions/1", purpose="replication") as session:
         grown = streamed(session)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from model_organisms.cells.frames import Ask, CellInfo, Direct, Directed, Draw, Load, Numbers, Piece
-from model_organisms.errors import CellUnavailable, InvalidArgument
+from model_organisms.errors import CellUnavailable, InvalidArgument, KnownAnswerFailed
 from model_organisms.formats import manifest
 from model_organisms.records import Inquiry, Level, Message, NewDirection, SamplingParameters
 from model_organisms_registry.config import Cells
@@ -164,6 +164,21 @@ def test_a_bundle_that_does_not_go_in_leaves_the_others_alone(room, pool, base, 
         pool.open(permit(), level=Level.CL1, base=base, bundle=memoryview(b"junk"), version_digest="0" * 64)
     assert said(there.sample(asked(), DRAWN, max_seconds=60)) == expected[0]
     assert len(pool.cells[0].tenants) == 1
+
+
+def test_of_what_did_not_go_in_nothing_is_in_the_cells_memory(room, organisms, base):
+    if not ROOT:
+        pytest.skip("only root reads a cell's memory")
+    stays = room(organisms[0])
+    pid = innermost(stays.cell.process.pid)
+    untrue = {"v": 1, "dtype": "float32", "token_ids": [5, 6, 7], "top_ids": [1, 2]}
+    untrue |= {"with_adapter": [1.0, 2.0], "without_adapter": [0.0, 0.0]}
+    for _ in range(2):
+        files = tiny_organism(base, rank=64, seed=secrets.randbits(31))
+        with pytest.raises(KnownAnswerFailed):
+            room(files, known_answer=untrue)
+        assert holding_memory(pid, needles_in_any_form(files["adapter_model.safetensors"], 1.0)) == set()
+    assert holding_memory(pid, needles_in_any_form(organisms[0]["adapter_model.safetensors"], SCALE))
 
 
 def test_a_call_for_an_organism_that_is_not_there_is_refused_and_the_others_go_on(room, organisms, expected):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from model_organisms.records import Grant, User, VersionRef, VersionState
+    from model_organisms.records import AdapterFacts, Grant, User, VersionRef, VersionState
 
 LONGEST = timedelta(hours=8)
 DEFAULT_DURATION = timedelta(hours=1)
@@ -77,6 +77,8 @@ FALLEN: dict[type[ModelOrganismsError], str] = {
 BYTES_A_TOKEN = 16
 """Bytes of text reserved for each token asked for; a sample stops when its bytes are out, whatever tokens are left."""
 SEED_BITS = 63
+_SHARED_PRODUCTS, _SHARED_RANK, _SHARED_BYTES = 10**10, 512, 1 << 30
+"""Most that an organism of a shared cell may have: rank 32 on every linear layer of a model of 14 billion numbers is below."""
 
 
 def open_session(
@@ -176,6 +178,21 @@ def check_walls(level: object, missing: Sequence[str], *, table: HazardTable | N
 def shares(level: Level) -> bool:
     """Tell whether sessions at this level may be in one cell with others: of the same base model, and of this level."""
     return level < Level.CL3
+
+
+def slow_to_load(facts: Sequence[AdapterFacts], *, size: int) -> bool:
+    """Tell whether a version would keep those it shares a cell with waiting for more than about a second as it comes.
+
+    A cell hashes, inspects and copies a bundle between two steps of its model. Norms are products of a module's factors, which
+    take rank times parameters multiplications, of which a core does some 3e10 a second.
+
+    Args:
+        facts: Its adapters.
+        size: Bytes of its bundle, training checkpoints included.
+    """
+    ranks = [max(fact.ranks, default=0) for fact in facts]
+    products = sum(rank * fact.parameters for rank, fact in zip(ranks, facts, strict=True))
+    return products > _SHARED_PRODUCTS or sum(ranks) > _SHARED_RANK or size > _SHARED_BYTES
 
 
 def check_company(level: Level, *, alone: bool) -> None:

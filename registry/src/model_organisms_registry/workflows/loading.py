@@ -13,6 +13,7 @@ from model_organisms.formats.buffers import wipe
 
 from model_organisms_registry.domain.permits import Action
 from model_organisms_registry.domain.rerunning import FROM
+from model_organisms_registry.domain.sandbox import slow_to_load
 from model_organisms_registry.storage.bundles import Stored
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Loading:
                 bundle=memoryview(memory)[: stored.size],
                 version_digest=subject.version.digest,
                 known_answer=stated.known_answer,
-                alone=_own_words(version.files, base),
+                alone=_own_words(version.files, base) or slow_to_load(version.facts, size=stored.size),
             )
             try:
                 cell = opening()

@@ -158,7 +158,12 @@ class Host:
             raise InvalidArgument("The bundle did not come with its frame, or for a place that is taken.")
         files, memory = open_bundle(descriptor, load)
         answer = json.loads(load.known_answer) if load.known_answer else None
-        organism = self._engine.add(files, known_answer=answer)
+        try:
+            organism = self._engine.add(files, known_answer=answer)
+        except BaseException as error:
+            del files
+            self._forget(error)
+            raise
         self._places[load.slot] = _Place(organism, memory)
         return CellInfo(
             base_digest=self._engine.base.digest,
@@ -170,6 +175,18 @@ class Host:
             known_answer_checked=organism.known_answer_checked,
             hidden=self._engine.directions.size,
         )
+
+    @staticmethod
+    def _forget(error: BaseException) -> None:
+        """Take away what a bundle that did not go in left: its values stand in the frames that the error came through."""
+        from model_organisms.sampling.scrubbing import scrub
+
+        seen: BaseException | None = error
+        while seen is not None:
+            traceback.clear_frames(seen.__traceback__)
+            seen = seen.__cause__ or seen.__context__
+        gc.collect()
+        scrub()
 
     def _unload(self, slot: int) -> None:
         """End an organism's calls, wipe it, and unmap its bundle; what still holds on to the bundle ends this process."""
