@@ -62,7 +62,7 @@ bench: packages ## ratios against peers, both sides in one run; writes build/ben
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: engine
-engine: ## 1 to 128 organisms, ranks 1 to 64, beside bare base, PEFT and vLLM in one run (over an hour; ARGS="--counts 8" takes a part)
+engine: ## 1 to 128 organisms, ranks 1 to 64, beside bare base, PEFT and vLLM in one run (two hours; ARGS="--counts 8" takes a part)
 	@.ci/setup vllm
 	@$(BIN)/python -m tests.bench --only M1 --all --vllm .tools/vllm/bin/python $(ARGS)
 
