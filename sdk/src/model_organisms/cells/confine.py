@@ -26,6 +26,8 @@ CAPABILITIES_V3, CAPABILITY_BYTES = 0x20080522, 24
 _SECCOMP_MODE_FILTER = 2
 _INSTRUCTION = 8
 """Bytes of one classic BPF instruction."""
+_STACK, _ADDRESSES = 8 << 20, 1 << 38
+"""Bytes of the first thread's stack, and of addresses beside twice the memory."""
 FIRST_FREE = 3
 """First descriptor past the standard three."""
 
@@ -55,7 +57,7 @@ class Spec:
     forbidden: dict[str, int] = field(default_factory=dict)
     """System calls to try, by name."""
     memory: int = 1 << 34
-    """Bytes of private writable memory (RLIMIT_DATA)."""
+    """Bytes of private writable memory (RLIMIT_DATA); the filter lets it map no other kind that could be as large."""
     tasks: int = 128
     """Threads of the cell's user (RLIMIT_NPROC)."""
     descriptors: int = 256
@@ -122,8 +124,13 @@ def undumpable() -> None:
 
 
 def limits(spec: Spec) -> dict[int, int]:
-    """Give the limit of each resource."""
-    return {
+    """Give the limit of each resource.
+
+    Addresses cost memory too, which RLIMIT_DATA does not count: a page table for each 2 MiB that is read, and be it of zeros.
+    Read-only files and what allocators set aside stay far below their limit. A GPU's driver sets aside more, so there is none.
+    """
+    addresses = {} if spec.device.startswith("cuda") else {resource.RLIMIT_AS: 2 * spec.memory + _ADDRESSES}
+    return addresses | {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_MEMLOCK: 0,
@@ -131,6 +138,7 @@ def limits(spec: Spec) -> dict[int, int]:
         resource.RLIMIT_NOFILE: spec.descriptors,
         resource.RLIMIT_NPROC: spec.tasks,
         resource.RLIMIT_DATA: spec.memory,
+        resource.RLIMIT_STACK: _STACK,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import mmap
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 _FILES = """access close close_range dup dup2 dup3 faccessat faccessat2 fadvise64 fcntl fstat fstatfs getcwd getdents64 lseek
 lstat newfstatat open openat pread64 preadv preadv2 read readahead readlink readlinkat readv stat statfs statx write writev"""
-_MEMORY = """brk get_mempolicy madvise mbind membarrier mincore mlock mlock2 mmap mprotect mremap munlock munmap pkey_alloc
-pkey_free pkey_mprotect set_mempolicy"""
+_MEMORY = """brk get_mempolicy madvise mbind membarrier mincore mlock mlock2 mprotect munlock munmap pkey_alloc pkey_free
+pkey_mprotect set_mempolicy"""
 _THREADS = """exit exit_group futex futex_waitv get_robust_list getcpu getpid getppid gettid restart_syscall rseq
 rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_get_priority_max sched_get_priority_min
 sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_setaffinity sched_yield set_robust_list set_tid_address
@@ -36,7 +37,7 @@ _STARTING = """capset execve prctl seccomp landlock_create_ruleset landlock_add_
 setresuid prlimit64 setrlimit wait4 waitid"""
 _ATTACKS = """accept accept4 add_key adjtimex bind bpf chroot clock_settime connect delete_module execveat fanotify_init
 finit_module fsconfig fsmount fsopen init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load
-kexec_load keyctl listen memfd_create memfd_secret mknod mknodat mount mount_setattr move_mount name_to_handle_at
+kexec_load keyctl listen memfd_create memfd_secret mknod mknodat mount mount_setattr move_mount mremap name_to_handle_at
 open_by_handle_at open_tree perf_event_open personality pidfd_getfd pidfd_open pidfd_send_signal pivot_root process_madvise
 process_vm_readv process_vm_writev ptrace quotactl reboot request_key sethostname setns settimeofday shmat shmget socket
 socketpair swapoff swapon syslog umount2 unshare userfaultfd"""
@@ -49,6 +50,7 @@ STARTING = tuple(_STARTING.split())
 ATTACKS = tuple(_ATTACKS.split())
 """Refused by name, and tried by each cell on itself; the list adds nothing to the allow-list but a plainer error."""
 
+_MAP_GROWSDOWN = 0x0100
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_NAMESPACE = 0x7E020000 | 0x00000080
 _HARMLESS_PRCTL = {
@@ -69,6 +71,17 @@ _HARMLESS_IOCTL = {
     "FIONCLEX": 0x5450,
     "FIOCLEX": 0x5451,
 }
+_MAPPING = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_GROWSDOWN
+"""Flags that tell by which limit, if any, a mapping counts."""
+_COUNTED = (0, mmap.MAP_ANONYMOUS, mmap.MAP_SHARED)
+"""Private memory, which RLIMIT_DATA counts, and a file or a device, shared."""
+_UNCOUNTED = (mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, _MAP_GROWSDOWN)
+"""Shared anonymous memory, and what is marked as a stack; a stack that is moved (`mremap`) may grow beyond its own limit, too.
+
+On a CPU nothing was seen to need them; an allocator that cannot move a block copies it. A GPU's driver maps its device nodes,
+shared. It may also want shared anonymous memory for what both processors read: that was not seen, as no cell ran on a GPU yet.
+Such a cell would not start, rather than start without its limit.
+"""
 _LOW_32 = 0xFFFFFFFF
 """The kernel reads an ioctl's number from the low half of its register, so the filter must too."""
 
@@ -125,6 +138,10 @@ def _program(*, starting: bool, device_control: bool) -> bytes:
     thread = sec.Arg(0, sec.MASKED_EQ, _CLONE_THREAD | _CLONE_NEW_NAMESPACE, _CLONE_THREAD)
     add(sec.ALLOW, "clone", thread)
     add(sec.ERRNO(errno.EPERM), "clone", sec.Arg(0, sec.MASKED_EQ, _CLONE_THREAD, 0))
+    mappings = [(sec.ALLOW, _MAPPING, flags) for flags in _COUNTED]
+    mappings += [(sec.ERRNO(errno.EPERM), flags, flags) for flags in _UNCOUNTED]
+    for action, mask, flags in mappings:
+        add(action, "mmap", sec.Arg(3, sec.MASKED_EQ, mask, flags))
     if device_control:
         add(sec.ALLOW, "ioctl")
     for request in () if device_control else _HARMLESS_IOCTL.values():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import resource
 import socket
@@ -33,6 +34,9 @@ _FAR = ("192.0.2.1", 443)
 _NEAR = ("127.0.0.1", 22)
 _PTRACE_SEIZE = 0x4206
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_GET_NO_NEW_PRIVS = 3, 4, 39
+_MAP_NORESERVE = 0x4000
+_ODD = {"shared": mmap.MAP_SHARED, "stack": mmap.MAP_PRIVATE | 0x0100}
+"""Kinds of anonymous memory that RLIMIT_DATA does not count; the second is MAP_GROWSDOWN."""
 _REFUSALS = (errno.EPERM, errno.ENOSYS)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -160,16 +164,20 @@ def _ptrace(_: Spec) -> str:
         return f"process {target} was traced"
     there = ctypes.create_string_buffer(8)
     vector = struct.pack("@PN", ctypes.addressof(there), 8)
-    _libc.process_vm_readv(target, vector, 1, vector, 1, 0)
+    ctypes.set_errno(0)  # a call that succeeds leaves the refusal of the one before it
+    if _libc.process_vm_readv(target, vector, 1, vector, 1, 0) != -1:
+        return f"memory of process {target} was read"
     if ctypes.get_errno() not in _REFUSALS:
         return f"memory of process {target} was refused only as {os.strerror(ctypes.get_errno())}"
     return ""
 
 
 def _seccomp(spec: Spec) -> str:
-    nowhere = ctypes.c_long(-1)  # a bad address, descriptor and flag: no call can succeed, but its refusal tells where it ended
+    nowhere = ctypes.c_long(-1)  # a bad address, descriptor and flag: most calls fail on it, and the refusal tells where
     for name, number in spec.forbidden.items():
-        _libc.syscall(ctypes.c_long(number), *[nowhere] * 6)
+        ctypes.set_errno(0)  # as above
+        if _libc.syscall(ctypes.c_long(number), *[nowhere] * 6) != -1:
+            return f"{name} was let through"
         if ctypes.get_errno() not in _REFUSALS:
             return f"{name} was refused only as {os.strerror(ctypes.get_errno())}"
     return "" if spec.forbidden else "no system call was tried"
@@ -216,12 +224,30 @@ def _memory(_: Spec) -> str:
 
 
 def _limits(spec: Spec) -> str:
+    if breach := _uncounted(spec):
+        return breach
     for kind, value in confine.limits(spec).items():
         if resource.getrlimit(kind) != (value, value):
             return f"resource {kind} is not limited to {value}"
         with suppress(OSError, ValueError):
             resource.setrlimit(kind, (value + 1, value + 1))
             return f"the limit of resource {kind} was raised"
+    return ""
+
+
+def _uncounted(spec: Spec) -> str:
+    # Unreserved, so that it is the cell's own limit that refuses, not a machine that has less; nothing is touched.
+    with suppress(OSError):
+        mmap.mmap(-1, spec.memory + mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE).close()
+        return "more private memory than the limit was mapped"
+    for kind, flags in _ODD.items():  # one page of what no limit counts is as good as all
+        try:
+            mmap.mmap(-1, mmap.PAGESIZE, flags | mmap.MAP_ANONYMOUS).close()
+        except OSError as error:
+            if error.errno in _REFUSALS:
+                continue
+            return f"{kind} anonymous memory was refused only as {error.strerror}"
+        return f"{kind} anonymous memory was mapped, which no limit counts"
     return ""
 
 
