@@ -56,6 +56,16 @@ def test_who_leaves_or_moves_leaves_zeros_behind():
     assert held.bytes == 0
 
 
+def test_what_grows_leaves_zeros_where_it_was():
+    held = cache()
+    held.reserve(2, 10, used=0, written=0)
+    write(held, 0, [[0, 1, 2], [0, 1, 2]], 5.0)
+    before = contents(held)
+    held.reserve(2, STEP + 1, used=2, written=3)
+    assert all(bool((tensor[:2, :3] == 5).all()) for tensor in contents(held))
+    assert not any(bool(tensor.any()) for tensor in before)
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 400)), min_size=1, max_size=8), st.integers(400, 4000))
 @settings(deadline=None, max_examples=60)
 def test_growing_keeps_what_is_held_within_the_budget(asked, budget):

@@ -81,14 +81,18 @@ class Cache(transformers.Cache):  # type: ignore[misc]  # transformers has no ty
         tokens = max(tokens, self._tokens if self.fits(slots, self._tokens) else 0)
         more = max(slots, self._slots * 3 // 2 if slots > self._slots else self._slots)
         slots = more if self.fits(more, tokens) else slots
-        grown = []
-        for number, (heads, key, value) in enumerate(self._shapes):
-            pair = tuple(torch.zeros(slots, tokens, heads, size, dtype=self._dtype, device=self._device) for size in (key, value))
-            if used:
-                for old, new in zip(self._held[number], pair, strict=True):
-                    new[:used, :written] = old[:used, :written]
-            grown.append((pair[0], pair[1]))
+        grown = [
+            (self._zeros(slots, tokens, heads, key), self._zeros(slots, tokens, heads, value))
+            for heads, key, value in self._shapes
+        ]
+        for pair, wider in zip(self._held, grown, strict=False):  # before the first growing nothing is held
+            for old, new in zip(pair, wider, strict=True):
+                new[:used, :written] = old[:used, :written]
+                old.zero_()  # freed memory keeps what it holds
         self._held, self._slots, self._tokens = grown, slots, tokens
+
+    def _zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Move what a slot holds into a free one."""
