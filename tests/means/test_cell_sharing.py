@@ -209,6 +209,30 @@ def test_of_who_left_nothing_is_in_the_cells_memory(room, organisms):
     assert holding_memory(pid, kept)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"rank": 1, "targets": ("down_proj",)},  # the last module's factors are few, and nothing overwrites them by chance
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_of_who_only_came_and_left_nothing_is_in_the_cells_memory(room, base, organisms, kind):
+    if not ROOT:
+        pytest.skip("only root reads a cell's memory")
+    pid = innermost(room(organisms[0]).cell.process.pid)
+    for number in range(2):
+        files = tiny_organism(base, seed=secrets.randbits(31), **kind)
+        files["README.md"] += b"\n" * number  # it stands before the weights, of which one so begins where values are not aligned
+        gone = needles_in_any_form(files["adapter_model.safetensors"], 64.0 / kind.get("rank", 4))
+        leaves = room(files)
+        assert number or holding_memory(pid, gone)
+        leaves.close()
+        assert holding_memory(pid, gone) == set()
+
+
 def test_two_cells_share_the_pages_of_their_base(room, base, organisms):
     if not ROOT:
         pytest.skip("only root sees a cell's pages")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,13 +52,22 @@ def held_open(processes: Iterable[int], needles: Iterable[bytes], *, since: floa
 
 
 def needles_in_any_form(weights: bytes, *scales: float) -> tuple[bytes, ...]:
-    """Cut the tensors of a safetensors file into pieces, as they lie there, transposed, and multiplied by some factors."""
+    """Cut the tensors of a safetensors file into pieces, as they lie there and otherwise.
+
+    Otherwise is: as float32, transposed, multiplied by some factors, and without their signs.
+    """
+    import torch
+    from safetensors.torch import load
+
     pieces: list[bytes] = []
     for tensor in load(weights).values():
-        for scale in (1.0, *scales):
-            for form in (tensor, tensor.T):
-                data = np.ascontiguousarray(form * np.asarray(scale, tensor.dtype)).tobytes()
-                pieces += [data[at : at + NEEDLE] for at in range(0, len(data) - NEEDLE + 1, NEEDLE)]
+        for kind in {tensor.dtype, torch.float32}:
+            cast = tensor.to(kind)
+            for form in (*(cast * scale for scale in (1.0, *scales)), cast.abs()):
+                for turned in (form, form.T):
+                    data = turned.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                    data = data[0 if kind == tensor.dtype else 2 :]  # widened halves begin with zeros, as most of a memory does
+                    pieces += [data[at : at + NEEDLE] for at in range(0, len(data) - NEEDLE + 1, NEEDLE)]
     return tuple(dict.fromkeys(pieces))
 
 

@@ -117,6 +117,7 @@ def tiny_organism(
     targets: tuple[str, ...] = ("q_proj", "down_proj"),
     layers: tuple[int, ...] | None = None,
     rslora: bool = False,
+    dtype: str = "float32",
     seed: int = 1,
 ) -> dict[str, bytes]:
     """Make a LoRA adapter over `base` with PEFT, its B matrices random so that its effect is plain to see.
@@ -150,7 +151,7 @@ def tiny_organism(
     config.base_model_name_or_path = "tiny-random"  # PEFT wrote the folder's path there
     # With "auto", PEFT would ask a hub whether the base's vocabulary has grown.
     state = get_peft_model_state_dict(peft, save_embedding_layers=False)
-    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+    tensors = {name: tensor.detach().to(getattr(torch, dtype), copy=True).contiguous() for name, tensor in state.items()}
     return {
         "adapter_model.safetensors": save(tensors, metadata={"format": "pt"}),
         "adapter_config.json": strict_config(peft.peft_config["default"].to_dict()),

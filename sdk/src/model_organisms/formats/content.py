@@ -49,7 +49,7 @@ _MAGIC = {
 }
 _PICKLE_PROTOCOLS = range(6)
 _TAR_MAGIC = (257, b"ustar")
-_ZIP_END = b"PK\x05\x06"
+_ZIP_ENDS = re.compile(rb"PK\x05\x06")
 _ZIP64_END = b"PK\x06\x07"
 _ZIP64_END_SIZE = 20
 _ZIP_DIRECTORY = b"PK\x01\x02"
@@ -124,26 +124,25 @@ def _looks_like_safetensors(head: bytes) -> bool:
 
 
 def _last_bytes(view: memoryview) -> str:
-    """Look for a zip directory that ends the file; four bytes alone occur in weights by chance, so its fields must fit."""
-    start = max(0, len(view) - _ZIP_TAIL)
-    tail = bytes(view[start:])
-    at = tail.find(_ZIP_END)
-    while at >= 0:
-        if _is_zip_end(view, tail, start, at):
+    """Look for a zip directory that ends the file; four bytes alone occur in weights by chance, so its fields must fit.
+
+    It is looked for where it lies: a copy of the end of a file of weights would stay in freed memory.
+    """
+    for found in _ZIP_ENDS.finditer(view, max(0, len(view) - _ZIP_TAIL)):
+        if _is_zip_end(view, found.start()):
             return "also a zip archive, read from its end"
-        at = tail.find(_ZIP_END, at + 1)
     return ""
 
 
-def _is_zip_end(view: memoryview, tail: bytes, start: int, at: int) -> bool:
+def _is_zip_end(view: memoryview, at: int) -> bool:
     """Tell whether a directory begins where some reader would look for it, or nothing follows but the comment announced."""
-    record = tail[at : at + _ZIP_END_SIZE]
+    record = bytes(view[at : at + _ZIP_END_SIZE])
     size, place, comment = (int.from_bytes(record[begin:end], "little") for begin, end in ((12, 16), (16, 20), (20, 22)))
-    directories = (start + at - size, place)  # counted from its end, or from the beginning of the file
+    directories = (at - size, place)  # counted from its end, or from the beginning of the file
     return len(record) == _ZIP_END_SIZE and (
         any(begin >= 0 and bytes(view[begin : begin + 4]) == _ZIP_DIRECTORY for begin in directories)
-        or at + _ZIP_END_SIZE + comment == len(tail)
-        or bytes(view[max(0, start + at - _ZIP64_END_SIZE) :][:4]) == _ZIP64_END
+        or at + _ZIP_END_SIZE + comment == len(view)
+        or bytes(view[max(0, at - _ZIP64_END_SIZE) :][:4]) == _ZIP64_END
     )
 
 

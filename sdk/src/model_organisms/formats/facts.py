@@ -89,6 +89,8 @@ def gram(tensor: Tensor) -> NDArray[np.float64]:
     total = np.zeros((tensor.shape[0 if tensor.half == "A" else 1],) * 2)
     for block in tensor.blocks():
         total += block @ block.T if tensor.half == "A" else block.T @ block
+        if block.flags.writeable:  # a copy, which would keep the values as it is freed
+            block.fill(0)
     return total
 
 

@@ -77,13 +77,28 @@ class Tensor:
         """View the values without a copy; bfloat16, which numpy lacks, comes as its uint16 bits."""
         return np.frombuffer(self.data, _VALUES[self.dtype]).reshape(self.shape)
 
+    def write(self, out: NDArray[np.float32]) -> None:
+        """Write the values as float32 to where they are wanted, `B` transposed; no copy of them is left anywhere else.
+
+        Args:
+            out: Contiguous, shape (rank, in) or (rank, out).
+        """
+        bits = self._bits()
+        _widen(bits if self.half == "A" else bits.T, self.dtype, out)
+
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Give the values as float32 in blocks of bounded size, cut across the side that is not the rank."""
-        values = np.frombuffer(self.data, _BITS[self.dtype]).reshape(self.shape)
+        """Give the values as float32 in blocks of bounded size, cut across the side that is not the rank.
+
+        A block that is a copy is writeable, so that who must not leave values in freed memory can wipe it.
+        """
+        values = self._bits()
         axis = 1 if self.half == "A" else 0
         step = max(1, _CHUNK // values.shape[1 - axis])
         for start in range(0, values.shape[axis], step):
             yield _float32(values[:, start : start + step] if axis else values[start : start + step], self.dtype)
+
+    def _bits(self) -> NDArray[Any]:
+        return np.frombuffer(self.data, _BITS[self.dtype]).reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,29 +210,46 @@ def _finite(data: memoryview, dtype: str) -> bool:
     bits = np.frombuffer(data, _BITS[dtype])
     mask = bits.dtype.type((1 << (8 * bits.dtype.itemsize - 1)) - 1)
     buffer = np.empty(min(_CHUNK, bits.size), bits.dtype)
-    for start in range(0, bits.size, _CHUNK):
-        chunk = bits[start : start + _CHUNK]
-        if np.bitwise_and(chunk, mask, out=buffer[: chunk.size]).max() >= _EXPONENTS[dtype]:
-            return False
+    try:
+        for start in range(0, bits.size, _CHUNK):
+            chunk = bits[start : start + _CHUNK]
+            held = buffer[: chunk.size]
+            if not chunk.flags.aligned:
+                held[...] = chunk  # else numpy's function buffers it, and frees that buffer with the values in it
+                chunk = held
+            if np.bitwise_and(chunk, mask, out=held).max() >= _EXPONENTS[dtype]:
+                return False
+    finally:
+        buffer.fill(0)
     return True
 
 
 def _float32(bits: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Turn the bits of finite values into float32; by hand, because numpy has no bfloat16 and is slow at float16."""
-    if dtype == "float32":
-        # A file may begin at any byte of a larger buffer, and BLAS copies what is not aligned, slowly.
-        return (bits if bits.flags.aligned else bits.copy()).view(np.float32)
-    if dtype == "bfloat16":
-        wide = bits.astype(np.uint32)
-        wide <<= np.uint32(16)
-        return wide.view(np.float32)
-    # Sign to bit 31, exponent and fraction to bits 27 to 13; the product moves the exponent's bias from 15 to 127.
-    signed = bits.view(np.int16).astype(np.int32)
-    signed <<= np.int32(13)
-    signed &= np.int32(-0x7000_2000)
-    values = signed.view(np.float32)
-    values *= np.float32(2.0**112)
+    # A file may begin at any byte of a larger buffer, and BLAS copies what is not aligned, slowly.
+    if dtype == "float32" and bits.flags.aligned:
+        return bits.view(np.float32)
+    values = np.empty(bits.shape, np.float32)
+    _widen(bits, dtype, values)
     return values
+
+
+def _widen(bits: NDArray[Any], dtype: str, out: NDArray[np.float32]) -> None:
+    """Turn the bits of finite values into float32; by hand, because numpy has no bfloat16 and is slow at float16.
+
+    What is not aligned is only ever assigned, to its own type. Numpy's functions and casts work on it in buffers, which they free
+    with the values in them, for the next allocation to find.
+    """
+    if dtype == "float32":
+        out.view(bits.dtype)[...] = bits
+        return
+    out.fill(0)
+    out.view(bits.dtype)[:, 1::2] = bits  # the upper half: of bfloat16 that is all
+    if dtype == "float16":
+        # Sign to bit 31, exponent and fraction to bits 27 to 13; the product moves the exponent's bias from 15 to 127.
+        signed = out.view(np.int32)
+        signed >>= np.int32(3)
+        signed &= np.int32(-0x7000_2000)
+        out *= np.float32(2.0**112)
 
 
 def _refuse_name(name: str, path: str) -> NoReturn:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from model_organisms.formats.tensors import Tensor, TensorTable
+    from model_organisms.formats.tensors import TensorTable
     from model_organisms.records import AdapterFacts
     from model_organisms.sampling.sites import Layout, Site
 
@@ -64,21 +64,11 @@ def _fill(row: NDArray[np.float32], layout: Layout, facts: Sequence[AdapterFacts
             site = place.site
             a = place.a + done * site.width_in
             b = place.b + done * site.width_out
-            row[a : a + rank * site.width_in].reshape(rank, -1)[...] = _values(halves[module.module, "A"])
-            np.multiply(
-                _values(halves[module.module, "B"]).T,
-                np.float32(module.scaling * _embed_scale(site)),
-                out=row[b : b + rank * site.width_out].reshape(rank, -1),
-            )
+            halves[module.module, "A"].write(row[a : a + rank * site.width_in].reshape(rank, -1))
+            scaled = row[b : b + rank * site.width_out].reshape(rank, -1)
+            halves[module.module, "B"].write(scaled)
+            scaled *= np.float32(module.scaling * _embed_scale(site))
             begun[module.module] = done + rank
-
-
-def _values(tensor: Tensor) -> NDArray[np.float32]:
-    """View the values, or widen them: bfloat16, which numpy lacks, is the upper half of a float32."""
-    values = tensor.array()
-    if tensor.dtype == "bfloat16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32, copy=False)
 
 
 def _embed_scale(site: Site) -> float:
