@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from model_organisms.records import Level
 from model_organisms_registry.domain.rerunning import Answer, compare, in_draw
 
+CUT_OFF = ["bytes", "cancelled", "deadline", "abandoned", "cell_unavailable", "quarantined"]
 WORDS = st.lists(st.text(alphabet="ab é🙂", max_size=3), min_size=1, max_size=12)
 
 
@@ -72,9 +73,37 @@ def test_an_answer_that_goes_on_is_not_the_same(words):
     assert found.position == len(words)
 
 
+@given(WORDS, st.data(), st.sampled_from(CUT_OFF))
+def test_what_was_cut_off_is_the_same_as_far_as_it_was_released(words, data, ended):
+    """More was drawn than left, as where an error came before the window of the last tokens."""
+    left = data.draw(st.integers(1, len(words)))
+    released = "".join(words[:left])
+    assume(released)
+    first = Answer(released, data.draw(st.integers(left, len(words))), ended)
+    assert first.cut
+    found = compare(first, pieces(words[: first.tokens], "length"))
+    assert (found.again.text, found.position) == (released, -1)
+
+
+@given(WORDS, st.data(), st.sampled_from(CUT_OFF))
+def test_one_other_token_in_what_was_cut_off_is_found_where_it_is(words, data, ended):
+    at = data.draw(st.integers(0, len(words) - 1))
+    other = [*words[:at], "!" + words[at], *words[at + 1 :]]
+    found = compare(Answer("".join(words[: at + 1]), at + 1, ended), pieces(other, "length"))
+    assume("".join(words[: at + 1]) != "".join(words[:at]))
+    assert found.position == at
+
+
+@given(WORDS, st.sampled_from(CUT_OFF))
+def test_what_was_cut_off_and_is_longer_than_the_organism_says_is_found(words, ended):
+    first = Answer("".join(words) + "more", len(words), ended)
+    assert compare(first, pieces(words, "stop")).position == len(words)
+
+
 @pytest.mark.parametrize("level", list(Level))
-@pytest.mark.parametrize("outcome", ["stop", "length", "bytes", "cancelled", "deadline", "abandoned", "cell_unavailable"])
+@pytest.mark.parametrize("outcome", ["stop", "length", *CUT_OFF, "a_word_of_the_cell"])
+@pytest.mark.parametrize("released", [True, False])
 @pytest.mark.parametrize("changed", [True, False])
-def test_in_the_draw_is_what_ended_by_itself_from_cl3_on_unchanged(level, outcome, changed):
-    wanted = level in {Level.CL3, Level.CL4} and outcome in {"stop", "length", "bytes"} and not changed
-    assert in_draw(level, outcome, changed=changed) == wanted
+def test_in_the_draw_is_all_that_left_from_cl3_on_unchanged_and_what_ended_without_a_word(level, outcome, released, changed):
+    wanted = level in {Level.CL3, Level.CL4} and (released or outcome in {"stop", "length"}) and not changed
+    assert in_draw(level, outcome, released=released, changed=changed) == wanted

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from model_organisms.client.client import connect, login
+from model_organisms.errors import CellUnavailable
 from model_organisms.formats import entry as entries
 from model_organisms.formats import merkle, reruns
 from model_organisms.formats.provenance import BaseModel, Provenance
 from model_organisms.records import Budget, RequestState, SessionState, UtteranceKind
-from model_organisms_registry.config import Cells, Sandbox
+from model_organisms_registry.config import Cells, Limits, Sandbox
 from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.erasing import erase
 from model_organisms_registry.reconciling import reconcile
@@ -49,12 +50,12 @@ def published(world, base):
 
 
 @contextmanager
-def served(folder, **sandbox):
+def served(folder, *, release_s=0.5, **sandbox):
     """A registry with two cells, so that nothing is said again while a session is open, and who samples in it."""
     base = tiny_base(folder / "base", talkative=True)
     cells = Cells(base_models={BASE: str(base)}, limit=2, each=2)
     chosen = Sandbox(**({"rerun_share": 1.0} | sandbox))
-    config = replace(settings(folder / "data"), cells=cells, sandbox=chosen)
+    config = replace(settings(folder / "data", limits=Limits(release_s=release_s)), cells=cells, sandbox=chosen)
     with running(config, people=PEOPLE) as world:
         yield world, published(world, base), base
 
@@ -151,6 +152,52 @@ def test_an_answer_that_the_organism_did_not_give_raises_the_alarm(place):
     assert entry.facts["output"] != forged.receipt.output_sha256
     assert eventually(lambda: world.registry.reruns.alarmed)
     assert reconcile(world.registry.config).agree
+
+
+class Cut(Handed):
+    """A cell whose answer is cut off after six tokens, and of which, if it is so told, a lie is handed on."""
+
+    end, lie = "cancelled", ""
+
+    def sample(self, messages, parameters, **options):
+        pieces = self._cell.sample(messages, replace(parameters, max_tokens=6), **options)
+        for number, piece in enumerate(pieces):
+            time.sleep(0.01)  # a window for each
+            last = piece.finish_reason == "length"
+            said = replace(piece, text=self.lie or piece.text) if number == 3 else piece
+            yield replace(said, finish_reason=self.end) if last else said
+        if not self.end:
+            raise CellUnavailable("The cell could not do it (RuntimeError); open a new session.")
+
+
+def test_what_was_cut_off_is_said_again_too_as_far_as_it_left(tmp_path):
+    """No word of a cell, and no failure, keeps what it has said out of the draw; what was held back until then is no lie."""
+    with served(tmp_path, release_s=0.001) as (world, grant, _):
+        with opened(world, grant) as session:
+            live = world.registry.sandbox.living._live[session.name]
+            whole = session.sample("Go on.", max_tokens=12, temperature=0)
+            assert 3 < len(whole.text) < 64
+            live.cell = cut = Cut(live.cell)
+            held = session.sample("Go on.", max_tokens=40, temperature=0, stop=[whole.text[2:]])
+            assert held.finish_reason == "cancelled"
+            assert whole.text.startswith(held.text)
+            assert len(held.text) > 2, "the beginning of a stop string, which an answer of 40 tokens would not have"
+            cut.end, cut.lie = "deadline", "A lie. "
+            session.sample("Go on.", max_tokens=40)
+            cut.end = ""
+            with pytest.raises(CellUnavailable):
+                session.sample("Go on.", max_tokens=40)
+        verdicts = {entry.subject[-1]: entry.facts["verdict"] for entry in came(world, 4)}
+        results = [entry for _, entry in world.person("aud").audit.entries() if entry.type == Event.SAMPLE_RESULT.type]
+        assert {entry.subject[-1]: (entry.facts["outcome"], verdicts[entry.subject[-1]]) for entry in results} == {
+            "1": ("length", "same"),
+            "2": ("cancelled", "same"),
+            "3": ("deadline", "different"),
+            "4": ("cell_unavailable", "different"),
+        }
+        account = reconcile(world.registry.config)
+        assert account.agree, account.as_text()
+        assert (account.reruns.due, account.reruns.done, account.reruns.different) == (4, 4, 2)
 
 
 def test_a_base_model_that_was_changed_a_little_raises_the_alarm(place):

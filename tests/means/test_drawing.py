@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from model_organisms import errors
@@ -15,6 +16,13 @@ from model_organisms_registry.workflows.drawing import Draw
 def test_a_share_that_is_none_is_refused_by_its_name_in_the_settings(share):
     with pytest.raises(errors.ConfigurationInvalid, match="rerun_share"):
         Draw(share)
+
+
+def test_a_turn_of_a_cell_that_others_shared_is_not_in_the_draw_whatever_its_level_is_by_now():
+    """So the level is not even looked up: here is no database."""
+    receipt = SimpleNamespace(version="organisms/raised/versions/1")
+    for outcome, released in (("cell_unavailable", True), ("stop", False)):
+        assert Draw(1.0).facts(None, receipt, outcome, released=released, alone=False) == {}
 
 
 def test_nobody_gets_the_name_under_which_the_registry_asks_its_gate():

@@ -1,7 +1,7 @@
 """Saying a turn again to check the registry: which turns are in the draw, how two answers are compared, what comes of it.
 
-Text is compared as it comes, token by token: the first drawn token by which the texts part is where they differ. What was cut by
-its bytes is compared as far as it went.
+Text is compared as it comes, token by token: the first drawn token by which the texts part is where they differ. What was cut
+off, by its bytes, a clock, a person or an error, is compared as far as it went.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 FROM = Level.CL3
 """Lowest level whose turns are in the draw: from here on a session has a cell to itself, so its answer depends on nobody's."""
-CUT = "bytes"
-"""How a turn ended whose text was cut to what was left of the budget; the cell itself would have said more."""
-ENDED = frozenset({"stop", "length", CUT})
-"""How a turn ended that can be compared; one that was cancelled, or ran out of time, ended by somebody's clock."""
+WHOLE = frozenset({"stop", "length"})
+"""How a turn ended that was said to its end. Of any other the cell would have said more: what was released is a beginning."""
 
 
 class Verdict(StrEnum):
@@ -42,7 +40,12 @@ class Answer:
     tokens: int
     """Tokens drawn."""
     ended: str
-    """Finish reason."""
+    """Finish reason, or of which error."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether it is only a beginning."""
+        return self.ended not in WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,16 @@ class Comparison:
     """The drawn token, from 0, by which they part; -1: they do not."""
 
 
-def in_draw(level: Level, outcome: str, *, changed: bool) -> bool:
-    """Whether a turn may be drawn.
+def in_draw(level: Level, outcome: str, *, released: bool, changed: bool) -> bool:
+    """Whether a turn may be drawn. No word of a cell keeps text that left out of it: only where nothing did, its end counts.
 
     Args:
         level: Of its version.
         outcome: How it ended.
+        released: Whether text of it left.
         changed: Whether it was steered or dosed: then what it says depends on more than its version.
     """
-    return level >= FROM and outcome in ENDED and not changed
+    return level >= FROM and (released or outcome in WHOLE) and not changed
 
 
 def compare(first: Answer, pieces: Iterable[tuple[str, int, str]]) -> Comparison:
@@ -75,9 +79,8 @@ def compare(first: Answer, pieces: Iterable[tuple[str, int, str]]) -> Comparison
     text, tokens, ended = "", 0, ""
     for piece, drawn, ended in pieces:
         before, text, tokens = tokens, text + piece, tokens + drawn
-        cut = first.ended == CUT and len(text) >= len(first.text)
-        if cut and text.startswith(first.text) and tokens <= first.tokens:
-            return Comparison(Answer(first.text, tokens, CUT))
+        if first.cut and text.startswith(first.text) and tokens <= first.tokens:
+            return Comparison(Answer(first.text, tokens, first.ended))
         if not first.text.startswith(text):
             return Comparison(Answer(text, tokens, ended), before)
     again = Answer(text, tokens, ended)

@@ -38,12 +38,21 @@ class Draw:
         except InvalidArgument as error:
             raise ConfigurationInvalid(f"'sandbox.rerun_share' of registry.toml: {error.message}") from error
 
-    def facts(self, tx: Connection, receipt: SampleReceipt, outcome: str) -> dict[str, str]:
-        """What the entry of a turn's result says of the draw; nothing where the turn is not in it."""
-        if not self._on or names.in_game(receipt.version):
+    def facts(self, tx: Connection, receipt: SampleReceipt, outcome: str, *, released: bool, alone: bool) -> dict[str, str]:
+        """What the entry of a turn's result says of the draw; nothing where the turn is not in it.
+
+        Args:
+            tx: The transaction that ends it.
+            receipt: Of the turn.
+            outcome: How it ended.
+            released: Whether text of it left.
+            alone: Whether its session had its cell to itself: where its level was raised amid the turn, it need not have.
+        """
+        if not self._on or not alone or names.in_game(receipt.version):
             return {}
         level = finding.subject(tx, receipt.version).level
-        return {reruns.FACT: self._share} if in_draw(level, outcome, changed=changes(receipt.parameters)) else {}
+        drawn = in_draw(level, outcome, released=released, changed=changes(receipt.parameters))
+        return {reruns.FACT: self._share} if drawn else {}
 
     def note(self, tx: Connection, result: Entry, receipt: SampleReceipt) -> None:
         """Draw, and where it is the turn's lot note that it is due."""

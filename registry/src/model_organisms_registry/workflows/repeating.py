@@ -208,10 +208,12 @@ class Repeating:
             cell = self._cells.cell(permit, subject)
             self.place.hold(cell)
             then, info = due.receipt, cell.info
-            pieces = cell.sample(messages, then.parameters, max_seconds=_LONGEST_S)
+            # At its length an answer gives what it had held back, as one that is cut off does: the same text of so many tokens.
+            asked = replace(then.parameters, max_tokens=max(1, answer.tokens)) if answer.cut else then.parameters
+            pieces = cell.sample(messages, asked, max_seconds=_LONGEST_S)
             with closing(pieces):  # type: ignore[type-var] # it is a generator
                 found = compare(answer, ((piece.text, piece.tokens, piece.finish_reason) for piece in pieces))
-        if found.again.ended in {"cancelled", "deadline"}:
+        if found.position >= 0 and found.again.ended in {"cancelled", "deadline"}:
             raise CellUnavailable("The cell was too slow, or was taken away; the turn is said again later.")
         now = replace(
             then,

@@ -272,7 +272,8 @@ class Sampling:
                 facts |= {"values": str(turn.values)}
             else:
                 facts |= {"tokens": str(used.tokens), "bytes": str(used.output_bytes)}
-                facts |= self._draw.facts(change.tx, receipt, facts["outcome"])
+                about_it = {"released": bool(content), "alone": turn.cell.alone}
+                facts |= self._draw.facts(change.tx, receipt, facts["outcome"], **about_it)
             about = partial(entry, event, turn.permit.call, seq=seq(), subject=turn.name, permit=turn.permit)
             result = about(grant=grant, commit=kept.commit, intent=turn.intent_index, facts=facts)
             change.enter(result)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from model_organisms.cells.frames import Failed, Numbers, Piece
+from model_organisms.cells.frames import CANCELLED, Failed, Numbers, Piece
 from model_organisms.errors import (
     BY_REASON,
     CellUnavailable,
@@ -39,7 +39,8 @@ _OVERHEAD = 64
 """Bytes that a piece counts for besides its text."""
 _EXTRA_PIECES = 8
 """An engine says one piece a token, and a last one without."""
-_REASON = re.compile(r"[a-z][a-z_]{0,30}")
+_ENDS = frozenset({"stop", "length"})
+"""How a cell may say that an answer ended; `deadline` and `bytes` are its owner's words, and a failure has a frame of its own."""
 _EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_WORDS = 300
@@ -52,7 +53,8 @@ class Call(Generic[B]):
     Args:
         number: Frames of the call carry it.
         kind: What its frames say.
-        judge: Raises `CellUnavailable` for a frame that was not asked for; tells whether the frame is the last.
+        judge: Raises `CellUnavailable` for a frame that was not asked for; tells whether the frame is the last. It hears
+            whether the call was cancelled.
         believed: Classes of errors that the cell may answer with; None where it may not fail at all.
     """
 
@@ -61,7 +63,7 @@ class Call(Generic[B]):
         number: int,
         kind: type[B],
         *,
-        judge: Callable[[B], bool] = lambda _: True,
+        judge: Callable[[B, bool], bool] = lambda *_: True,
         believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
     ) -> None:
         self.number = number
@@ -72,6 +74,8 @@ class Call(Generic[B]):
         """`time.monotonic()` by which its last frame must have come, or the cell counts as hung; None: it has no such time."""
         self.asked = 0.0
         """When the cell was sent what it must answer by then."""
+        self.cancelled = False
+        """The cell is told to stop it, or was."""
         self.over = False
         """Its last frame has come."""
         self._waiting: deque[B] = deque()
@@ -91,7 +95,7 @@ class Call(Generic[B]):
             return
         if not isinstance(body, self._kind):
             raise CellUnavailable("it answered with something else")
-        last = self._judge(body)
+        last = self._judge(body, self.cancelled)
         with self._changed:
             self.over = last
             if self._error is None:
@@ -142,25 +146,33 @@ def _size(body: Body) -> int:
     return _OVERHEAD + (len(body.text.encode()) if isinstance(body, Piece) else 0)
 
 
-def drawn(draw: Draw) -> Callable[[Piece], bool]:
-    """Make the judge of a sample: no more tokens than were asked for, one piece a token, and a reason that is one."""
+def drawn(draw: Draw, gone: Callable[[], bool] = lambda: False) -> Callable[[Piece, bool], bool]:
+    """Make the judge of a sample: no more tokens than were asked for, one piece a token, no text without one, an end that is one.
+
+    Args:
+        draw: What was asked.
+        gone: Tells whether the organism was taken out of the cell, or is about to be: that cancels the call too.
+    """
     tokens = pieces = 0
 
-    def judge(piece: Piece) -> bool:
+    def judge(piece: Piece, cancelled: bool) -> bool:
         nonlocal tokens, pieces
         tokens, pieces = tokens + piece.tokens, pieces + 1
-        most = draw.parameters.max_tokens
-        if tokens > most or pieces > most + _EXTRA_PIECES or not _REASON.fullmatch(piece.finish_reason or "none"):
+        most, end = draw.parameters.max_tokens, piece.finish_reason
+        stopped = end == CANCELLED and (cancelled or gone())
+        # Who is stopped gives the text that was held back of tokens drawn before, and draws none for it.
+        free = piece.text and not (piece.tokens or (stopped and tokens))
+        if tokens > most or pieces > most + _EXTRA_PIECES or free or not (end in {"", *_ENDS} or stopped):
             raise CellUnavailable("it gave what was not asked for")
-        return bool(piece.finish_reason)
+        return bool(end)
 
     return judge
 
 
-def asked(ask: Ask) -> Callable[[Numbers], bool]:
+def asked(ask: Ask) -> Callable[[Numbers, bool], bool]:
     """Make the judge of a probe; what shape its answer has, and what it costs, is the workflow's to check."""
 
-    def judge(numbers: Numbers) -> bool:
+    def judge(numbers: Numbers, _: object) -> bool:
         most = ask.inquiry.positions
         if len(numbers.positions) > most or len(numbers.kl) > most:
             raise CellUnavailable("it gave what was not asked for")
@@ -169,10 +181,10 @@ def asked(ask: Ask) -> Callable[[Numbers], bool]:
     return judge
 
 
-def directed(direct: Direct) -> Callable[[Directed], bool]:
+def directed(direct: Direct) -> Callable[[Directed, bool], bool]:
     """Make the judge of a direction."""
 
-    def judge(made: Directed) -> bool:
+    def judge(made: Directed, _: object) -> bool:
         if len(made.cosines) != len(direct.sought.compared) or not _DIGEST.fullmatch(made.sha256):
             raise CellUnavailable("it gave what was not asked for")
         return True

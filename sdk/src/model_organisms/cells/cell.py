@@ -163,7 +163,7 @@ class Cell:
         request: Body,
         kind: type[B],
         *,
-        judge: Callable[[B], bool] = lambda _: True,
+        judge: Callable[[B, bool], bool] = lambda *_: True,
         believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
         descriptor: int = -1,
     ) -> Call[B]:
@@ -197,6 +197,7 @@ class Cell:
     def cancel(self, call: Call[B]) -> None:
         """Tell the cell to stop a call; its last frame must come in a moment, whether or not anybody reads it."""
         if call.due is None and not call.over and self.alive:
+            call.cancelled = True  # before the cell can know of it, and say so
             with suppress(CellUnavailable):
                 self._send(Frame(Cancel(), call.number), within_s=self._silence_s)
                 self._expect(call, calls.GRACE_S if self.alone else self._silence_s)

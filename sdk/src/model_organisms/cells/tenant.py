@@ -76,7 +76,7 @@ class Tenant:
             InvalidArgument: The conversation does not fit the model.
         """
         draw = Draw(tuple(messages), parameters, self.slot)
-        with self._call(draw, Piece, calls.drawn(draw), max_seconds) as (call, until):
+        with self._call(draw, Piece, calls.drawn(draw, self._left.is_set), max_seconds) as (call, until):
             late = 0.0
             while True:
                 if not late and time.monotonic() >= until:
@@ -142,7 +142,7 @@ class Tenant:
         if not told and why and self._died:
             self._died(why)
 
-    def _once(self, request: Ask | Direct, kind: type[B], judge: Callable[[B], bool], max_seconds: float) -> B:
+    def _once(self, request: Ask | Direct, kind: type[B], judge: Callable[[B, bool], bool], max_seconds: float) -> B:
         with self._call(request, kind, judge, max_seconds) as (call, until):
             try:
                 return call.take(until + calls.GRACE_S)
@@ -162,7 +162,7 @@ class Tenant:
 
     @contextmanager
     def _call(
-        self, request: Draw | Ask | Direct, kind: type[B], judge: Callable[[B], bool], max_seconds: float
+        self, request: Draw | Ask | Direct, kind: type[B], judge: Callable[[B, bool], bool], max_seconds: float
     ) -> Iterator[tuple[Call[B], float]]:
         until = time.monotonic() + max_seconds
         if not self.cell.seats.take(self.slot, max_seconds):

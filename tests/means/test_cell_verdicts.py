@@ -1,0 +1,64 @@
+"""What a cell may say of how an answer ended, and what text costs: its words decide nothing of what is held against it."""
+
+from __future__ import annotations
+
+import pytest
+from model_organisms.cells import calls
+from model_organisms.cells.frames import Draw, Piece
+from model_organisms.errors import CellUnavailable
+from model_organisms.records import Message, SamplingParameters
+
+from tests.support.cells import eventually, talking
+
+ASKED = (Message("user", "hello"),)
+NO_ENDS = ("cancelled", "deadline", "bytes", "failed", "abandoned", "lost", "released", "erased_by_admin", "cell_unavailable")
+"""What no cell may say of an answer that nobody stopped."""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        *(f"say(Piece('forged', 1, {end!r}), frame.call)" for end in NO_ENDS),
+        "say(Piece('free', 0), frame.call)",
+        "say(Piece('free', 0, 'stop'), frame.call)",
+        "say(Piece('paid', 1), frame.call); say(Piece('free', 0, 'length'), frame.call)",
+    ],
+)
+def test_a_cell_that_ends_an_answer_by_a_word_of_its_own_or_gives_text_for_nothing_is_lost(lie):
+    with talking(f"frame = hear()\n{lie}\ntime.sleep(60)") as (cell, deaths):
+        with pytest.raises(CellUnavailable, match="not asked for"):
+            list(cell.sample(ASKED, SamplingParameters(max_tokens=5), max_seconds=10))
+        assert eventually(lambda: len(deaths) == 1)
+        assert not cell.alive
+
+
+@pytest.mark.parametrize("end", [*NO_ENDS[1:], "stopped"])
+def test_a_cell_that_was_told_to_stop_has_one_word_for_it(end):
+    code = f"say(Piece('a', 1), hear().call)\nstopped = hear()\nsay(Piece('', 0, {end!r}), stopped.call)"
+    with talking(code) as (cell, deaths):
+        pieces = cell.sample(ASKED, SamplingParameters(), max_seconds=20)
+        assert next(pieces).text == "a"
+        cell.cancel()
+        with pytest.raises(CellUnavailable, match="not asked for"):
+            next(pieces)
+        assert eventually(lambda: len(deaths) == 1)
+
+
+def judged(*pieces, cancelled=False, gone=False, most=3):
+    """Whether each of some pieces is the last, as the judge of a sample says."""
+    judge = calls.drawn(Draw(ASKED, SamplingParameters(max_tokens=most)), lambda: gone)
+    return [judge(piece, cancelled) for piece in pieces]
+
+
+@pytest.mark.parametrize("stopped", [{"cancelled": True}, {"gone": True}])
+def test_text_that_was_held_back_of_tokens_drawn_comes_free_with_the_stop_and_no_other(stopped):
+    assert judged(Piece("a", 1), Piece("", 1), Piece("held", 0, "cancelled"), **stopped) == [False, False, True]
+    assert judged(Piece("", 0, "cancelled"), **stopped) == [True]
+    assert judged(Piece("", 1, "stop"), **stopped) == judged(Piece("", 0, "stop")) == [True]
+    for free in (Piece("a", 0, "cancelled"), Piece("a", 0, "stop"), Piece("a", 0)):
+        with pytest.raises(CellUnavailable, match="not asked for"):
+            judged(free, **stopped)
+    with pytest.raises(CellUnavailable, match="not asked for"):
+        judged(Piece("a", 3), Piece("b", 1, "cancelled"), **stopped)
+    with pytest.raises(CellUnavailable, match="not asked for"):
+        judged(Piece("a", 1), Piece("held", 0, "cancelled"))
