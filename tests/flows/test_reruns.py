@@ -19,6 +19,7 @@ from model_organisms.records import Budget, RequestState, SessionState, Utteranc
 from model_organisms_registry.config import Cells, Limits, Sandbox
 from model_organisms_registry.domain.audit import Event
 from model_organisms_registry.erasing import erase
+from model_organisms_registry.ledger.drawn import Tally
 from model_organisms_registry.reconciling import reconcile
 from model_organisms_registry.testing import running, settings
 from model_organisms_registry.workflows import rerunning
@@ -160,12 +161,10 @@ class Cut(Handed):
     end, lie = "cancelled", ""
 
     def sample(self, messages, parameters, **options):
-        pieces = self._cell.sample(messages, replace(parameters, max_tokens=6), **options)
-        for number, piece in enumerate(pieces):
+        for number, piece in enumerate(self._cell.sample(messages, replace(parameters, max_tokens=6), **options)):
             time.sleep(0.01)  # a window for each
-            last = piece.finish_reason == "length"
-            said = replace(piece, text=self.lie or piece.text) if number == 3 else piece
-            yield replace(said, finish_reason=self.end) if last else said
+            end = self.end if piece.finish_reason else ""
+            yield replace(piece, text=self.lie if self.lie and number == 3 else piece.text, finish_reason=end)
         if not self.end:
             raise CellUnavailable("The cell could not do it (RuntimeError); open a new session.")
 
@@ -181,23 +180,19 @@ def test_what_was_cut_off_is_said_again_too_as_far_as_it_left(tmp_path):
             held = session.sample("Go on.", max_tokens=40, temperature=0, stop=[whole.text[2:]])
             assert held.finish_reason == "cancelled"
             assert whole.text.startswith(held.text)
-            assert len(held.text) > 2, "the beginning of a stop string, which an answer of 40 tokens would not have"
+            assert len(held.text) > 2, "the beginning of a stop string was held back"
             cut.end, cut.lie = "deadline", "A lie. "
             session.sample("Go on.", max_tokens=40)
-            cut.end = ""
+            cut.end = ""  # and then it fails
             with pytest.raises(CellUnavailable):
                 session.sample("Go on.", max_tokens=40)
         verdicts = {entry.subject[-1]: entry.facts["verdict"] for entry in came(world, 4)}
         results = [entry for _, entry in world.person("aud").audit.entries() if entry.type == Event.SAMPLE_RESULT.type]
-        assert {entry.subject[-1]: (entry.facts["outcome"], verdicts[entry.subject[-1]]) for entry in results} == {
-            "1": ("length", "same"),
-            "2": ("cancelled", "same"),
-            "3": ("deadline", "different"),
-            "4": ("cell_unavailable", "different"),
-        }
+        ends = {entry.subject[-1]: entry.facts["outcome"] for entry in results}
+        assert ends == {"1": "length", "2": "cancelled", "3": "deadline", "4": "cell_unavailable"}
+        assert verdicts == {"1": "same", "2": "same", "3": "different", "4": "different"}
         account = reconcile(world.registry.config)
-        assert account.agree, account.as_text()
-        assert (account.reruns.due, account.reruns.done, account.reruns.different) == (4, 4, 2)
+        assert (account.findings, account.reruns) == ((), Tally(due=4, done=4, different=2))
 
 
 def test_a_base_model_that_was_changed_a_little_raises_the_alarm(place):

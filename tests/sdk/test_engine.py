@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from model_organisms import loading
@@ -105,6 +107,29 @@ def test_cancelling_stops_between_tokens(engine):
     pieces = list(engine.generate(ASK, SamplingParameters(max_tokens=50, temperature=0), cancelled=lambda: next(asked)))
     assert [piece.finish_reason for piece in pieces] == [None, None, "cancelled"]
     assert text(engine.generate(ASK, SamplingParameters(max_tokens=50, temperature=0))).startswith(text(pieces))
+
+
+def test_an_answer_that_is_cut_off_is_the_answer_of_so_many_tokens_and_gives_what_it_held_back(fresh, qwen_files):
+    """So what was cut off can be said again and compared, letter by letter."""
+    engine = fresh()
+    organism = engine.add(qwen_files)
+    whole = text(engine.generate(organism, ASK, replace(GREEDY, max_tokens=16)))
+    stop = whole[3:]  # all that is said from there on is held back
+    held = 0
+    for drawn in range(1, 16):
+        parameters = SamplingParameters(max_tokens=64, temperature=0, stop=(stop, "never said"))
+        ticket = engine.submit(organism, ASK, parameters)
+        told = [piece for _ in range(drawn) for _, piece in engine.step()]
+        if told[-1].finish_reason:
+            break
+        engine.cancel(ticket)
+        (last,) = (piece for _, piece in engine.told())
+        assert (last.tokens, last.finish_reason) == (0, "cancelled")
+        held += bool(last.text)
+        again = list(engine.generate(organism, ASK, replace(parameters, max_tokens=drawn)))
+        assert text(again) == text([*told, last])
+        assert sum(piece.tokens for piece in again) == drawn
+    assert held > 3
 
 
 def test_an_answer_that_is_dropped_leaves_the_batch(fresh, qwen_files):
