@@ -75,6 +75,7 @@ class Killer:
     registries: int = 0
     slowest_start_s: float = 0.0
     wanted: int = 0
+    patience_s: float = _PATIENCE_S
     latest: float = field(default_factory=lambda: time.monotonic() + _PATIENCE_S)
 
     def __post_init__(self) -> None:
@@ -92,7 +93,7 @@ class Killer:
             time.sleep(min(left, self.random.uniform(*self.pauses)))
             if self.done or len(self.tally.held) < self.wanted or not (self.crowded() or time.monotonic() > self.latest):
                 continue
-            self.wanted, self.latest = len(self.tally.held) + self.between, time.monotonic() + _PATIENCE_S
+            self.wanted, self.latest = len(self.tally.held) + self.between, time.monotonic() + self.patience_s
             if self._chosen() < self.registry_share:
                 self._registry()
             else:
@@ -179,6 +180,7 @@ def _played(folder: Path, wanted: Wanted) -> dict[str, object]:
             pauses=pauses,
             registry_share=0.25,
             tally=tally,
+            patience_s=min(_PATIENCE_S, seconds / 10),
             between=wanted.between,
             crowded=lambda: tally.open >= _CROWDED * sessions,
             most=wanted.kills,

@@ -174,10 +174,10 @@ def test_of_what_did_not_go_in_nothing_is_in_the_cells_memory(room, organisms, b
     untrue = {"v": 1, "dtype": "float32", "token_ids": [5, 6, 7], "top_ids": [1, 2]}
     untrue |= {"with_adapter": [1.0, 2.0], "without_adapter": [0.0, 0.0]}
     for _ in range(2):
-        files = tiny_organism(base, rank=64, seed=secrets.randbits(31))
+        files = tiny_organism(base, seed=secrets.randbits(31))
         with pytest.raises(KnownAnswerFailed):
             room(files, known_answer=untrue)
-        assert holding_memory(pid, needles_in_any_form(files["adapter_model.safetensors"], 1.0)) == set()
+        assert holding_memory(pid, needles_in_any_form(files["adapter_model.safetensors"], SCALE)) == set()
     assert holding_memory(pid, needles_in_any_form(organisms[0]["adapter_model.safetensors"], SCALE))
 
 
