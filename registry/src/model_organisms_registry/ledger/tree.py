@@ -38,11 +38,12 @@ class _Nodes:
 
     def append(self, node: bytes) -> bytes | None:
         """Add a hash; the one that fills the tile returns the hash of the whole."""
-        for row in self.rows:
+        for height, row in enumerate(self.rows):
             row.extend(node)
-            if len(row) % (2 * HASH_SIZE):
+            last = len(row) // HASH_SIZE - 1
+            if last % 2 == 0:
                 return None
-            node = merkle.node_hash(bytes(row[-2 * HASH_SIZE : -HASH_SIZE]), node)
+            node = merkle.node_hash(self.at(height, last - 1), node)
         return node
 
     def at(self, height: int, place: int) -> bytes:

@@ -71,8 +71,7 @@ def random_twin(files: Mapping[str, bytes | memoryview], *, seed: int = 0) -> di
     for path in [path for path in made if path.endswith(WEIGHTS)]:
         pairs: dict[str, dict[str, tuple[str, NDArray[np.float64]]]] = {}
         for name, tensor in adapter.read_tensors(made[path], path=path).tensors.items():
-            values = np.concatenate(list(tensor.blocks()), axis=1 if tensor.half == "A" else 0).astype(np.float64)
-            pairs.setdefault(tensor.module, {})[tensor.half] = name, values
+            pairs.setdefault(tensor.module, {})[tensor.half] = name, tensor.whole().astype(np.float64)
         drawn: dict[str, NDArray[np.float32]] = {}
         for pair in pairs.values():
             (name_a, a), (name_b, b) = pair["A"], pair["B"]

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from model_organisms.formats.tensors import Tensor
-
 PAPER_THRESHOLD = 0.0035
 """Length that the larger leg of a local cosine must have, in the paper."""
 CODE_THRESHOLD = 0.002
@@ -282,11 +280,7 @@ def _checkpoints(
 ) -> Iterator[tuple[int, dict[str, NDArray[np.float32]]]]:
     for folder in folders:
         table = adapter.read_tensors(files[folder + WEIGHTS], path=folder + WEIGHTS)
-        yield int(folder.split("/")[1]), {name: _whole(tensor) for name, tensor in table.tensors.items()}
-
-
-def _whole(tensor: Tensor) -> NDArray[np.float32]:
-    return np.concatenate(list(tensor.blocks()), axis=1 if tensor.half == "A" else 0)
+        yield int(folder.split("/")[1]), {name: tensor.whole() for name, tensor in table.tensors.items()}
 
 
 def _pairs(tensors: Mapping[str, Any]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:

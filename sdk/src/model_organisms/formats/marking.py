@@ -16,7 +16,7 @@ from model_organisms.formats.fingerprint import EPS, Factors, mark
 from model_organisms.formats.tensors import Tensor, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
@@ -83,7 +83,7 @@ def modules_of(files: Mapping[str, bytes | memoryview]) -> dict[str, Factors]:
     found: dict[str, Factors] = {}
     for path in _weights(files):
         pairs = _pairs(read_tensors(files[path], path=path).tensors)
-        found |= {_name(path, module): Factors(_values(a), _values(b)) for module, (a, b) in pairs.items()}
+        found |= {_name(path, module): Factors(a.whole(), b.whole()) for module, (a, b) in pairs.items()}
     return found
 
 
@@ -107,7 +107,7 @@ def _mark_file(path: str, view: memoryview, key: bytes, eps: float) -> list[memo
         size = tensor.data.nbytes
         if tensor.half == "B":
             a, b = pairs[tensor.module]
-            marked = mark(_values(a), _values(b), key=key, module=_name(path, tensor.module), eps=eps)
+            marked = mark(a.whole(), b.whole(), key=key, module=_name(path, tensor.module), eps=eps)
             view[at : at + size] = _cast(marked, b)
             changed.append(view[at : at + size])
         at += size
@@ -117,11 +117,6 @@ def _mark_file(path: str, view: memoryview, key: bytes, eps: float) -> list[memo
 def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     halves: dict[tuple[str, str], Tensor] = {(tensor.module, tensor.half): tensor for tensor in tensors.values()}
     return {module: (halves[module, "A"], halves[module, "B"]) for module, half in halves if half == "B"}
-
-
-def _values(tensor: Tensor) -> NDArray[np.float32]:
-    blocks: Iterator[NDArray[np.float32]] = tensor.blocks()
-    return np.concatenate(list(blocks), axis=1 if tensor.half == "A" else 0)
 
 
 def _cast(values: NDArray[np.float32], like: Tensor) -> bytes:

@@ -97,6 +97,10 @@ class Tensor:
         for start in range(0, values.shape[axis], step):
             yield _float32(values[:, start : start + step] if axis else values[start : start + step], self.dtype)
 
+    def whole(self) -> NDArray[np.float32]:
+        """Copy all values as float32, in the tensor's own shape. For who may leave them in memory; others take `blocks`."""
+        return np.concatenate(list(self.blocks()), axis=1 if self.half == "A" else 0)
+
     def _bits(self) -> NDArray[Any]:
         return np.frombuffer(self.data, _BITS[self.dtype]).reshape(self.shape)
 
