@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import pytest
+from model_organisms.cells import weighing
 from model_organisms.cells.launcher import Jail
+from model_organisms.errors import CellUnavailable
+from model_organisms.records import Message, SamplingParameters
 
-from tests.support.cells import in_jail
+from tests.support.cells import in_jail, talking
 
 
 def test_threads_run_out_before_the_machine_does():
@@ -83,3 +87,28 @@ def test_the_wall_of_memory_maps_more_than_the_limit_itself():
     assert "more private memory" in in_jail(code.format("replace(spec, memory=512 << 20)"), jail=wide)
     unfiltered = in_jail(code.format("spec"), jail=wide, change=lambda p: replace(p, filters=None))
     assert unfiltered == "shared anonymous memory was mapped, which no limit counts"
+
+
+def test_memory_that_is_made_read_only_once_it_was_written_is_seen_from_outside(monkeypatch):
+    monkeypatch.setattr(weighing, "SLACK", 32 << 20)
+    code = """
+    import ctypes, mmap
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    call, size, kept = hear().call, 32 << 20, []
+    for _ in range(16):  # four times the limit, of which it counts no more than one block at a time
+        block = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        block[:] = bytes([7]) * size
+        assert libc.mprotect(ctypes.addressof(ctypes.c_char.from_buffer(block)), size, mmap.PROT_READ) == 0
+        kept.append(block)
+    say(Piece("eaten", 1), call)
+    time.sleep(60)
+    """
+    with talking(code, jail=Jail(memory=128 << 20)) as (cell, _):
+        pieces = cell.sample((Message("user", "hello"),), SamplingParameters(), max_seconds=10)
+        with pytest.raises(CellUnavailable, match="more memory than it may have"):
+            list(pieces)
+    within = "call = hear().call\nkept = bytearray(64 << 20)\nsay(Piece('fits', 1, 'stop'), call)"
+    with talking(within, jail=Jail(memory=128 << 20)) as (cell, _):
+        pieces = cell.sample((Message("user", "hello"),), SamplingParameters(), max_seconds=10)
+        assert [piece.text for piece in pieces] == ["fits"]

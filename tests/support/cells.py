@@ -143,11 +143,11 @@ wait, it gives None if nothing else is there."""
 
 @contextmanager
 def crowded(
-    code: str, *, tenants: int, most: int = 4, spare: int = 0, silence_s: float = 20.0
+    code: str, *, tenants: int, most: int = 4, spare: int = 0, silence_s: float = 20.0, jail: Jail | None = None
 ) -> Iterator[tuple[list[Tenant], list[list[str]]]]:
     """Hold a cell whose program is `code`, with some sessions in it; and for each the list of its deaths."""
     deaths: list[list[str]] = [[] for _ in range(tenants)]
-    with jailed(TALKER + textwrap.dedent(code)) as empty:
+    with jailed(TALKER + textwrap.dedent(code), jail=jail) as empty:
         until = time.monotonic() + 20
         cell = Cell(empty, until=until, most=most, spare=spare, silence_s=silence_s)
         held = []

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from model_organisms.cells import calls
+from model_organisms.cells import calls, weighing
 from model_organisms.cells.calls import Call
 from model_organisms.cells.frames import Cancel, CellInfo, Frame, Load, Ping, Pong, Unload, Unloaded
 from model_organisms.cells.seal import sealed_memory
@@ -71,6 +71,7 @@ class Cell:
         self.seats = Seats(spare)
         self.user = started.user
         self.process, self._channel = started.process, started.channel
+        self._memory, self._next_weighing = started.memory, 0.0
         self._most, self._silence_s, self._told = most, silence_s, ended
         self._lock = threading.Lock()
         self._sending = threading.Lock()
@@ -302,8 +303,12 @@ class Cell:
             raise CellUnavailable("it closed its socket or sent what is no frame") from None
 
     def _look(self) -> None:
-        """Ping now and then, and notice what is overdue."""
+        """Ping and weigh it now and then, and notice what is overdue."""
         now = time.monotonic()
+        if self._memory and now >= self._next_weighing:
+            self._next_weighing = now + _TICK_S
+            if weighing.private(self.process.pid) > self._memory + weighing.SLACK:
+                raise CellUnavailable("it took more memory than it may have")
         with self._lock:
             overdue = any(call.due and now > call.due and self._heard > call.asked for call in self._calls.values())
         if overdue or (self._pinged and now - self._pinged[1] > self._silence_s):

@@ -57,7 +57,10 @@ class Spec:
     forbidden: dict[str, int] = field(default_factory=dict)
     """System calls to try, by name."""
     memory: int = 1 << 34
-    """Bytes of private writable memory (RLIMIT_DATA); the filter lets it map no other kind that could be as large."""
+    """Bytes of private writable memory (RLIMIT_DATA); the filter lets it map no other kind that could be as large.
+
+    What is made read-only after it was written is no longer counted there: its owner weighs it (`weighing.py`).
+    """
     tasks: int = 128
     """Threads of the cell's user (RLIMIT_NPROC)."""
     descriptors: int = 256

@@ -32,6 +32,8 @@ class EmptyCell:
         self.user, lock = users.take() if plan.spec.user else (0, -1)
         plan = replace(plan, spec=replace(plan.spec, user=self.user))
         self.jailed = plan.spec.jailed
+        self.memory = plan.spec.memory if self.jailed else 0
+        """Bytes of its own memory that it may have; 0 where nothing limits them."""
         filters = plan.filters
         ours, theirs = socket.socketpair()
         opened: list[int] = []
