@@ -78,6 +78,18 @@ def test_no_kind_of_memory_goes_round_its_limit():
     assert not [name for name, outcome in found.items() if outcome.startswith("DONE")], found
 
 
+def test_no_byte_of_a_file_is_locked():
+    code = """
+    import fcntl, struct
+    opened = os.open(os.__file__, os.O_RDONLY)
+    whole = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0)
+    commands = {"locked": 6, "waited for": 7, "of the open file": 37, "waited for, of the open file": 38, "leased": 1024}
+    report({name: attempt(fcntl.fcntl, opened, command, whole) for name, command in commands.items()})
+    """
+    found = in_jail(code)
+    assert {*found.values()} == {"OSError:ENOSYS"}, found
+
+
 def test_the_wall_of_memory_maps_more_than_the_limit_itself():
     code = (
         "from dataclasses import replace; from model_organisms.cells import walls; report(walls.attack({})[1].get('limits', ''))"

@@ -20,8 +20,8 @@ from model_organisms.errors import JailMissing
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_FILES = """access close close_range dup dup2 dup3 faccessat faccessat2 fadvise64 fcntl fstat fstatfs getcwd getdents64 lseek
-lstat newfstatat open openat pread64 preadv preadv2 read readahead readlink readlinkat readv stat statfs statx write writev"""
+_FILES = """access close close_range dup dup2 dup3 faccessat faccessat2 fadvise64 fstat fstatfs getcwd getdents64 lseek lstat
+newfstatat open openat pread64 preadv preadv2 read readahead readlink readlinkat readv stat statfs statx write writev"""
 _MEMORY = """brk get_mempolicy madvise mbind membarrier mincore mlock mlock2 mprotect munlock munmap pkey_alloc pkey_free
 pkey_mprotect set_mempolicy"""
 _THREADS = """exit exit_group futex futex_waitv get_robust_list getcpu getpid getppid gettid restart_syscall rseq
@@ -71,6 +71,17 @@ _HARMLESS_IOCTL = {
     "FIONCLEX": 0x5450,
     "FIOCLEX": 0x5451,
 }
+_HARMLESS_FCNTL = {
+    "F_DUPFD": 0,
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_GETFL": 3,
+    "F_SETFL": 4,
+    "F_DUPFD_CLOEXEC": 1030,
+    "F_GETPIPE_SZ": 1032,
+    "F_GET_SEALS": 1034,
+}
+"""No locks: each byte that is locked, and be it of a file that is read, is memory of the kernel's, which no limit counts."""
 _MAPPING = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_GROWSDOWN
 """Flags that tell by which limit, if any, a mapping counts."""
 _COUNTED = (0, mmap.MAP_ANONYMOUS, mmap.MAP_SHARED)
@@ -83,7 +94,7 @@ shared. It may also want shared anonymous memory for what both processors read: 
 Such a cell would not start, rather than start without its limit.
 """
 _LOW_32 = 0xFFFFFFFF
-"""The kernel reads an ioctl's number from the low half of its register, so the filter must too."""
+"""The kernel reads the number of an ioctl or fcntl from the low half of its register, so the filter must too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +155,9 @@ def _program(*, starting: bool, device_control: bool) -> bytes:
         add(action, "mmap", sec.Arg(3, sec.MASKED_EQ, mask, flags))
     if device_control:
         add(sec.ALLOW, "ioctl")
-    for request in () if device_control else _HARMLESS_IOCTL.values():
-        add(sec.ALLOW, "ioctl", sec.Arg(1, sec.MASKED_EQ, _LOW_32, request))
+    controls = [("fcntl", _HARMLESS_FCNTL), ("ioctl", {} if device_control else _HARMLESS_IOCTL)]
+    for name, number in ((name, number) for name, harmless in controls for number in harmless.values()):
+        add(sec.ALLOW, name, sec.Arg(1, sec.MASKED_EQ, _LOW_32, number))
     if not starting:
         add(sec.ERRNO(errno.EPERM), "execve")
         add(sec.ALLOW, "prlimit64", sec.Arg(2, sec.EQ, 0))  # reading a limit, not setting one
