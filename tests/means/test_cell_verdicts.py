@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from model_organisms.cells import calls
 from model_organisms.cells.frames import Draw, Piece
-from model_organisms.errors import CellUnavailable
+from model_organisms.errors import CellUnavailable, ModelOrganismsError
 from model_organisms.records import Message, SamplingParameters
 
 from tests.support.cells import eventually, talking
@@ -42,6 +42,25 @@ def test_a_cell_that_was_told_to_stop_has_one_word_for_it(end):
         with pytest.raises(CellUnavailable, match="not asked for"):
             next(pieces)
         assert eventually(lambda: len(deaths) == 1)
+
+
+@pytest.mark.parametrize("reason", ["INVALID_ARGUMENT", "UNAVAILABLE", "Sixty_letters_of_a_name_that_an_exception_may_have"])
+def test_why_a_cell_cannot_do_it_is_text_too_and_one_session_hears_little_of_it(reason):
+    code = f"while True: say(Failed({reason!r}, chr(0x4e01) * 300), hear().call)"
+    heard = []
+    with talking(code) as (cell, _):
+        for _ in range(100):
+            with pytest.raises(ModelOrganismsError) as refused:
+                list(cell.sample(ASKED, SamplingParameters(max_tokens=5), max_seconds=10))
+            heard.append(refused.value.message)
+        with pytest.raises(ModelOrganismsError) as refused:
+            cell.probe(ASKED)
+    assert refused.value.message == heard[-1]
+    own = [message for message in heard if "\u4e01" in message or reason in message]
+    assert own
+    assert own == heard[: len(own)]
+    assert sum(len(message.encode()) for message in own if "\u4e01" in message) <= calls.MOST_REASONS
+    assert len(own) * len(reason) <= calls.MOST_REASONS + len(reason)
 
 
 def judged(*pieces, cancelled=False, gone=False, most=3):

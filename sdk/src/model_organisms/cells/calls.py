@@ -44,7 +44,22 @@ _ENDS = frozenset({"stop", "length"})
 _EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MOST_WORDS = 300
+MOST_REASONS = 4096
+"""Bytes of a cell's own words that a session hears of why it could not do what was asked: they are text for no token."""
 B = TypeVar("B", bound="Body")
+
+
+class Words:
+    """What a cell may still say to one session in words of its own; the thread that listens counts them."""
+
+    def __init__(self, most: int = MOST_REASONS) -> None:
+        """Begin with all of them."""
+        self._left = most
+
+    def take(self, words: str) -> bool:
+        """Tell whether it may say these; once it may not, it may say none any more."""
+        self._left -= len(words.encode())
+        return self._left >= 0
 
 
 class Call(Generic[B]):
@@ -56,6 +71,7 @@ class Call(Generic[B]):
         judge: Raises `CellUnavailable` for a frame that was not asked for; tells whether the frame is the last. It hears
             whether the call was cancelled.
         believed: Classes of errors that the cell may answer with; None where it may not fail at all.
+        words: What it may still say of why it failed; None does not count them.
     """
 
     def __init__(
@@ -65,11 +81,13 @@ class Call(Generic[B]):
         *,
         judge: Callable[[B, bool], bool] = lambda *_: True,
         believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
+        words: Words | None = None,
     ) -> None:
         self.number = number
         self._kind = kind
         self._judge = judge
         self._believed = believed
+        self._words = words
         self.due: float | None = None
         """`time.monotonic()` by which its last frame must have come, or the cell counts as hung; None: it has no such time."""
         self.asked = 0.0
@@ -90,7 +108,7 @@ class Call(Generic[B]):
             CellUnavailable: It was not asked for; the cell is not to be believed any more.
         """
         if isinstance(body, Failed) and self._believed is not None:
-            self.fail(failure(body, *self._believed))
+            self.fail(failure(body, *self._believed, words=self._words))
             self.over = True
             return
         if not isinstance(body, self._kind):
@@ -192,11 +210,14 @@ def directed(direct: Direct) -> Callable[[Directed, bool], bool]:
     return judge
 
 
-def failure(failed: Failed, *believed: type[ModelOrganismsError]) -> ModelOrganismsError:
-    """Turn a cell's failure into an error, if a cell may say that one; its words are cut and cleaned."""
-    words = "".join(character for character in failed.message[:_MOST_WORDS] if character.isprintable())
+def failure(failed: Failed, *believed: type[ModelOrganismsError], words: Words | None = None) -> ModelOrganismsError:
+    """Turn a cell's failure into an error, if a cell may say that one; its words are cut, cleaned, and counted."""
+    said = "".join(character for character in failed.message[:_MOST_WORDS] if character.isprintable())
     kind = BY_REASON.get(failed.reason)
     if kind is Unavailable or (kind is not None and issubclass(kind, believed)):
-        return kind(words)
+        heard = words is None or words.take(said)
+        return kind(said if heard else "It cannot be done, and the cell has said why as often as one session may hear it.")
     shown = failed.reason if _EXCEPTION.fullmatch(failed.reason) else "unknown reason"
+    if words is not None and not words.take(shown):
+        shown = "one reason more than a session may hear"
     return CellUnavailable(f"The cell could not do it ({shown}); open a new session.")

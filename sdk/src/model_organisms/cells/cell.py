@@ -166,6 +166,7 @@ class Cell:
         *,
         judge: Callable[[B, bool], bool] = lambda *_: True,
         believed: tuple[type[ModelOrganismsError], ...] | None = (InvalidArgument,),
+        words: calls.Words | None = None,
         descriptor: int = -1,
     ) -> Call[B]:
         """Ask something of the cell.
@@ -175,6 +176,7 @@ class Cell:
             kind: What frames will answer it.
             judge: See `Call`.
             believed: See `Call`.
+            words: See `Call`.
             descriptor: To pass along.
 
         Raises:
@@ -185,7 +187,7 @@ class Cell:
             if not self.alive:
                 raise self._over or CellUnavailable("The cell has ended; open a new session.")
             self._numbers += 1
-            call = Call(self._numbers, kind, judge=judge, believed=believed)
+            call = Call(self._numbers, kind, judge=judge, believed=believed, words=words)
             self._calls[call.number] = call
         try:
             self._send(Frame(request, call.number), descriptor=descriptor, within_s=self._silence_s)

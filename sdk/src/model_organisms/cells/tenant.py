@@ -51,6 +51,7 @@ class Tenant:
         self.version_digest = version_digest
         self._died = died
         self._running: set[Call[Any]] = set()
+        self._words = calls.Words()
         self._left = threading.Event()
         self._told = False
         self._ending = threading.Lock()
@@ -170,7 +171,7 @@ class Tenant:
         try:
             if self._left.is_set():
                 raise CellUnavailable("The session's place in its cell has ended; open a new session.")
-            call = self.cell.begin(request, kind, judge=judge)
+            call = self.cell.begin(request, kind, judge=judge, words=self._words)
             with self._ending:
                 self._running.add(call)
             try:
