@@ -117,7 +117,7 @@ def test_rounding_is_final_and_keeps_three_digits(value):
     for measure in (Measure.KL, Measure.COSINES, Measure.LOGPROBS):
         once = probing.rounded(value, measure)
         assert once == probing.rounded(once, measure)
-        assert abs(once - value) <= 0.0005 + abs(value) * 1e-12
+        assert abs(once - value) <= 0.0005 + abs(value) * (1e-12 if abs(value) < 1000 else 5e-6)
     for measure in (Measure.NORMS, Measure.PROJECTIONS):
         once = probing.rounded(value, measure)
         assert once == probing.rounded(once, measure)
@@ -126,7 +126,20 @@ def test_rounding_is_final_and_keeps_three_digits(value):
     assert probing.rounded(value, Measure.ACTIVATIONS) == value
 
 
+def test_what_leaves_uncounted_beside_numbers_is_less_than_what_is_counted_as_text():
+    inquiry = Inquiry(64, (Measure.LOGPROBS, Measure.KL))
+    score = TokenScore(1, "\u4e01" * 300, -1234567890123.456)  # no honest cell has such
+    lie = probing.Answer(((score,) * 5,) * 64, (9007199254740993.0,) * 64)
+    found = probing.cut_down(inquiry, lie, hidden=HIDDEN)
+    beside = sum(len(one.text.encode()) for position in found.positions for one in position)
+    assert beside <= 32 * found.values
+    assert {one.logprob for position in found.positions for one in position} == {-1.23457e12}
+    assert set(found.kl) == {9.0072e15}
+
+
 def test_rounding_by_example():
+    assert probing.rounded(-999.9996, Measure.LOGPROBS) == -1000.0
+    assert probing.rounded(-987.6543, Measure.LOGPROBS) == -987.654
     assert probing.rounded(1234.5, Measure.NORMS) == 1230.0
     assert probing.rounded(-0.0012345, Measure.PROJECTIONS) == -0.00123
     assert probing.rounded(0.12345, Measure.COSINES) == 0.123

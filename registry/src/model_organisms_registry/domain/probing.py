@@ -29,8 +29,10 @@ MOST_STRENGTH = 1e6
 MOST_SCALE = 1000.0
 MOST_PROMPTS = 64
 """Conversations on each side of a contrast."""
-MOST_TEXT = 512
-"""Bytes of a token's text that leave beside its number: what a cell calls a token may be a page."""
+MOST_TEXT = 64
+"""Bytes of a token's text that leave beside its number, uncounted: what a cell calls a token may be a page."""
+MOST_DIGITS = 6
+"""Significant digits of any number but a hidden state's: one with sixteen, from a cell that lies, is as much as a text."""
 MOST_VALUES = 32_768
 """Numbers of one answer: it must fit a message."""
 SENT = -1
@@ -171,7 +173,7 @@ def rounded(value: float, measure: Measure) -> float:
     if measure is Measure.ACTIVATIONS:
         return value  # who may have these may have the weights
     if measure in _DECIMAL:
-        return round(value, PROBE_DIGITS) + 0.0  # never -0.0
+        return float(f"{round(value, PROBE_DIGITS):.{MOST_DIGITS}g}") + 0.0  # never -0.0
     return float(f"{value:.{PROBE_DIGITS - 1}e}") + 0.0
 
 
