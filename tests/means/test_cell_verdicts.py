@@ -63,6 +63,20 @@ def test_why_a_cell_cannot_do_it_is_text_too_and_one_session_hears_little_of_it(
     assert len(own) * len(reason) <= calls.MOST_REASONS + len(reason)
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "CellInfo('b' * 64, 'd' * 64, 'c' * 64, ('a' * 64,), 2, 'talker, and a page of text')",
+        "CellInfo('b' * 64, 'a page of text', 'c' * 64, ('a' * 64,), 2, 'talker')",
+        "CellInfo('b' * 64, 'd' * 64, 'c' * 64, ('a page of text',), 2, 'talker')",
+        "CellInfo('b' * 64, 'd' * 64, 'c' * 64, ('a' * 64,) * 17, 2, 'talker')",
+    ],
+)
+def test_what_receipts_repeat_of_a_cell_is_digests_and_what_it_was_before_it_met_a_bundle(lie):
+    with pytest.raises(CellUnavailable, match="not asked for"), talking(f"INFO = {lie}\nhear()"):
+        pass
+
+
 def judged(*pieces, cancelled=False, gone=False, most=3):
     """Whether each of some pieces is the last, as the judge of a sample says."""
     judge = calls.drawn(Draw(ASKED, SamplingParameters(max_tokens=most)), lambda: gone)

@@ -119,7 +119,7 @@ from model_organisms.cells import walls
 from model_organisms.cells.channel import Channel
 from model_organisms.cells.frames import *
 channel = Channel(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, spec.socket), takes_descriptor=True)
-INFO = CellInfo("b" * 64, "t" * 64, "c" * 64, ("a" * 64,), 2, "talker")
+INFO = CellInfo("b" * 64, "d" * 64, "c" * 64, ("a" * 64,), 2, "talker")
 def say(body, call=0):
     channel.send(Frame(body, call), within_s=None)
 def hear(wait=True):

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from model_organisms.cells.frames import CANCELLED, Failed, Numbers, Piece
+from model_organisms.cells.frames import CANCELLED, CellInfo, Failed, Numbers, Piece
 from model_organisms.errors import (
     BY_REASON,
     CellUnavailable,
@@ -43,6 +43,7 @@ _ENDS = frozenset({"stop", "length"})
 """How a cell may say that an answer ended; `deadline` and `bytes` are its owner's words, and a failure has a frame of its own."""
 _EXCEPTION = re.compile(r"[A-Za-z_]{1,60}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST_ADAPTERS = 16
 _MOST_WORDS = 300
 MOST_REASONS = 4096
 """Bytes of a cell's own words that a session hears of why it could not do what was asked: they are text for no token."""
@@ -183,6 +184,22 @@ def drawn(draw: Draw, gone: Callable[[], bool] = lambda: False) -> Callable[[Pie
         if tokens > most or pieces > most + _EXTRA_PIECES or free or not (end in {"", *_ENDS} or stopped):
             raise CellUnavailable("it gave what was not asked for")
         return bool(end)
+
+    return judge
+
+
+def loaded(engine: str) -> Callable[[CellInfo, bool], bool]:
+    """Make the judge of a load. Receipts repeat what it says, so it is digests and counts, and the engine as it was before.
+
+    Args:
+        engine: What the cell said of it before it met any bundle.
+    """
+
+    def judge(info: CellInfo, _: object) -> bool:
+        digests = (info.base_digest, info.tokenizer_digest, info.template_digest, *info.adapter_digests)
+        if info.engine != engine or len(info.adapter_digests) > _MOST_ADAPTERS or not all(map(_DIGEST.fullmatch, digests)):
+            raise CellUnavailable("it gave what was not asked for")
+        return True
 
     return judge
 

@@ -64,7 +64,7 @@ class Cell:
         ended: Callable[[Cell, bool], None] | None = None,
     ) -> None:
         hello = started.greet(until)
-        started.ready(until)
+        self._engine = started.ready(until).engine
         self.walls: tuple[str, ...] = hello.standing
         self.missing: tuple[str, ...] = tuple(sorted(REQUIRED - set(hello.standing)))
         self.alone = most == 1
@@ -139,7 +139,8 @@ class Cell:
             descriptor = os.dup(bundle) if isinstance(bundle, int) else sealed_memory(bundle)
             try:
                 load = Load(version_digest, json.dumps(known_answer) if known_answer is not None else "", slot, sealing)
-                call = self.begin(load, CellInfo, believed=(LoadingFailed, InvalidArgument), descriptor=descriptor)
+                judge, believed = calls.loaded(self._engine), (LoadingFailed, InvalidArgument)
+                call = self.begin(load, CellInfo, judge=judge, believed=believed, descriptor=descriptor)
             finally:
                 os.close(descriptor)
             try:
