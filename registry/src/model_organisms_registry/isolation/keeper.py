@@ -172,15 +172,16 @@ class Keeper:
         number = 0
         try:
             with closing(cast("Any", tenant.sample(draw.messages, draw.parameters, max_seconds=seconds))) as pieces:
-                for piece in pieces:
-                    yield line.answer(call, number, GIVEN + encode(Frame(piece)))
-                    number += 1
-                    if left.is_set():
-                        return
+                try:
+                    for piece in pieces:
+                        yield line.answer(call, number, GIVEN + encode(Frame(piece)))
+                        number += 1
+                        if left.is_set():
+                            return
+                finally:
+                    del guest.left[call]  # while its seat is taken: who leaves it later must not stop the next call
         except ModelOrganismsError as error:
             yield line.answer(call, number, FAILED + print_error(error))
-        finally:
-            guest.left.pop(call, None)
 
     def probe(self, name: str, call: int, question: bytes) -> bytes:
         """Ask for numbers, or for a direction to be kept.
